@@ -1,0 +1,39 @@
+# build: .venv with everything in it | test | demo | bench | lint. A second run does only what has changed.
+PYTHON ?= python3
+# Installed first, and without a GPU from PyTorch's CPU index too (there 2.13.0+cpu, which pip prefers), so that no
+# CUDA build is pulled where it is of no use.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,--extra-index-url https://download.pytorch.org/whl/cpu)
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
+
+.PHONY: build test demo bench lint
+
+build: $(VENV)/.built
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q setuptools wheel ninja numpy
+	$(BIN)/python -m pip install -q $(TORCH_INDEX) "$(TORCH)"
+	touch $@
+
+$(VENV)/.built: $(VENV)/.torch $(SOURCES)
+	$(BIN)/python -m pip install -q -e '.[train,dev,bench]' --no-build-isolation
+	touch $@
+
+test: build
+	$(BIN)/python -m pytest -q python_tests
+
+demo: build
+	$(BIN)/sampling-argmax demo
+
+bench: build
+	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.plot
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')

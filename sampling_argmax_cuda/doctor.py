@@ -1,0 +1,36 @@
+"""What this installation can run, and why it cannot run the rest: the text of ``sampling-argmax doctor``."""
+
+import platform
+
+import torch
+
+from .backends import available_backends, build_info, missing_backends
+
+
+def _cuda_line() -> str:
+    if torch.version.cuda is None:
+        return "none: torch was built without CUDA"
+    if not torch.cuda.is_available():
+        return f"{torch.version.cuda}, no device is visible"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{torch.version.cuda}, {', '.join(devices)}"
+
+
+def report() -> str:
+    """Backends with the reason for each missing one, versions, threads and the build's instruction set."""
+    from . import __version__
+
+    build = build_info()
+    rows = [
+        ("sampling-argmax", __version__),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("torch", torch.__version__),
+        ("cuda", _cuda_line()),
+        ("threads", str(torch.get_num_threads())),
+        ("isa", build.get("isa", "none: the C++ extension was not built")),
+        ("compiler", build.get("compiler", "none")),
+    ]
+    rows += [(f"backend {name}", "available") for name in available_backends()]
+    rows += [(f"backend {name}", f"missing: {reason}") for name, reason in missing_backends().items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,180 @@
+"""Regularisers of the heatmap's shape, ``[B, K]``, to be added to the soft-argmax loss with a factor.
+
+Equation numbers are those of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021; the forms for several
+axes are those of Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018.
+Weight 0 gives exactly zero loss and gradients, whatever the row holds.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .ops import _arithmetic_dtype, _check_device, heatmap_moments, soft_argmax
+from .rows import cell_offsets, check_rows, mask_rows, weigh_rows
+
+
+def _check_choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _row_sigma(op: str, sigma: float | Tensor, logits: Tensor) -> float | Tensor:
+    """``sigma`` as a number, or as a tensor ``[B, K]``."""
+    if not isinstance(sigma, Tensor):
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise ValueError(f"{op}: sigma must be > 0, got {sigma}")
+        return sigma
+    _check_device(op, "sigma", sigma, logits)
+    rows = logits.shape[:2]
+    pairs = zip(reversed(sigma.shape), reversed(rows), strict=False)
+    if sigma.dim() > 2 or any(n not in (1, m) for n, m in pairs):
+        raise ValueError(f"{op}: sigma must broadcast to [B, K] = {list(rows)}, got {tuple(sigma.shape)}")
+    return sigma.to(_arithmetic_dtype(logits)).expand(rows)
+
+
+def _log_gaussian(logits, centre, sigma, points, normalized: bool) -> Tensor:
+    """``log q`` ``[B, K, N]``: minus squared distance over ``2 sigma^2``, normalised over the cells or not."""
+    squared = sum(offset.square() for offset in cell_offsets(logits, centre, points)).flatten(2)
+    if isinstance(sigma, Tensor):
+        sigma = sigma.unsqueeze(-1)
+    log_q = -squared / (2 * sigma**2)
+    return log_q.log_softmax(-1) if normalized else log_q
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``sum p (log p - log q)`` over the last axis, where p = 0 adds 0."""
+    p = log_p.exp()
+    return (p * (torch.where(p == 0, 0, log_p) - log_q)).sum(-1)
+
+
+def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``(KL(p | m) + KL(q | m)) / 2`` over the last axis, ``m = (p + q) / 2``."""
+    m = (log_p.exp() + log_q.exp()) / 2
+    # Cells where p, q and so m are 0 add 0; their logarithm would make that NaN.
+    log_m = torch.where(m == 0, 1, m).log()
+    return (_kl(log_p, log_m) + _kl(log_q, log_m)) / 2
+
+
+def js_divergence(
+    logits: Tensor,
+    target: Tensor,
+    sigma: float | Tensor,
+    *,
+    beta: float = 1.0,
+    points: Tensor | None = None,
+) -> Tensor:
+    """Jensen-Shannon divergence (nats, in [0, ln 2]) of the heatmap and a Gaussian at the target (Eq. 16).
+
+    ``JS(p | q) = KL(p | m)/2 + KL(q | m)/2``, ``m = (p + q)/2``, ``p = softmax(beta * z)`` and ``q`` the
+    Gaussian ``N(target, sigma^2 I)`` read at the cells and normalised over them.
+
+    Args:
+        logits: ``[B, K, *axes]`` or ``[B, K, N]`` with ``points`` ``[B, N, d]``.
+        target: ``[B, K, d]`` in cell-index units (x, y, z), or the points' units.
+        sigma: width > 0 in the same units, a number or a tensor that broadcasts to ``[B, K]``.
+
+    Returns:
+        ``[B, K]``. Raises ValueError for arguments that do not fit.
+    """
+    check_rows("js_divergence", logits, target, points=points, beta=beta)
+    sigma = _row_sigma("js_divergence", sigma, logits)
+    return _js(_log_softmax(logits, beta), _log_gaussian(logits, target, sigma, points, True))
+
+
+def kl_divergence(
+    logits: Tensor,
+    target: Tensor,
+    sigma: float | Tensor,
+    *,
+    beta: float = 1.0,
+    points: Tensor | None = None,
+) -> Tensor:
+    """``KL(p | q) = sum p log(p/q)`` (nats, >= 0); arguments and result as :func:`js_divergence`."""
+    check_rows("kl_divergence", logits, target, points=points, beta=beta)
+    sigma = _row_sigma("kl_divergence", sigma, logits)
+    return _kl(_log_softmax(logits, beta), _log_gaussian(logits, target, sigma, points, True))
+
+
+def _log_softmax(logits: Tensor, beta: float) -> Tensor:
+    return (logits.to(_arithmetic_dtype(logits)).flatten(2) * beta).log_softmax(-1)
+
+
+def distribution_regularizer(
+    logits: Tensor,
+    target: Tensor,
+    sigma: float | Tensor,
+    weight: Tensor | None = None,
+    *,
+    beta: float = 1.0,
+    divergence: str = "js",
+    centre: str = "target",
+    normalized: bool = True,
+    points: Tensor | None = None,
+) -> Tensor:
+    """Distribution regularisation (Eq. 16): ``weight * D(p | q)``.
+
+    The defaults are the paper's. The published OCT experiment is ``centre="prediction", normalized=False``:
+    there ``q = exp(-(c - mean)^2 / (2 sigma^2))`` follows the heatmap's own mean and does not sum to 1, so the
+    result is no divergence: it need not vanish at p = q / sum q, and has no bound ln 2. The gradient runs through the mean too.
+
+    Args:
+        logits, target, sigma, beta, points: as :func:`js_divergence`.
+        weight: ``[B, K]`` or None for 1.
+        divergence: ``js`` or ``kl`` (= ``KL(p | q)``).
+        centre: ``target`` or ``prediction``, the soft-argmax of the row.
+        normalized: whether q is normalised over the cells.
+
+    Returns:
+        ``[B, K]``. Raises ValueError for arguments that do not fit.
+    """
+    op = "distribution_regularizer"
+    check_rows(op, logits, target, weight, points, beta=beta)
+    _check_choice(op, "divergence", divergence, ("js", "kl"))
+    _check_choice(op, "centre", centre, ("target", "prediction"))
+    sigma = _row_sigma(op, sigma, logits)
+    kept = mask_rows(logits, weight)
+    if centre == "target":
+        middle = mask_rows(target, weight)
+    else:
+        middle = soft_argmax(kept, beta=beta, points=points)
+    compare = _js if divergence == "js" else _kl
+    loss = compare(_log_softmax(kept, beta), _log_gaussian(kept, middle, sigma, points, normalized))
+    return weigh_rows(loss, weight)
+
+
+def variance_regularizer(
+    logits: Tensor,
+    sigma: float | Tensor,
+    weight: Tensor | None = None,
+    *,
+    beta: float = 1.0,
+    units: str = "cells",
+    points: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Variance regularisation (Eq. 15): ``weight * sum_axes (Var_a[p] - sigma^2)^2``, Var about the mean of p.
+
+    Args:
+        logits: ``[B, K, *axes]`` or ``[B, K, N]`` with ``points`` ``[B, N, d]``.
+        sigma: the wanted standard deviation > 0 in cells (or the points' units), a number or a tensor that
+            broadcasts to ``[B, K]``.
+        weight: ``[B, K]`` or None for 1.
+        units: ``cells``, or ``normalized``, which divides positions and sigma by the axis's number of cells and
+            so the loss of an axis by its 4th power (the published OCT experiment, with ``sigma=2``); grids only.
+
+    Returns:
+        ``[B, K]``. Raises ValueError for arguments that do not fit.
+    """
+    op = "variance_regularizer"
+    check_rows(op, logits, weight=weight, points=points, beta=beta)
+    _check_choice(op, "units", units, ("cells", "normalized"))
+    if points is not None and units == "normalized":
+        raise ValueError(f"{op}: points have no axis size, so units must be 'cells', got 'normalized'")
+    sigma = _row_sigma(op, sigma, logits)
+    if isinstance(sigma, Tensor):
+        sigma = sigma.unsqueeze(-1)
+    moments = heatmap_moments(mask_rows(logits, weight), beta=beta, points=points, backend=backend)
+    excess = (moments.variance - sigma**2).unbind(-1)
+    sizes = reversed(logits.shape[2:]) if units == "normalized" else [1] * len(excess)
+    return weigh_rows(sum((e / n**2).square() for e, n in zip(excess, sizes, strict=True)), weight)
