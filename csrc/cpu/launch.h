@@ -1,0 +1,187 @@
+// From tensors to a Problem, scratch memory and the choice of instruction set.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpu/isa.h"
+#include "cpu/problem.h"
+
+namespace sampling_argmax {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline Basis parse_basis(const std::string& name) {
+  if (name == "none") return Basis::none;
+  if (name == "uniform") return Basis::uniform;
+  if (name == "triangular") return Basis::triangular;
+  TORCH_CHECK_VALUE(name == "gaussian", "basis must be none, uniform, triangular or gaussian, got ", name);
+  return Basis::gaussian;
+}
+
+inline Dtype dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case at::kFloat: return Dtype::float32;
+    case at::kDouble: return Dtype::float64;
+    case at::kBFloat16: return Dtype::bfloat16;
+    case at::kHalf: return Dtype::float16;
+    default: TORCH_CHECK_VALUE(false, "logits must be float32, bfloat16, float16 or float64, got ", x.dtype());
+  }
+}
+
+inline bool is_double(const Problem& p) { return p.dtype == Dtype::float64; }
+
+// The problem, and what it points to.
+struct Task {
+  Problem p;
+  Tensor points;
+  std::vector<char> tables;
+};
+
+template <class T>
+std::vector<char> coordinate_tables(const Problem& p) {
+  // The uniform basis takes coordinates that are already moved (csrc/noise.h).
+  const double shift = p.basis == Basis::uniform ? 0x1p-17 - 0.5 : 0;
+  std::vector<char> bytes(sizeof(T) * p.axes * p.padded(), 0);
+  T* table = reinterpret_cast<T*>(bytes.data());
+  const int64_t width = p.shape[2], area = p.shape[1] * p.shape[2];
+  for (int64_t i = 0; i < p.cells; ++i) {
+    const int64_t position[3] = {i % width, i % area / width, i / area};
+    for (int axis = 0; axis < p.axes; ++axis) table[axis * p.padded() + i] = T(position[axis] + shift);
+  }
+  return bytes;
+}
+
+inline void describe_grid(Problem& p, const Tensor& logits) {
+  for (int i = 0; i < 3; ++i) p.shape[i] = 1, p.stride[i] = 0;
+  p.cells = 1;
+  for (int64_t dim = 2, slot = 5 - logits.dim(); dim < logits.dim(); ++dim, ++slot) {
+    p.shape[slot] = logits.size(dim);
+    p.stride[slot] = logits.stride(dim);
+    p.cells *= logits.size(dim);
+  }
+}
+
+inline Task make_task(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
+                      const Tensor& seed, int64_t samples, double tau, double beta, const std::string& basis,
+                      bool tables = true) {
+  Task task{};
+  Problem& p = task.p;
+  p.logits = logits.const_data_ptr();
+  p.dtype = dtype_of(logits);
+  p.batch = logits.size(0), p.keypoints = logits.size(1);
+  p.batch_stride = logits.stride(0), p.keypoint_stride = logits.stride(1);
+  describe_grid(p, logits);
+  p.axes = int(points ? points->size(2) : logits.dim() - 2);
+  p.samples = samples, p.tau = tau, p.beta = beta, p.basis = parse_basis(basis);
+  if (seed.defined()) {
+    const int64_t* key = seed.const_data_ptr<int64_t>();
+    p.seed = uint64_t(key[0]), p.first_row = seed.numel() > 1 ? uint64_t(key[1]) : 0;
+  }
+  if (sigma) {
+    p.sigma = sigma->const_data_ptr();
+    p.sigma_stride[0] = sigma->stride(0), p.sigma_stride[1] = sigma->stride(1);
+  }
+  if (points) {
+    task.points = points->contiguous();
+    p.points = task.points.const_data_ptr();
+  } else if (tables) {
+    task.tables = is_double(p) ? coordinate_tables<double>(p) : coordinate_tables<float>(p);
+    p.coords = task.tables.data();
+  }
+  return task;
+}
+
+struct Free {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+template <class T>
+using Scratch = std::unique_ptr<T[], Free>;
+
+template <class T>
+Scratch<T> make_scratch(int64_t count) {
+  return Scratch<T>(static_cast<T*>(::operator new(sizeof(T) * std::max<int64_t>(count, 1), std::align_val_t(64))));
+}
+
+// Rows are cut into this many parts so that a few rows still occupy every thread. Results do not depend on it.
+inline int64_t parts_per_row(int64_t rows, int64_t most) {
+  const int64_t wanted = 4 * at::get_num_threads();
+  return rows == 0 || rows >= wanted ? 1 : std::min(most, (wanted + rows - 1) / rows);
+}
+
+// Calls body(row, part, scratch) for every part of every row, one scratch of `scratch_size` numbers a thread.
+template <class T, class Body>
+void for_each_part(int64_t rows, int64_t parts, int64_t scratch_size, const Body& body) {
+  at::parallel_for(0, rows * parts, 1, [&](int64_t begin, int64_t end) {
+    const Scratch<T> scratch = make_scratch<T>(scratch_size);
+    for (int64_t item = begin; item < end; ++item) body(item / parts, item % parts, scratch.get());
+  });
+}
+
+// Writes a padded table of gradients as the logits' type.
+template <class T>
+void write_cells(const T* from, int64_t begin, int64_t end, const Tensor& out, int64_t offset) {
+  switch (out.scalar_type()) {
+    case at::kFloat: std::copy(from + begin, from + end, out.mutable_data_ptr<float>() + offset + begin); return;
+    case at::kDouble: std::copy(from + begin, from + end, out.mutable_data_ptr<double>() + offset + begin); return;
+    case at::kBFloat16:
+      std::copy(from + begin, from + end, out.mutable_data_ptr<c10::BFloat16>() + offset + begin);
+      return;
+    default: std::copy(from + begin, from + end, out.mutable_data_ptr<c10::Half>() + offset + begin); return;
+  }
+}
+
+// Writes padded tables [d, padded] of gradients as points [N, d].
+template <class T>
+void write_points(const Problem& p, const T* from, int64_t begin, int64_t end, T* out) {
+  for (int64_t i = begin; i < end; ++i)
+    for (int axis = 0; axis < p.axes; ++axis) out[i * p.axes + axis] = from[axis * p.padded() + i];
+}
+
+inline Tensor empty_result(const Tensor& logits, at::IntArrayRef shape) {
+  const auto dtype = logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::empty(shape, logits.options().dtype(dtype));
+}
+
+inline Tensor empty_gradient(const Tensor& logits, const OptionalTensor& x, bool needed) {
+  if (!needed || !x) return empty_result(logits, {0});
+  return at::empty(x->sizes(), x->options());
+}
+
+}  // namespace sampling_argmax
+
+// Runs Kernel<R, basis, axes>::run for the element type T (a template parameter of the caller) and the machine.
+#ifdef SA_X86
+#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
+  [&] {                                                                                               \
+    if constexpr (sizeof(T) == 8) {                                                                   \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
+    } else {                                                                                          \
+      switch (current_isa()) {                                                                        \
+        case Isa::avx512: return avx512::dispatch<avx512::Kernel, avx512::F>(__VA_ARGS__);            \
+        case Isa::avx2: return avx2::dispatch<avx2::Kernel, avx2::F>(__VA_ARGS__);                    \
+        default: return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);               \
+      }                                                                                               \
+    }                                                                                                 \
+  }()
+#else
+#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
+  [&] {                                                                                               \
+    if constexpr (sizeof(T) == 8)                                                                     \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
+    else                                                                                              \
+      return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);                          \
+  }()
+#endif

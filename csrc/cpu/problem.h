@@ -1,0 +1,53 @@
+// What a kernel is asked to do: plain numbers and pointers, no torch.
+
+#pragma once
+
+#include <cstdint>
+
+namespace sampling_argmax {
+
+enum class Basis { none, uniform, triangular, gaussian };
+enum class Metric { l1, l2, euclidean, smooth_l1 };
+enum class Dtype { float32, float64, bfloat16, float16 };
+
+constexpr int64_t cell_padding = 64;  // the widest block; scratch rows are padded to it with cells of weight 0
+
+struct Problem {
+  const void* logits;  // [B, K, *axes], any strides
+  Dtype dtype;
+  int axes;                               // d: coordinates of a position
+  int64_t shape[3], stride[3];            // z, y, x; leading ones for fewer axes
+  int64_t batch_stride, keypoint_stride;  // of logits, in elements
+  int64_t batch, keypoints, cells;
+  const void* points;  // [B, N, d] contiguous, or null for a grid
+  const void* coords;  // [d, padded] tables of the grid, or null for points
+  const void* sigma;   // [B, K], gaussian only
+  int64_t sigma_stride[2];
+  uint64_t seed, first_row;
+  int64_t samples;
+  double tau, beta;
+  Basis basis;
+
+  int64_t rows() const { return batch * keypoints; }
+  int64_t padded() const { return (cells + cell_padding - 1) / cell_padding * cell_padding; }
+};
+
+// Where expected_error puts the results of one row.
+template <class T>
+struct ErrorOutputs {
+  T *error, *grad_target, *grad_sigma;  // grad_sigma may be null
+  T *grad_logits, *grad_points;         // padded tables of the row, or null where not needed
+};
+
+// What axis_sample asks for besides a Problem. No clipping is a clip of 0.
+struct AxisOptions {
+  double reweight, clip_grad;
+};
+
+// The moments of one row, or the gradients of them.
+template <class T>
+struct MomentRow {
+  const T *mean, *variance, *peak, *entropy;
+};
+
+}  // namespace sampling_argmax

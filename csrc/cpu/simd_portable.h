@@ -1,0 +1,120 @@
+// One lane a register: every machine, and float64 on all of them. The compiler may vectorise over a block.
+
+template <class T>
+struct Lane {
+  using Scalar = T;
+  static constexpr int lanes = 1, per_block = 16;
+  T v;
+  Lane() = default;
+  SA_INLINE Lane(T x) : v(x) {}
+};
+using F = Lane<float>;
+using Double = Lane<double>;
+
+struct U {
+  uint32_t v;
+};
+
+template <class T>
+SA_INLINE Lane<T> operator+(Lane<T> a, Lane<T> b) {
+  return a.v + b.v;
+}
+template <class T>
+SA_INLINE Lane<T> operator-(Lane<T> a, Lane<T> b) {
+  return a.v - b.v;
+}
+template <class T>
+SA_INLINE Lane<T> operator*(Lane<T> a, Lane<T> b) {
+  return a.v * b.v;
+}
+template <class T>
+SA_INLINE Lane<T> fma(Lane<T> a, Lane<T> b, Lane<T> c) {
+  return a.v * b.v + c.v;
+}
+template <class T>
+SA_INLINE Lane<T> max(Lane<T> a, Lane<T> b) {  // b where either is NaN
+  return a.v > b.v ? a.v : b.v;
+}
+template <class T>
+SA_INLINE Lane<T> load(const T* p, Lane<T>) {
+  return *p;
+}
+template <class T>
+SA_INLINE void store(T* p, Lane<T> a) {
+  *p = a.v;
+}
+template <class T>
+SA_INLINE T reduce_add(Lane<T> a) {
+  return a.v;
+}
+SA_INLINE F sqrt(F a) { return __builtin_sqrtf(a.v); }
+SA_INLINE Double sqrt(Double a) { return __builtin_sqrt(a.v); }
+SA_INLINE F abs(F a) { return __builtin_fabsf(a.v); }
+SA_INLINE Double abs(Double a) { return __builtin_fabs(a.v); }
+SA_INLINE F copysign(F magnitude, F sign) { return __builtin_copysignf(magnitude.v, sign.v); }
+SA_INLINE Double copysign(Double magnitude, Double sign) {
+  return __builtin_copysign(magnitude.v, sign.v);
+}
+SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
+SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
+SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
+
+// 1 - t where t >= 0, else -t.
+SA_INLINE F complement(F t) { return (t.v >= 0 ? 1.0f : 0.0f) - t.v; }
+SA_INLINE F select_below(U word, uint32_t bound, F yes, F no) { return word.v < bound ? yes : no; }
+
+SA_INLINE F to_signed(U a) { return float(int32_t(a.v)); }
+SA_INLINE Double to_signed_double(U a) { return double(int32_t(a.v)); }
+SA_INLINE U low_field(U a) { return {a.v & 0xFFFF}; }
+SA_INLINE U high_field(U a) { return {a.v >> 16}; }
+SA_INLINE void expand_fields(U words, U* out) {
+  out[0] = low_field(words);
+  out[1] = high_field(words);
+}
+SA_INLINE void store(uint32_t* p, U a) { *p = a.v; }
+SA_INLINE U load_words(const uint32_t* p) { return {*p}; }
+
+SA_INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+SA_INLINE float float_of(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// x = 2^exponent * (1 + t) with t in [sqrt(1/2) - 1, sqrt(2) - 1).
+SA_INLINE void split_exponent(F x, F& exponent, F& t) {
+  const int32_t e = int32_t(bits_of(x.v) - 0x3F3504F3u) >> 23;
+  exponent = float(e);
+  t = float_of(bits_of(x.v) - (uint32_t(e) << 23)) - 1.0f;
+}
+
+// 2^n from n + magic + 127, magic = 1.5 * 2^23: the sum's low bits are the exponent field.
+SA_INLINE F power_of_two(F biased) { return float_of(bits_of(biased.v) << 23); }
+
+// ---- Philox: one counter a set ----
+
+struct W {
+  uint64_t v;
+};
+
+constexpr int regs_per_set = 4;
+
+SA_INLINE W mul_wide(W a, uint32_t m) { return {uint64_t(uint32_t(a.v)) * m}; }
+SA_INLINE W high(W a) { return {a.v >> 32}; }
+SA_INLINE uint64_t wide(W a) { return a.v; }
+SA_INLINE uint64_t wide(uint64_t a) { return a; }
+template <class A, class B>
+SA_INLINE W xor3(A a, B b, uint32_t key) {
+  return {wide(a) ^ wide(b) ^ key};
+}
+SA_INLINE W group_set(uint32_t first, int set) { return {uint64_t(uint32_t(first + set))}; }
+SA_INLINE void interleave_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d, U* out) {
+  out[0] = {uint32_t(a)};
+  out[1] = {uint32_t(b)};
+  out[2] = {uint32_t(c)};
+  out[3] = {uint32_t(d)};
+}

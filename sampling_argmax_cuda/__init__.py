@@ -1,0 +1,24 @@
+"""Sampling-argmax: the expectation of the error over differentiable samples of a heatmap, fused."""
+
+from .backends import available_backends, missing_backends
+from .coords import convert_coords
+from .modules import SamplingArgmax, SoftArgmax
+from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
+from .regularizers import js_divergence
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Moments",
+    "SamplingArgmax",
+    "SoftArgmax",
+    "available_backends",
+    "axis_sample",
+    "convert_coords",
+    "expected_error",
+    "heatmap_moments",
+    "js_divergence",
+    "missing_backends",
+    "sample",
+    "soft_argmax",
+]

@@ -1,0 +1,196 @@
+"""Loads the C++ operators and gives them what the dispatcher needs from Python: fake, autograd and vmap rules."""
+
+
+import torch
+from torch import Tensor
+from torch.library import register_autograd, register_fake, register_vmap
+
+NAMESPACE = "sampling_argmax"
+_OPS = torch.ops.sampling_argmax
+
+
+def _load() -> str | None:
+    """Load the extension; the reason if it cannot be loaded."""
+    try:
+        from . import _C  # noqa: F401  (its initialisation registers the operators)
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+LOAD_ERROR = _load()
+
+
+def has_kernel(dispatch_key: str) -> bool:
+    """Whether ``sample`` has a kernel for a dispatch key such as ``CPU`` or ``CUDA``."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", dispatch_key)
+
+
+def _float_of(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _axes_of(logits: Tensor, points: Tensor | None) -> int:
+    return logits.dim() - 2 if points is None else points.shape[2]
+
+
+def _empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    return like.new_empty(shape, dtype=_float_of(like) if dtype is None else dtype)
+
+
+def _grad_like(x: Tensor | None, logits: Tensor, needed: bool) -> Tensor:
+    if not needed or x is None:
+        return _empty(logits, 0)
+    return logits.new_empty(x.shape, dtype=x.dtype)
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------
+
+
+def _sample_fake(logits, points, sigma, seed, num_samples, tau, beta, basis):
+    rows = logits.shape[:2]
+    stats = 2 if basis == "gaussian" else 1
+    samples = _empty(logits, *rows, num_samples, _axes_of(logits, points))
+    return samples, _empty(logits, *rows, num_samples, stats)
+
+
+def _sample_backward_fake(grad, logits, points, sigma, seed, samples, stats, tau, beta, basis, needs):
+    inputs = (logits, points, sigma)
+    return tuple(_grad_like(x, logits, n) for x, n in zip(inputs, needs, strict=True))
+
+
+def _axis_sample_fake(logits, sigma, seed, num_samples, tau, beta, basis, reweight, clip_grad):
+    rows, bins = logits.shape[:2], sum(logits.shape[2:])
+    samples = _empty(logits, *rows, num_samples, logits.dim() - 2)
+    return samples, _empty(logits, *rows, num_samples, bins), _empty(logits, *rows, num_samples)
+
+
+def _axis_sample_backward_fake(
+    grad, logits, sigma, seed, marginals, stats, tau, beta, basis, reweight, clip_grad, needs
+):
+    return tuple(_grad_like(x, logits, n) for x, n in zip((logits, sigma), needs, strict=True))
+
+
+def _expected_error_fake(
+    logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs
+):
+    # Each row's own part of the gradient of points, [B, K, N, d]: backward weighs it by the row's factor.
+    rows = points.unsqueeze(1).expand(-1, logits.shape[1], -1, -1) if points is not None else None
+    grads = [_grad_like(x, logits, n) for x, n in zip((logits, rows, sigma), needs, strict=True)]
+    return _empty(logits, *logits.shape[:2]), grads[0], _empty(logits, *target.shape), *grads[1:]
+
+
+def _soft_argmax_fake(logits, points, beta):
+    rows, axes = logits.shape[:2], _axes_of(logits, points)
+    per_axis = (_empty(logits, *rows, axes) for _ in range(2))
+    return *per_axis, _empty(logits, *rows), _empty(logits, *rows)
+
+
+def _soft_argmax_backward_fake(
+    grad_mean, grad_variance, grad_peak, grad_entropy, logits, points, mean, variance, peak, entropy, beta, needs
+):
+    return tuple(_grad_like(x, logits, n) for x, n in zip((logits, points), needs, strict=True))
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------
+
+
+def _needed(grads, needs):
+    return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
+
+
+def _sample_setup(ctx, inputs, output):
+    logits, points, sigma, seed, _, *ctx.settings = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(logits, points, sigma, seed, *output)
+
+
+def _sample_backward(ctx, grad, _):
+    needs = list(ctx.needs_input_grad[:3])
+    grads = _OPS.sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    return *_needed(grads, needs), None, None, None, None, None
+
+
+def _axis_sample_setup(ctx, inputs, output):
+    logits, sigma, seed, _, *ctx.settings = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(logits, sigma, seed, *output[1:])
+
+
+def _axis_sample_backward(ctx, grad, *_):
+    needs = list(ctx.needs_input_grad[:2])
+    grads = _OPS.axis_sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    return *_needed(grads, needs), *(None,) * 7
+
+
+def _expected_error_setup(ctx, inputs, output):
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+
+
+def _expected_error_backward(ctx, grad, *_):
+    per_logit, per_target, per_point, per_sigma = ctx.saved_tensors
+    logits, target, _, points, sigma, *_ = ctx.needs_input_grad
+    rows = grad[..., None]
+    return (
+        (per_logit * rows.to(per_logit.dtype).reshape(*grad.shape, *(1,) * (per_logit.dim() - 2))) if logits else None,
+        per_target * rows if target else None,
+        None,
+        torch.einsum("bk,bkni->bni", grad, per_point) if points else None,
+        per_sigma * grad if sigma else None,
+        *(None,) * 7,
+    )
+
+
+def _soft_argmax_setup(ctx, inputs, output):
+    logits, points, ctx.beta = inputs
+    ctx.save_for_backward(logits, points, *output)
+
+
+def _soft_argmax_backward(ctx, *grads):
+    needs = list(ctx.needs_input_grad[:2])
+    result = _OPS.soft_argmax_backward(*grads, *ctx.saved_tensors, ctx.beta, needs)
+    return *_needed(result, needs), None
+
+
+def _no_double_backward(op: str):
+    def backward(ctx, *grads):
+        raise NotImplementedError(f"{op}: double backward is not implemented; use backend='reference' for it")
+
+    return backward
+
+
+# ---- vmap ----------------------------------------------------------------------------------------------------
+
+
+def _vmap_by_loop(op):
+    """An operator is a pure function of its arguments, so vmap is the loop over the mapped axis."""
+
+    def rule(info, in_dims, *args):
+        def at(i):
+            return [a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)]
+
+        results = [op(*at(i)) for i in range(info.batch_size)]
+        return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(results[0])
+
+    return rule
+
+
+def _register(op: str, fake, setup=None, backward=None) -> None:
+    name = f"{NAMESPACE}::{op}"
+    register_fake(name, fake)
+    if backward is None:
+        register_autograd(name, _no_double_backward(op.removesuffix("_backward")))
+    else:
+        register_autograd(name, backward, setup_context=setup)
+    register_vmap(name, _vmap_by_loop(getattr(_OPS, op)))
+
+
+if LOAD_ERROR is None:
+    _register("sample", _sample_fake, _sample_setup, _sample_backward)
+    _register("sample_backward", _sample_backward_fake)
+    _register("axis_sample", _axis_sample_fake, _axis_sample_setup, _axis_sample_backward)
+    _register("axis_sample_backward", _axis_sample_backward_fake)
+    _register("expected_error", _expected_error_fake, _expected_error_setup, _expected_error_backward)
+    _register("soft_argmax", _soft_argmax_fake, _soft_argmax_setup, _soft_argmax_backward)
+    _register("soft_argmax_backward", _soft_argmax_backward_fake)
