@@ -11,7 +11,8 @@ USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | test | predi
   fit, validate, test, predict
             run a trainer, e.g. sampling-argmax fit --config coco (each has --help)"""
 _TRAIN_PACKAGES = (
-    "lightning", "jsonargparse", "cv2", "pycocotools", "matplotlib", "tensorboard", "scipy", "rich", "numpy", "yaml",
+    "lightning", "jsonargparse", "yaml", "numpy", "scipy", "cv2", "pycocotools", "matplotlib", "tensorboard",
+    "rich",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@
 | ``cell`` | (2e + 1)/W - 1 | ((c + 1) s W - 1)/2 |
 | ``corners`` | 2e/(W - 1) - 1 | (c + 1)/2 (s W - 1) |
 
-The first three put cell 0 at the first pixel (left edge), ``cell`` aligns the borders of the map and the image
+The first three put cell 0 at the first pixel (left edge), ``cell`` aligns the borders of map and image
 (``align_corners=False``), ``corners`` the centres of their outer cells and pixels (``align_corners=True``).
 """
 
@@ -44,7 +44,7 @@ def _check(op: str, x: Tensor, size: int | Sequence[int], *conventions: str) -> 
     for convention in conventions:
         if convention not in CONVENTIONS:
             raise ValueError(f"{op}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    sizes = (size,) * x.shape[-1] if isinstance(size, int) else tuple(size)
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,) * x.shape[-1]
     if len(sizes) != x.shape[-1]:
         raise ValueError(f"{op}: size must be one number or {x.shape[-1]} (x, y, z order), got {size}")
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):

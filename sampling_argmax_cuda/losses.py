@@ -1,4 +1,4 @@
-"""Training losses per keypoint, ``[B, K]``; sampling-argmax's cell estimator is :func:`.expected_error` itself.
+"""Training losses per keypoint, ``[B, K]``; sampling-argmax (cell estimator) is :func:`.expected_error`.
 
 Targets are in cell-index units (x, y, z). Weight 0 gives exactly zero loss and gradients, whatever the row
 holds. Equation numbers are those of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021.

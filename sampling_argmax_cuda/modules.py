@@ -11,7 +11,7 @@ ESTIMATORS = ("cell", "axis")
 
 
 class SoftArgmax(nn.Module):
-    """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)``: ``[B, K, *axes]`` to ``[B, K, d]`` (index units)."""
+    """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)``: logits ``[B, K, *axes]`` to ``[B, K, d]``."""
 
     def __init__(self, beta: float = 1.0, backend: str = "auto") -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class SamplingArgmax(nn.Module):
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The expectation of the error (Eq. 14) with these settings, ``[B, K]``, as :func:`.expected_error`."""
+        """The expectation of the error (Eq. 14) with these settings: ``[B, K]``, as ``expected_error``."""
         self._check_points(points)
         options = self._options(seed, generator)
         if self.estimator == "axis":

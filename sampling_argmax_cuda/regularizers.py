@@ -1,8 +1,8 @@
 """Regularisers of the heatmap's shape, ``[B, K]``, to be added to the soft-argmax loss with a factor.
 
-Equation numbers are those of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021; the forms for several
-axes are those of Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018.
-Weight 0 gives exactly zero loss and gradients, whatever the row holds.
+Equation numbers are those of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021; the forms for
+several axes are those of Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks",
+2018. Weight 0 gives exactly zero loss and gradients, whatever the row holds.
 """
 
 import math
@@ -34,7 +34,7 @@ def _row_sigma(op: str, sigma: float | Tensor, logits: Tensor) -> float | Tensor
 
 
 def _log_gaussian(logits, centre, sigma, points, normalized: bool) -> Tensor:
-    """``log q`` ``[B, K, N]``: minus squared distance over ``2 sigma^2``, normalised over the cells or not."""
+    """``log q`` ``[B, K, N]``: minus squared distance over ``2 sigma^2``, normalised over cells or not."""
     squared = sum(offset.square() for offset in cell_offsets(logits, centre, points)).flatten(2)
     if isinstance(sigma, Tensor):
         sigma = sigma.unsqueeze(-1)
@@ -115,8 +115,8 @@ def distribution_regularizer(
     """Distribution regularisation (Eq. 16): ``weight * D(p | q)``.
 
     The defaults are the paper's. The published OCT experiment is ``centre="prediction", normalized=False``:
-    there ``q = exp(-(c - mean)^2 / (2 sigma^2))`` follows the heatmap's own mean and does not sum to 1, so the
-    result is no divergence: it need not vanish at p = q / sum q, and has no bound ln 2. The gradient runs through the mean too.
+    there ``q = exp(-(c - mean)^2 / (2 sigma^2))`` follows the heatmap's own mean and does not sum to 1, so
+    the result is not 0 where the shapes agree and not bounded by ln 2. The mean carries gradient.
 
     Args:
         logits, target, sigma, beta, points: as :func:`js_divergence`.
@@ -153,15 +153,15 @@ def variance_regularizer(
     points: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Variance regularisation (Eq. 15): ``weight * sum_axes (Var_a[p] - sigma^2)^2``, Var about the mean of p.
+    """Variance regularisation (Eq. 15): ``weight * sum_axes (Var_a[p] - sigma^2)^2``, Var about p's mean.
 
     Args:
         logits: ``[B, K, *axes]`` or ``[B, K, N]`` with ``points`` ``[B, N, d]``.
         sigma: the wanted standard deviation > 0 in cells (or the points' units), a number or a tensor that
             broadcasts to ``[B, K]``.
         weight: ``[B, K]`` or None for 1.
-        units: ``cells``, or ``normalized``, which divides positions and sigma by the axis's number of cells and
-            so the loss of an axis by its 4th power (the published OCT experiment, with ``sigma=2``); grids only.
+        units: ``cells``, or ``normalized``, which divides positions and sigma by the axis's number of cells
+            and so its loss by the 4th power of that (the published OCT experiment, ``sigma=2``); grids only.
 
     Returns:
         ``[B, K]``. Raises ValueError for arguments that do not fit.

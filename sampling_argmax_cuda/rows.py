@@ -79,7 +79,7 @@ def _penalty(offset: Tensor, metric: str) -> Tensor:
 
 
 def metric_of(offsets: Iterable[Tensor], metric: str) -> Tensor:
-    """The distance with these offsets along the axes: ``l1``, ``l2`` (squared), ``euclidean``, ``smooth_l1``."""
+    """The distance with these offsets per axis: ``l1``, ``l2`` (squared), ``euclidean`` or ``smooth_l1``."""
     total = sum(_penalty(offset, metric) for offset in offsets)
     if metric != "euclidean":
         return total

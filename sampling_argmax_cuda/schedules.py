@@ -1,4 +1,4 @@
-"""Temperature schedules: callables ``tau(epoch) -> float``, evaluated before the epoch's first forward pass."""
+"""Temperature schedules: callables ``tau(epoch) -> float``, read before the epoch's first forward pass."""
 
 import math
 from collections.abc import Callable

@@ -1,0 +1,65 @@
+"""The command line outside the trainers: doctor, help and its refusals."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sampling_argmax_cuda import __version__, available_backends, missing_backends
+from sampling_argmax_cuda.__main__ import main
+
+
+@pytest.mark.parametrize("argv", [[], ["doctor"]])
+def test_doctor_names_every_backend_and_version(argv, capsys):
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    for part in (__version__, torch.__version__, "isa", "compiler", "threads"):
+        assert part in text
+    for name in available_backends():
+        assert f"backend {name} " in text
+    for name, reason in missing_backends().items():
+        assert f"backend {name} " in text and reason in text
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    assert "usage: sampling-argmax" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train"], "sampling-argmax: unknown command 'train'"),
+        (["doctor", "--fix"], "sampling-argmax: doctor takes no options, got '--fix'"),
+    ],
+)
+def test_wrong_commands(argv, message, capsys):
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_extra_is_one_line_with_the_pip_command():
+    code = (
+        "import sys; sys.modules['lightning'] = None\n"
+        "from sampling_argmax_cuda.__main__ import main\n"
+        "sys.exit(main(['fit']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines() == [
+        "sampling-argmax fit: package 'lightning' is not installed; "
+        "run: pip install 'sampling-argmax-cuda[train]'"
+    ]
+
+
+def test_the_core_imports_torch_only():
+    code = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import sampling_argmax_cuda, sampling_argmax_cuda.doctor, sampling_argmax_cuda.losses\n"
+        "extra = {'lightning', 'scipy', 'cv2', 'matplotlib', 'jsonargparse', 'pycocotools', 'dsntnn'}\n"
+        "print(sorted(extra & {name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout.strip() == "[]", run.stderr
