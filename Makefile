@@ -14,6 +14,7 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 build: $(VENV)/.built
 
 $(VENV)/.torch:
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make a venv; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q setuptools wheel ninja numpy
 	$(BIN)/python -m pip install -q $(TORCH_INDEX) "$(TORCH)"
