@@ -1,0 +1,59 @@
+"""Shared by all tests: the one table of tolerances, and memory that is NaN until it is written."""
+
+import pytest
+import torch
+
+from sampling_argmax_cuda import library
+
+# Largest difference from the float64 reference, relative to the reference's largest magnitude (at least 1).
+# Inputs are the same numbers on both sides, so half precision only rounds the gradients that it stores.
+TOLERANCES = {
+    torch.float64: 1e-10,
+    torch.float32: 3e-5,
+    torch.bfloat16: 2**-8,
+    torch.float16: 2**-11,
+}
+
+
+def assert_close(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compare by the table above; the tolerance is that of ``got``'s dtype. NaN must meet NaN."""
+    assert got.shape == expected.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    got_nan, expected_nan = got.isnan(), expected.isnan()
+    assert torch.equal(got_nan, expected_nan), f"{name}: NaN in {got_nan.sum()} places, expected {expected_nan.sum()}"
+    if got.numel() == 0:
+        return
+    difference = (got.double() - expected.double()).nan_to_num().abs().max().item()
+    scale = max(1.0, expected.double().nan_to_num().abs().max().item())
+    tolerance = TOLERANCES[got.dtype]
+    assert difference <= tolerance * scale, f"{name}: off by {difference:.3g}, allowed {tolerance * scale:.3g}"
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Fill torch.empty, in C++ too, with NaN, so that an element nobody writes is seen."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def machine_isas() -> list[str]:
+    """The instruction sets that this machine can run, the widest last."""
+    if library.LOAD_ERROR is not None:
+        return []
+    names = []
+    for name in ("portable", "avx2", "avx512"):
+        try:
+            torch.ops.sampling_argmax.limit_isa(name)
+        except ValueError:
+            break
+        names.append(name)
+    torch.ops.sampling_argmax.limit_isa("best")
+    return names
+
+
+@pytest.fixture
+def isa(request):
+    """Run the CPU kernels of one instruction set (indirect parametrisation by name)."""
+    torch.ops.sampling_argmax.limit_isa(request.param)
+    yield request.param
+    torch.ops.sampling_argmax.limit_isa("best")

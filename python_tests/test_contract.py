@@ -1,0 +1,276 @@
+"""Every operator on every backend against the float64 reference: values, every gradient, layouts and edge cases."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from conftest import assert_close, machine_isas
+from torch.library import opcheck
+
+from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, reference, sample
+
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+ISAS = machine_isas()
+each_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
+each_device = pytest.mark.parametrize("device", DEVICES)
+
+GRIDS = [(1, 1, 1), (2, 3, 7), (1, 2, 48), (1, 1, 3073), (2, 2, 5, 7), (1, 1, 63, 48), (1, 2, 1, 1), (2, 1, 3, 4, 5),
+         (1, 1, 7, 1, 9), (1, 1, 3, 33, 65)]  # fmt: skip
+CLOUDS = [(1, 1, 1, 3), (2, 3, 7, 2), (1, 2, 63, 1), (1, 1, 3073, 3)]
+SETTINGS = [dict(num_samples=1, tau=1.0), dict(num_samples=5, tau=0.5, beta=0.5), dict(num_samples=30, tau=2.0, beta=1.7),
+            dict(num_samples=5, tau=0.1)]  # fmt: skip
+
+
+@dataclass
+class Case:
+    """One call: differentiable tensors by name, and plain arguments."""
+
+    op: str
+    tensors: dict
+    arguments: dict = field(default_factory=dict)
+
+    def run(self, backend: str, dtype: torch.dtype | None = None) -> tuple[dict, dict]:
+        """Outputs and gradients by name; ``dtype`` replaces the tensors' own (the reference runs in float64)."""
+        leaves = {k: v.detach().to(dtype or v.dtype).requires_grad_() for k, v in self.tensors.items()}
+        function = {"sample": sample, "axis_sample": axis_sample, "expected_error": expected_error,
+                    "heatmap_moments": heatmap_moments}[self.op]  # fmt: skip
+        if "seed" in self.arguments or self.op == "heatmap_moments":
+            result = function(**leaves, **self.arguments, backend=backend)
+        outputs = result._asdict() if isinstance(result, tuple) else {"result": result}
+        total = sum((x * probe(x)).sum() for x in outputs.values())
+        names = list(leaves)
+        grads = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True)
+        return outputs, {n: g for n, g in zip(names, grads, strict=True) if g is not None}
+
+    def check(self, backend: str = "auto") -> None:
+        outputs, grads = self.run(backend)
+        expected_outputs, expected_grads = self.run("reference", torch.float64)
+        for name, x in outputs.items():
+            assert_close(f"{self.op}.{name}", x, expected_outputs[name])
+        assert grads.keys() == expected_grads.keys()
+        for name, g in grads.items():
+            assert g.dtype == self.tensors[name].dtype
+            assert_close(f"{self.op}.grad_{name}", g, expected_grads[name])
+
+
+def probe(x: torch.Tensor) -> torch.Tensor:
+    """A fixed cotangent of no particular structure, the same in every precision."""
+    return torch.cos(torch.arange(x.numel(), dtype=torch.float64) * 1.7).reshape(x.shape).to(x)
+
+
+def noise(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def grid_cases(shape, settings, basis):
+    """All operators on one grid, one setting and one basis."""
+    logits, rows, axes = noise(*shape), shape[:2], len(shape) - 2
+    width = {"sigma": noise(*rows, seed=1).abs() + 0.3} if basis == "gaussian" else {}
+    settings = dict(settings, basis=basis, seed=2**40 + 7)
+    target = noise(*rows, axes, seed=3) + torch.tensor([n / 2 for n in shape[:1:-1]])
+    yield Case("sample", {"logits": logits, **width}, settings)
+    for options in AXIS_OPTIONS[basis]:
+        yield Case("axis_sample", {"logits": logits, **width}, dict(settings, **options))
+    for metric in ("l1", "l2", "euclidean", "smooth_l1"):
+        tensors = {"logits": logits, "target": target, "weight": noise(*rows, seed=4).abs(), **width}
+        yield Case("expected_error", tensors, dict(settings, metric=metric))
+
+
+AXIS_OPTIONS = {
+    "none": [{}, {"clip_grad": 2.0}],
+    "uniform": [{}, {"clip_grad": 2.0}],
+    "triangular": [{}, {"clip_grad": 2.0}],
+    "gaussian": [{"reweight": 0.0}, {"reweight": 0.5}, {"reweight": 2.0, "clip_grad": 0.7}],
+}
+
+
+@each_isa
+@pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
+@pytest.mark.parametrize("shape", GRIDS, ids=str)
+def test_grids(shape, basis, isa):
+    for settings in SETTINGS:
+        for case in grid_cases(shape, settings, basis):
+            case.check("cpu")
+
+
+@each_isa
+@pytest.mark.parametrize("basis", ["none", "gaussian"])
+@pytest.mark.parametrize("cloud", CLOUDS, ids=str)
+def test_points(cloud, basis, isa):
+    batch, keypoints, cells, axes = cloud
+    tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
+    width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
+    target = {"target": noise(batch, keypoints, axes, seed=7), "weight": noise(batch, keypoints, seed=8).abs()}
+    for settings in SETTINGS:
+        settings = dict(settings, basis=basis, seed=3)
+        Case("sample", {**tensors, **width}, settings).check("cpu")
+        Case("expected_error", {**tensors, **target, **width}, settings).check("cpu")
+    Case("heatmap_moments", tensors, {"beta": 1.3}).check("cpu")
+
+
+@each_isa
+@pytest.mark.parametrize("shape", GRIDS, ids=str)
+def test_moments(shape, isa):
+    Case("heatmap_moments", {"logits": noise(*shape)}, {"beta": 0.8}).check("cpu")
+
+
+def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **changes):
+    logits = changes.pop("logits", None)
+    logits = noise(*shape).to(dtype) if logits is None else logits
+    settings = dict(num_samples=3, tau=0.7, basis=basis, seed=11)
+    yield Case("sample", {"logits": logits}, settings)
+    yield Case("axis_sample", {"logits": logits}, settings)
+    yield Case("expected_error", {"logits": logits, "target": noise(*shape[:2], len(shape) - 2).to(dtype)}, settings)
+    yield Case("heatmap_moments", {"logits": logits})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("basis", ["uniform", "triangular", "gaussian"])
+def test_dtypes(dtype, basis):
+    for case in all_ops(dtype=dtype, basis=basis):
+        outputs, _ = case.run("auto")
+        expected = torch.float64 if dtype == torch.float64 else torch.float32
+        assert all(x.dtype == expected for x in outputs.values())
+        case.check()
+
+
+@pytest.mark.parametrize("layout", ["transposed", "batch_last", "expanded", "offset"])
+def test_layouts(layout):
+    base = noise(2, 2, 9, 9)
+    logits = {
+        "transposed": base.transpose(2, 3),
+        "batch_last": base.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        "expanded": base[:1].expand(2, -1, -1, -1),
+        "offset": torch.cat([base, base])[1:3, :, ::2, 1:],
+    }[layout]
+    for ours, plain in zip(all_ops(logits=logits), all_ops(logits=logits.contiguous()), strict=True):
+        outputs, grads = ours.run("auto")
+        expected_outputs, expected_grads = plain.run("auto")
+        for name, x in outputs.items():
+            assert torch.equal(x, expected_outputs[name])
+        assert torch.equal(grads["logits"], expected_grads["logits"])
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.7])
+@pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
+def test_minus_infinity(basis, tau):
+    logits = noise(2, 3, 9, 7)
+    logits[:, :, 2:4] = -torch.inf
+    logits[0, 0, :, :] = -torch.inf
+    logits[0, 0, 5, 3] = 1.0
+    for case in all_ops(logits=logits, basis=basis):
+        if "tau" in case.arguments:
+            case.arguments["tau"] = tau
+        case.check()
+        assert (case.run("auto")[1]["logits"][logits == -torch.inf] == 0).all()
+
+
+def test_row_of_minus_infinity_is_nan_and_alone():
+    logits = noise(2, 2, 9, 7)
+    logits[1, 0] = -torch.inf
+    check_spoiled_row(logits)
+
+
+def test_nan_spoils_its_row_only():
+    logits = noise(2, 2, 9, 7)
+    logits[1, 0, 4, 4] = torch.nan
+    check_spoiled_row(logits)
+
+
+def check_spoiled_row(logits):
+    clean = logits.clone()
+    clean[1, 0] = 0
+    others = torch.ones(2, 2, dtype=torch.bool)
+    others[1, 0] = False
+    for case, good in zip(all_ops(logits=logits), all_ops(logits=clean), strict=True):
+        (outputs, grads), (expected_outputs, expected_grads) = case.run("auto"), good.run("auto")
+        for name, x in outputs.items():
+            assert x[1, 0].isnan().all(), name
+            assert torch.equal(x[others], expected_outputs[name][others])
+        assert grads["logits"][1, 0].isnan().any()
+        assert torch.equal(grads["logits"][others], expected_grads["logits"][others])
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.7])
+def test_weight_zero_reaches_nothing(tau):
+    logits, target, weight = noise(2, 2, 9, 7), noise(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    logits[0, 1], target[1, 0] = torch.nan, torch.nan
+    case = Case("expected_error", {"logits": logits, "target": target},
+                dict(weight=weight, num_samples=3, tau=tau, seed=1))  # fmt: skip
+    outputs, grads = case.run("auto")
+    assert (outputs["result"][weight == 0] == 0).all()
+    assert all((g[weight == 0] == 0).all() and not g.isnan().any() for g in grads.values())
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5, 7), (3, 0, 5, 7)])
+def test_empty_batch(shape):
+    for case in all_ops(shape):
+        outputs, grads = case.run("auto")
+        assert all(x.shape[:2] == shape[:2] for x in outputs.values())
+        assert grads["logits"].shape == shape
+
+
+@pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
+def test_gradcheck(basis):
+    logits = noise(1, 2, 3, 4).double().requires_grad_()
+    sigma = (noise(1, 2, seed=1).abs() + 0.5).double().requires_grad_()
+    target = noise(1, 2, 2, seed=2).double().requires_grad_()
+    settings = dict(num_samples=3, tau=0.9, beta=1.2, basis=basis, seed=5)
+    check = torch.autograd.gradcheck
+    assert check(lambda z, s: sample(z, sigma=s, **settings), (logits, sigma))
+    assert check(lambda z, s: axis_sample(z, sigma=s, reweight=0.5, **settings), (logits, sigma))
+    for metric in ("l1", "l2", "euclidean", "smooth_l1"):
+        assert check(lambda z, t, s: expected_error(z, t, sigma=s, metric=metric, **settings), (logits, target, sigma))
+    assert check(lambda z: tuple(heatmap_moments(z, beta=1.1)), (logits,))
+
+
+@pytest.mark.parametrize("basis", ["none", "gaussian"])
+def test_gradcheck_points(basis):
+    logits, points = noise(2, 2, 6).double().requires_grad_(), noise(2, 6, 3, seed=1).double().requires_grad_()
+    target = noise(2, 2, 3, seed=2).double()
+    settings = dict(num_samples=2, tau=0.9, basis=basis, sigma=0.4, seed=5)
+    check = torch.autograd.gradcheck
+    assert check(lambda z, x: sample(z, points=x, **settings), (logits, points))
+    assert check(lambda z, x: expected_error(z, target, points=x, **settings), (logits, points))
+    assert check(lambda z, x: tuple(heatmap_moments(z, points=x)), (logits, points))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("basis", ["none", "triangular", "gaussian"])
+def test_opcheck(basis, transposed):
+    logits = noise(2, 3, 5, 5)
+    logits = (logits.transpose(2, 3) if transposed else logits).requires_grad_()
+    sigma = torch.full((2, 3), 0.8, requires_grad=True) if basis == "gaussian" else None
+    seed, grad = torch.tensor([9]), noise(2, 3, 4, 2)
+    ops = torch.ops.sampling_argmax
+    settings = (0.7, 1.0, basis)
+    opcheck(ops.sample, (logits, None, sigma, seed, 4, *settings))
+    opcheck(ops.axis_sample, (logits, sigma, seed, 4, *settings, 0.5, 2.0))
+    needs = [True, False, basis == "gaussian"]
+    opcheck(ops.expected_error, (logits, noise(2, 3, 2), torch.ones(2, 3), None, sigma, seed, 4, *settings, "l2", needs))
+    opcheck(ops.soft_argmax, (logits, None, 1.5))
+    plain, width = logits.detach(), None if sigma is None else sigma.detach()
+    y, stats = ops.sample(plain, None, width, seed, 4, *settings)
+    opcheck(ops.sample_backward, (grad, plain, None, width, seed, y, stats, *settings, needs))
+    _, marginals, stats = ops.axis_sample(plain, width, seed, 4, *settings, 0.5, 2.0)
+    needs = needs[::2]
+    opcheck(ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs))
+    moments = ops.soft_argmax(plain, None, 1.5)
+    opcheck(ops.soft_argmax_backward, (*moments, plain, None, *moments, 1.5, [True, False]))
+
+
+def test_opcheck_points():
+    logits, points = noise(2, 3, 9).requires_grad_(), noise(2, 9, 3).requires_grad_()
+    sigma, seed, ops = torch.full((2, 3), 0.8, requires_grad=True), torch.tensor([9, 100]), torch.ops.sampling_argmax
+    opcheck(ops.sample, (logits, points, sigma, seed, 4, 0.7, 1.0, "gaussian"))
+    opcheck(ops.soft_argmax, (logits, points, 1.5))
+    target, needs = noise(2, 3, 3), [True, True, True]
+    opcheck(ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs))
+
+
+def test_reference_is_not_the_package():
+    """The comparisons above would be empty if the reference called the operators."""
+    from pathlib import Path
+
+    for source in Path(reference.__file__).parent.glob("*.py"):
+        assert "torch.ops" not in source.read_text()
