@@ -9,7 +9,8 @@ template <class V, class Words>
 SA_INLINE V exponential(Words word) {
   const V t = fma(to_signed<V>(word), V(0x1p-32), V(0x1p-33));
   if constexpr (is_double<V>) {
-    return (V(0) - log1p(V(0) - t)) * V(1.4426950408889634);
+    const V u = V(1) - complement(t);
+    return (V(0) - log1p(V(0) - u)) * V(1.4426950408889634);
   } else {
     const V tail = t * fma(t, V(0x1.734390p-1f), V(0x1.715438p+0f));
     return select_below(word, 1u << 25, tail, V(0) - log2(complement(t)));

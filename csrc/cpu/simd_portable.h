@@ -60,7 +60,10 @@ SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
 
 // 1 - t where t >= 0, else -t.
-SA_INLINE F complement(F t) { return (t.v >= 0 ? 1.0f : 0.0f) - t.v; }
+template <class T>
+SA_INLINE Lane<T> complement(Lane<T> t) {
+  return (t.v >= 0 ? T(1) : T(0)) - t.v;
+}
 SA_INLINE F select_below(U word, uint32_t bound, F yes, F no) { return word.v < bound ? yes : no; }
 
 SA_INLINE F to_signed(U a) { return float(int32_t(a.v)); }
