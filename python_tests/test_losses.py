@@ -97,6 +97,29 @@ def test_sampling_losses_are_the_mean_distance_of_the_samples(metric):
         np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
+def test_axis_sampling_loss_passes_every_option_on():
+    logits, target, _ = problem()
+    options = {"basis": "gaussian", "sigma": 0.5, "reweight": 2.0, "clip_grad": 3.0, "beta": 0.8, **SAMPLING}
+    z, same = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = axis_sampling_loss(z, target, **options)
+    expected = (axis_sample(same, **options) - target[:, :, None]).abs().sum(-1).mean(-1)
+    torch.testing.assert_close(loss, expected)
+    loss.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(z.grad, same.grad)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("loss", [soft_argmax_loss, discrete_expectation_loss])
+def test_no_error_has_no_gradient(loss, metric):
+    """A map of one cell, hit exactly: the norm's slope is taken as 0 there."""
+    logits = torch.zeros(1, 1, 1, 1, requires_grad=True)
+    target = torch.zeros(1, 1, 2, requires_grad=True)
+    error = loss(logits, target, metric=metric)
+    error.sum().backward()
+    assert error.item() == 0 and logits.grad.item() == 0 and (target.grad == 0).all()
+
+
 def test_reductions():
     loss = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.5, 1.5]])
     weight = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.5, 1.0]])

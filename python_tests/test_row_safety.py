@@ -59,6 +59,28 @@ def test_weight_zero_stops_everything(name, spoilt):
     assert all((logits.grad[b, k] != 0).any() for b, k in kept)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z, t, w, points: soft_argmax_loss(z, t, w, points=points),
+        lambda z, t, w, points: discrete_expectation_loss(z, t, w, points=points),
+        lambda z, t, w, points: variance_regularizer(z, 1.5, w, points=points),
+        lambda z, t, w, points: distribution_regularizer(z, t, 1.5, w, points=points),
+    ],
+)
+def test_weight_zero_stops_a_spoilt_cloud(loss):
+    """NaN points reach the rows after their logits were masked, so the result has to be masked as well."""
+    logits, target, weight = problem((20,))
+    points = torch.rand(2, 20, 1, dtype=torch.float64)
+    points[0] = math.nan
+    weight[0] = 0
+    logits.requires_grad_()
+    error = loss(logits, target, weight, points)
+    assert (error[0] == 0).all() and (error[1] > 0).all()
+    error.sum().backward()
+    assert (logits.grad[0] == 0).all() and logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_nan_spoils_its_own_row_only(name):
     logits, target, _ = problem(dtype=torch.float32)

@@ -19,6 +19,8 @@ _TRAIN_PACKAGES = (
 def _run_task(argv: list[str]) -> int:
     try:
         from .tasks import cli
+
+        return int(cli.main(argv) or 0)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _TRAIN_PACKAGES:
@@ -29,7 +31,6 @@ def _run_task(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return int(cli.main(argv) or 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

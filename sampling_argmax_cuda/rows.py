@@ -45,8 +45,8 @@ def mask_rows(x: Tensor, weight: Tensor | None) -> Tensor:
 def weigh_rows(loss: Tensor, weight: Tensor | None) -> Tensor:
     """``loss * weight`` ``[B, K]``, exactly 0 and without gradient where the weight is 0.
 
-    Both this mask and :func:`mask_rows` are needed: a backward pass multiplies the 0 of this one by local
-    derivatives, which must be finite for the product to be 0.
+    Both this mask and :func:`mask_rows` are needed: this one alone leaves 0 times a NaN derivative in the
+    backward pass, that one alone leaves what the points or widths of a masked row bring in.
     """
     if weight is None:
         return loss
