@@ -14,7 +14,7 @@ def _cpu_missing() -> str | None:
 def _cuda_missing() -> str | None:
     if library.LOAD_ERROR is not None:
         return f"{_INSTALL_HINT} ({library.LOAD_ERROR})"
-    if not library.has_kernel("CUDA"):
+    if "cuda" not in library.KERNEL_DEVICES:
         return "the extension was built without CUDA (no nvcc that matches torch's CUDA version at build time)"
     return None if torch.cuda.is_available() else "no CUDA device is visible"
 
@@ -44,8 +44,7 @@ def resolve(op: str, backend: str, device: torch.device) -> str:
     if backend not in ("auto", "cuda", "triton", "cpu", "reference"):
         raise ValueError(f"{op}: backend must be one of auto, cuda, triton, cpu, reference, got {backend!r}")
     if backend == "auto":
-        compiled = library.LOAD_ERROR is None and library.has_kernel(device.type.upper())
-        return device.type if compiled else "reference"
+        return device.type if device.type in library.KERNEL_DEVICES else "reference"
     if backend == "reference":
         return backend
     if backend in missing_backends():

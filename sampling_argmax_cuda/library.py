@@ -21,9 +21,13 @@ def _load() -> str | None:
 LOAD_ERROR = _load()
 
 
-def has_kernel(dispatch_key: str) -> bool:
-    """Whether ``sample`` has a kernel for a dispatch key such as ``CPU`` or ``CUDA``."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", dispatch_key)
+# The device types that the extension has kernels for; read once, since a compiled graph cannot ask.
+KERNEL_DEVICES = frozenset(
+    device
+    for device in ("cpu", "cuda")
+    if LOAD_ERROR is None
+    and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", device.upper())
+)
 
 
 def _float_of(logits: Tensor) -> torch.dtype:

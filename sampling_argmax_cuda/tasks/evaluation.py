@@ -1,0 +1,62 @@
+"""COCO's evaluation of a validation epoch: every sample of every rank once, then AP, errors and calibration."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from .metrics import coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
+
+
+class CocoEvaluation:
+    """Collects one record a person; ``compute`` merges the ranks' records and empties itself.
+
+    Args:
+        rule: how joint scores make an instance score, ``sum`` or ``product``.
+    """
+
+    def __init__(self, rule: str = "sum") -> None:
+        if rule not in ("sum", "product"):
+            raise ValueError(f"model: rescore must be sum or product, got {rule!r}")
+        self.rule = rule
+        self.records: list[dict] = []
+
+    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor) -> None:
+        """Record a batch: positions in cells, peaks, and positions in pixels of the original images."""
+        columns = {
+            "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"], "box": batch["score"],
+            "position": position, "target": batch["target"], "weight": batch["weight"], "peak": peak, "pixels": pixels,
+            "annotated": batch["annotated"],
+        }  # fmt: skip
+        arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
+        self.records += [{name: array[i] for name, array in arrays.items()} for i in range(len(position))]
+
+    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+        """AP and AR by pycocotools, mean error in cells, and the Pearson correlation of peak and OKS."""
+        records = sorted(gather(self.records), key=lambda record: record["index"])
+        self.records = []
+        return {**evaluate_coco(annotation_file, self._results(records)), **self._calibration(records)}
+
+    def _results(self, records: list[dict]) -> list[dict]:
+        per_image = defaultdict(list)
+        for r in records:
+            score = rescore(float(r["box"]), r["peak"], self.rule)
+            keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
+            per_image[int(r["image_id"])] += coco_results([int(r["image_id"])], keypoints[None], [score], [float(r["area"])])
+        return [result for results in per_image.values() for result in oks_nms(results)]
+
+    def _calibration(self, records: list[dict]) -> dict[str, float]:
+        errors, peaks, similarity = [], [], []
+        for r in records:
+            visible = r["weight"] > 0
+            if not visible.any():
+                continue
+            errors.append(np.linalg.norm(r["position"] - r["target"], axis=-1)[visible].mean())
+            truth = r["annotated"]
+            if (truth[:, 2] > 0).any():
+                peaks.append(r["peak"][truth[:, 2] > 0].mean())
+                similarity.append(oks(r["pixels"][None], truth[None], np.array([r["area"]]))[0])
+        error = float(np.mean(errors)) if errors else float("nan")
+        return {"error": error, "pearson": pearson(np.array(peaks), np.array(similarity))}

@@ -1,0 +1,155 @@
+"""ResNet with a deconvolution head (Xiao et al., "Simple Baselines", ECCV 2018), torchvision's state-dict names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
+          101: ("bottleneck", (3, 4, 23, 3)), 152: ("bottleneck", (3, 8, 36, 3))}  # fmt: skip
+NORMS = ("batch", "frozen", "group")
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that always uses its running statistics, so a result never depends on the rest of the batch."""
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":
+        return super().train(False)
+
+
+def norm_layer(kind: str) -> Callable[[int], nn.Module]:
+    """``batch``, ``frozen`` (running statistics only) or ``group`` (32 groups or fewer)."""
+    if kind not in NORMS:
+        raise ValueError(f"model: norm must be one of {', '.join(NORMS)}, got {kind!r}")
+    if kind == "group":
+        return lambda channels: nn.GroupNorm(min(32, channels), channels)
+    return nn.BatchNorm2d if kind == "batch" else FrozenBatchNorm2d
+
+
+def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+
+
+class Block(nn.Module):
+    """What the two residual blocks share: the shortcut, and the activation after the sum."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(convolution(inputs, outputs, 1, stride), norm(outputs))
+
+    def residual(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.residual(x) + shortcut)
+
+
+class BasicBlock(Block):
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(inputs, width, stride, norm)
+        self.conv1, self.bn1 = convolution(inputs, width, 3, stride), norm(width)
+        self.conv2, self.bn2 = convolution(width, width, 3), norm(width)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+
+
+class Bottleneck(Block):
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(inputs, 4 * width, stride, norm)
+        self.conv1, self.bn1 = convolution(inputs, width, 1), norm(width)
+        self.conv2, self.bn2 = convolution(width, width, 3, stride), norm(width)
+        self.conv3, self.bn3 = convolution(width, 4 * width, 1), norm(4 * width)
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
+
+
+class ResNet(nn.Module):
+    """Images ``[B, 3, H, W]`` to features ``[B, C, H/32, W/32]``; C = 512 (depth 18, 34) or 2048."""
+
+    def __init__(self, depth: int = 50, norm: str = "batch") -> None:
+        super().__init__()
+        if depth not in DEPTHS:
+            raise ValueError(f"model: depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
+        kind, blocks = DEPTHS[depth]
+        block, make_norm = (BasicBlock if kind == "basic" else Bottleneck), norm_layer(norm)
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), make_norm(64)
+        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)
+        channels = 64
+        for i, count in enumerate(blocks):
+            layers = []
+            for j in range(count):
+                width = 64 * 2**i
+                layers.append(block(channels, width, 2 if i > 0 and j == 0 else 1, make_norm))
+                channels = width * block.expansion
+            self.add_module(f"layer{i + 1}", nn.Sequential(*layers))
+        self.channels = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class DeconvHead(nn.Sequential):
+    """Three 2x transposed convolutions and a 1x1 convolution: ``[B, C, h, w]`` to maps ``[B, K, 8h, 8w]``."""
+
+    def __init__(self, inputs: int, maps: int, channels: int = 256, norm: str = "batch") -> None:
+        make_norm, layers = norm_layer(norm), []
+        for _ in range(3):
+            deconvolution = nn.ConvTranspose2d(inputs, channels, 4, 2, padding=1, bias=False)
+            nn.init.normal_(deconvolution.weight, std=1e-3)
+            layers += [deconvolution, make_norm(channels), nn.ReLU(inplace=True)]
+            inputs = channels
+        final = nn.Conv2d(channels, maps, 1)
+        nn.init.normal_(final.weight, std=1e-3)
+        nn.init.zeros_(final.bias)
+        super().__init__(*layers, final)
+
+
+class PoseNet(nn.Module):
+    """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``."""
+
+    def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch") -> None:
+        super().__init__()
+        self.backbone = ResNet(depth, norm)
+        self.head = DeconvHead(self.backbone.channels, joints, head_channels, norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+
+def load_weights(model: PoseNet, path: str | Path) -> dict[str, list[str]]:
+    """Load a state dict of the backbone (torchvision's names) or of the whole model, where names and shapes fit.
+
+    Returns the keys that were ``loaded``, ``skipped`` (unknown to the model), ``mismatched`` (another shape) and
+    ``missing`` (in the model only). Raises ValueError if nothing fits.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model: weights file {path} does not exist")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = {key.removeprefix("model."): value for key, value in state.get("state_dict", state).items()}
+    whole = any(key.startswith("backbone.") for key in state)
+    target = model if whole else model.backbone
+    own, report = target.state_dict(), {"loaded": [], "skipped": [], "mismatched": []}
+    for key, value in state.items():
+        fits = key in own and own[key].shape == value.shape
+        report["loaded" if fits else "mismatched" if key in own else "skipped"].append(key)
+    if not report["loaded"]:
+        raise ValueError(f"model: no tensor of {path} fits the model, first key {next(iter(state), None)!r}")
+    target.load_state_dict({key: state[key] for key in report["loaded"]}, strict=False)
+    report["missing"] = sorted(own.keys() - set(report["loaded"]))
+    return report
