@@ -23,12 +23,12 @@ class CocoEvaluation:
         self.rule = rule
         self.records: list[dict] = []
 
-    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor) -> None:
-        """Record a batch: positions in cells, peaks, and positions in pixels of the original images."""
+    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
+        """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         columns = {
             "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"], "box": batch["score"],
             "position": position, "target": batch["target"], "weight": batch["weight"], "peak": peak, "pixels": pixels,
-            "annotated": batch["annotated"],
+            "truth": truth,
         }  # fmt: skip
         arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
         self.records += [{name: array[i] for name, array in arrays.items()} for i in range(len(position))]
@@ -54,9 +54,7 @@ class CocoEvaluation:
             if not visible.any():
                 continue
             errors.append(np.linalg.norm(r["position"] - r["target"], axis=-1)[visible].mean())
-            truth = r["annotated"]
-            if (truth[:, 2] > 0).any():
-                peaks.append(r["peak"][truth[:, 2] > 0].mean())
-                similarity.append(oks(r["pixels"][None], truth[None], np.array([r["area"]]))[0])
+            peaks.append(r["peak"][visible].mean())
+            similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["area"]]))[0])
         error = float(np.mean(errors)) if errors else float("nan")
         return {"error": error, "pearson": pearson(np.array(peaks), np.array(similarity))}

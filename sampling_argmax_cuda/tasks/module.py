@@ -156,7 +156,8 @@ class LocalizationModule(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         logits, position, peak = self.decode(batch["image"])
-        self.evaluation.add(batch, position, peak, self.to_image(position, batch, logits.shape[-1]))
+        pixels, truth = (self.to_image(x, batch, logits.shape[-1]) for x in (position, batch["target"]))
+        self.evaluation.add(batch, position, peak, pixels, torch.cat([truth, batch["weight"][..., None]], -1))
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"image": batch["image"], "logits": logits, "target": batch["target"],
                             "weight": batch["weight"], "position": position}  # fmt: skip

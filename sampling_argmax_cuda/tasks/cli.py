@@ -1,0 +1,103 @@
+"""``sampling-argmax fit | validate | predict``: LightningCLI over the shared module and a task's data."""
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from .callbacks import OverlayPictures, PredictionFiles
+from .data import CocoData
+from .module import LocalizationModule
+
+
+class TaskCLI(LightningCLI):
+    """Adds the callbacks that every run has, and loggers beside the run's folder."""
+
+    def __init__(self, folder: str, argv: list[str]) -> None:
+        self.folder = folder
+        trainer = {"default_root_dir": folder, "logger": default_loggers(folder), "use_distributed_sampler": False,
+                   "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
+        super().__init__(
+            LocalizationModule, CocoData, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
+            trainer_defaults=trainer,
+        )  # fmt: skip
+
+    def add_arguments_to_parser(self, parser) -> None:
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                # One place a run, whatever the loggers' version: --ckpt_path last finds it again.
+                "checkpoint.dirpath": str(Path(self.folder) / "checkpoints"),
+                "checkpoint.monitor": "val/AP",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "checkpoint.save_on_train_epoch_end": True,
+            }
+        )
+
+    def instantiate_trainer(self, **kwargs):
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks += [OverlayPictures(), PredictionFiles()]
+        return trainer
+
+
+def config_path(name: str) -> str:
+    """A file as it is; a bare name stands for a config that the package brings."""
+    if Path(name).exists():
+        return name
+    configs = resources.files(__package__) / "configs"
+    known = sorted(item.name.removesuffix(".yaml") for item in configs.iterdir() if item.name.endswith(".yaml"))
+    if name not in known:
+        raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {', '.join(known)})")
+    return str(configs / f"{name}.yaml")
+
+
+def resolve_configs(argv: list[str]) -> list[str]:
+    """Replace the names after ``--config`` by files."""
+    out = []
+    for i, item in enumerate(argv):
+        if item.startswith("--config="):
+            item = "--config=" + config_path(item.removeprefix("--config="))
+        elif i > 0 and argv[i - 1] == "--config":
+            item = config_path(item)
+        out.append(item)
+    return out
+
+
+def default_loggers(folder: str) -> list:
+    """CSV and TensorBoard side by side in one version folder."""
+    tensorboard = TensorBoardLogger(folder, name="")
+    return [tensorboard, CSVLogger(folder, name="", version=tensorboard.version)]
+
+
+def run_folder(argv: list[str]) -> str:
+    """The run's folder, read before anything else because loggers and checkpoints live in it."""
+    folder, option = "runs", "--trainer.default_root_dir"
+    for i, item in enumerate(argv):
+        if item.startswith(option + "="):
+            folder = item.split("=", 1)[1]
+        elif i > 0 and argv[i - 1] == option:
+            folder = item
+    return folder
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; a wrong input prints one line and gives status 1."""
+    if argv and argv[0] == "demo":
+        from .demo import main as demo
+
+        return demo(argv[1:])
+    try:
+        argv = resolve_configs(argv)
+        torch.set_float32_matmul_precision("high")
+        TaskCLI(run_folder(argv), argv)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"sampling-argmax {argv[0]}: {error}", file=sys.stderr)
+        return 1
+    return 0

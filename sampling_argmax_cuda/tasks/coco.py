@@ -1,0 +1,200 @@
+"""COCO keypoints: names, the reader of annotations and detections, and crops of people as training samples."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
+
+KEYPOINT_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+FLIP_PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
+SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9),
+            (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
+OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+_UPPER = np.arange(17) < 11
+
+
+def read_json(path: str | Path, what: str):
+    """The content of a JSON file, or one line that says what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} file {path} does not exist")
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An RGB image, ``uint8 [H, W, 3]``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"image {path} does not exist")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"image {path} cannot be read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _field(record: dict, key: str, where: str):
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f"{where}: field {key!r} is missing")
+    return record[key]
+
+
+def _numbers(value, count: int, where: str, key: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r}") from None
+    if numbers.shape != (count,):
+        raise ValueError(f"{where}: {key} must be {count} numbers, got {numbers.size}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{where}: {key} holds a number that is not finite")
+    return numbers
+
+
+def _person(record: dict, where: str) -> dict:
+    """One annotated person, checked."""
+    where = f"{where}: annotation {_field(record, 'id', where)}"
+    keypoints = _numbers(_field(record, "keypoints", where), 51, where, "keypoints").reshape(17, 3)
+    box = _numbers(_field(record, "bbox", where), 4, where, "bbox")
+    return {"image_id": _field(record, "image_id", where), "annotation_id": record["id"], "keypoints": keypoints,
+            "box": box, "area": float(record.get("area", box[2] * box[3])), "score": 1.0,
+            "crowd": bool(record.get("iscrowd", 0))}  # fmt: skip
+
+
+def read_people(path: Path) -> tuple[dict, list[dict]]:
+    """Images by number, and the people with at least one labelled keypoint that are no crowd."""
+    content, where = read_json(path, "annotation"), str(path)
+    images = {_field(image, "id", where): image for image in _field(content, "images", where)}
+    people = [_person(record, where) for record in _field(content, "annotations", where)]
+    people = [p for p in people if not p["crowd"] and (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
+    for person in people:
+        if person["image_id"] not in images:
+            raise ValueError(f"{where}: annotation {person['annotation_id']}: no image {person['image_id']}")
+    if not people:
+        raise ValueError(f"{where}: no annotation has keypoints")
+    return images, people
+
+
+def read_detections(path: Path, images: dict) -> list[dict]:
+    """Detected people (category 1) on known images; they carry no keypoints."""
+    people, content = [], read_json(path, "detection")
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: detections must be a list, got {type(content).__name__}")
+    for i, record in enumerate(content):
+        where = f"{path}: detection {i}"
+        if _field(record, "category_id", where) != 1 or _field(record, "image_id", where) not in images:
+            continue
+        box = _numbers(_field(record, "bbox", where), 4, where, "bbox")
+        if (box[2:] > 0).all():
+            people.append({"image_id": record["image_id"], "annotation_id": -1, "keypoints": np.zeros((17, 3)),
+                           "box": box, "area": box[2] * box[3], "score": float(_field(record, "score", where))})  # fmt: skip
+    if not people:
+        raise ValueError(f"{path}: no detection of a person on the annotated images")
+    return people
+
+
+class CocoKeypoints(Dataset):
+    """Crops of people with their keypoints.
+
+    Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge convention);
+    weights are 0 for joints that are unlabelled or outside the crop. ``inverse`` takes crop pixels to the image.
+    Augmentation is a function of (seed, epoch, index) alone. Raises ValueError or FileNotFoundError that name the
+    file and the record.
+    """
+
+    def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
+                 image_size: tuple[int, int] = (192, 256), heatmap_size: tuple[int, int] = (48, 64),
+                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
+        self.root, self.image_dir = Path(root), Path(image_dir)
+        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
+        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.images, self.people = read_people(Path(annotation_file))
+        if boxes != "gt" and not train:
+            self.people = read_detections(Path(boxes), self.images)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def image_path(self, image_id) -> Path:
+        """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
+        record = self.images[image_id]
+        path = self.image_dir / str(record.get("file_name", ""))
+        if not path.is_file() and "coco_url" in record:
+            other = self.root.joinpath(*str(record["coco_url"]).split("/")[-2:])
+            return other if other.is_file() else path
+        return path
+
+    def _crop(self, person: dict, draw: Draw) -> np.ndarray:
+        box, keypoints = person["box"], person["keypoints"]
+        aspect = self.image_size[0] / self.image_size[1]
+        part = (keypoints[:, 2] > 0) & (_UPPER if draw.upper else ~_UPPER)
+        if draw.half_body and part.sum() >= 3:
+            low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
+            box = np.concatenate([low, np.maximum(high - low, 1)])
+        center, scale = box_to_center_scale(box, aspect)
+        matrix = crop_matrix(center, scale * draw.scale, draw.rotation, self.image_size)
+        return mirror(matrix, self.image_size[0]) if draw.flip else matrix
+
+    def __getitem__(self, index: int) -> dict:
+        person = self.people[index]
+        draw = Draw()
+        if self.augment is not None:
+            draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
+        matrix = self._crop(person, draw)
+        image = cv2.warpAffine(read_image(self.image_path(person["image_id"])), matrix, self.image_size)
+        if draw.gain != (1.0, 1.0, 1.0):
+            image = np.clip(image * np.array(draw.gain), 0, 255).astype(np.uint8)
+        target, weight = self._target(person["keypoints"], matrix, draw.flip)
+        return {
+            "image": normalize(image), "target": target, "weight": weight,
+            "inverse": invert(matrix).astype(np.float32), "area": np.float32(person["area"]),
+            "score": np.float32(person["score"]), "image_id": int(person["image_id"]), "index": index,
+            "annotation_id": int(person["annotation_id"]),
+        }  # fmt: skip
+
+    def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        size, stride = np.array(self.image_size), np.array(self.image_size) / np.array(self.heatmap_size)
+        pixels = apply(matrix, keypoints[:, :2])
+        inside = ((pixels >= 0) & (pixels <= size - 1)).all(1)
+        weight = (inside & (keypoints[:, 2] > 0)).astype(np.float32)
+        target = np.where(weight[:, None] > 0, pixels / stride, 0).astype(np.float32)
+        if flip:
+            for left, right in FLIP_PAIRS:
+                target[[left, right]], weight[[left, right]] = target[[right, left]], weight[[right, left]]
+        return target, weight
+
+
+class ImageFolder(Dataset):
+    """The images of a folder, each cropped as a whole, for prediction."""
+
+    def __init__(self, folder, image_size: tuple[int, int], heatmap_size: tuple[int, int]) -> None:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"predict: {folder} is not a folder")
+        suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
+        self.files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in suffixes)
+        if not self.files:
+            raise ValueError(f"predict: {folder} holds no image (jpg, png, bmp)")
+        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict:
+        image = read_image(self.files[index])
+        box = (0, 0, image.shape[1], image.shape[0])
+        center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
+        matrix = crop_matrix(center, scale, 0.0, self.image_size)
+        crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
+        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "file_name": str(self.files[index])}

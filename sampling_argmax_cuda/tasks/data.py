@@ -1,0 +1,154 @@
+"""COCO's data for the trainer: the same reader for real and generated files, batches that any run can replay."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .coco import CocoKeypoints, ImageFolder
+from .synthetic import write_synthetic_coco
+from .transforms import Augment
+
+
+class GlobalBatches(Sampler[list[int]]):
+    """Batches of a rank. Every global batch is a slice of one order of the data, cut into equal parts by rank.
+
+    Training orders are a permutation seeded by (seed, epoch), and the last, incomplete global batch is dropped.
+    Evaluation keeps the order and every sample exactly once; ranks get equally many batches.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, train: bool, seed: int, rank: int, world: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"data: batch_size must be >= 1, got {batch_size}")
+        if train and len(dataset) < batch_size * world:
+            raise ValueError(
+                f"data: {len(dataset)} training samples are fewer than one global batch of {batch_size * world}"
+            )
+        self.dataset, self.batch_size, self.train = dataset, batch_size, train
+        self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        global_size = self.batch_size * self.world
+        if self.train:
+            return len(self.dataset) // global_size
+        return max(1, -(-len(self.dataset) // global_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        parts = len(self) * self.world
+        if self.train:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.dataset))
+            order = order[: parts * self.batch_size]
+        else:
+            order = np.arange(len(self.dataset))
+        for part in np.array_split(order, parts)[self.rank :: self.world]:
+            yield part.tolist()
+
+
+class CocoData(lightning.LightningDataModule):
+    """COCO keypoints.
+
+    Args:
+        root: folder with annotations/ and the image folders; generated data is written here.
+        synthetic: write drawn figures as COCO files under root first, and use them.
+        synthetic_train: number of generated training images.
+        synthetic_val: number of generated validation images.
+        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
+        val_split: the same for validation.
+        boxes: gt, or a JSON of detections in COCO's result format (validation).
+        images: folder of images to predict on.
+        image_size: width and height of the network's input.
+        batch_size: images a process and step.
+        num_workers: loader processes a process.
+        scale: half width of the uniform scale augmentation.
+        rotation: largest rotation in degrees, applied to half of the samples.
+        flip: probability of mirroring.
+        half_body: probability of cropping the upper or lower body.
+        color: half width of the per-channel gain.
+        seed: seed of the order, the augmentation and the generated images.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/coco",
+        synthetic: bool = False,
+        synthetic_train: int = 512,
+        synthetic_val: int = 128,
+        train_split: str = "train2017",
+        val_split: str = "val2017",
+        boxes: str = "gt",
+        images: str | None = None,
+        image_size: tuple[int, int] = (192, 256),
+        batch_size: int = 32,
+        num_workers: int = 4,
+        scale: float = 0.3,
+        rotation: float = 40.0,
+        flip: float = 0.5,
+        half_body: float = 0.0,
+        color: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if image_size[0] % 32 or image_size[1] % 32:
+            raise ValueError(f"data: image_size must be multiples of 32, got {tuple(image_size)}")
+        self.save_hyperparameters()
+        self.root = Path(root)
+
+    def _annotations(self, split: str) -> Path:
+        if self.hparams.synthetic:  # the generated files have COCO's names
+            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
+        return self.root / "annotations" / f"person_keypoints_{split}.json"
+
+    @property
+    def val_annotations(self) -> Path:
+        """The file that validation is scored against."""
+        return self._annotations(self.hparams.val_split)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def _dataset(self, split: str, train: bool) -> CocoKeypoints:
+        h = self.hparams
+        annotations = self._annotations(split)
+        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        augment = Augment(scale=h.scale, rotation=h.rotation, flip=h.flip, half_body=h.half_body, color=h.color)
+        return CocoKeypoints(
+            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
+            image_size=tuple(h.image_size), heatmap_size=tuple(n // 4 for n in h.image_size),
+            augment=augment if train else None, seed=h.seed,
+        )  # fmt: skip
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.train_data = self._dataset(self.hparams.train_split, train=True)
+        if stage in ("fit", "validate"):
+            self.val_data = self._dataset(self.hparams.val_split, train=False)
+        if stage == "predict":
+            if self.hparams.images is None:
+                raise ValueError("predict: --data.images must name a folder of images")
+            size = tuple(self.hparams.image_size)
+            self.predict_data = ImageFolder(self.hparams.images, size, tuple(n // 4 for n in size))
+
+    def _loader(self, dataset: Dataset, train: bool) -> DataLoader:
+        h, trainer = self.hparams, self.trainer
+        batches = GlobalBatches(dataset, h.batch_size, train, h.seed, trainer.global_rank, trainer.world_size)
+        return DataLoader(
+            dataset, batch_sampler=batches, num_workers=h.num_workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train_data, train=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.val_data, train=False)
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers)

@@ -1,0 +1,94 @@
+"""COCO's keypoint metrics: object keypoint similarity, its NMS, rescoring, AP by pycocotools, and calibration."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from .coco import OKS_SIGMAS
+
+STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+
+
+def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Object keypoint similarity ``[n]`` of predictions ``[n, 17, >=2]`` to truths ``[n, 17, 3]``, areas in pixels.
+
+    ``mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2))``; 0 where no joint is visible.
+    """
+    squared = np.square(prediction[..., :2] - truth[..., :2]).sum(-1)
+    exponent = squared / (2 * np.square(2 * OKS_SIGMAS) * (np.asarray(area)[..., None] + np.spacing(1)))
+    visible = truth[..., 2] > 0
+    count = visible.sum(-1)
+    return np.where(visible, np.exp(-exponent), 0).sum(-1) / np.maximum(count, 1)
+
+
+def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False) -> list[dict]:
+    """Results of one image without those whose OKS to a better one exceeds ``threshold``.
+
+    ``soft`` multiplies their scores by ``1 - OKS`` instead (linear soft-NMS).
+    """
+    rest = [dict(result) for result in results]
+    kept: list[dict] = []
+    while rest:
+        rest.sort(key=lambda result: -result["score"])
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        if not rest:
+            break
+        points = np.array([r["keypoints"] for r in rest], float).reshape(-1, 17, 3)
+        truth = np.array(best["keypoints"], float).reshape(1, 17, 3).copy()
+        truth[..., 2] = 1
+        # As in COCO's NMS code, the mean of both areas makes the similarity symmetric.
+        areas = (np.array([r["area"] for r in rest]) + best["area"]) / 2
+        similar = oks(points, np.broadcast_to(truth, points.shape), areas)
+        if soft:
+            for result, overlap in zip(rest, similar, strict=True):
+                result["score"] *= float(1 - overlap) if overlap > threshold else 1.0
+        else:
+            rest = [result for result, overlap in zip(rest, similar, strict=True) if overlap <= threshold]
+    return kept
+
+
+def rescore(box_score: float, keypoint_scores: np.ndarray, rule: str = "sum") -> float:
+    """Instance score: ``sum`` = box + mean + max of the joints (released); ``product`` = box * mean of joints > 0.2."""
+    scores = np.asarray(keypoint_scores, float)
+    if rule == "sum":
+        return float(box_score + scores.mean() + scores.max())
+    if rule != "product":
+        raise ValueError(f"rescore: rule must be sum or product, got {rule!r}")
+    good = scores[scores > 0.2]
+    return float(box_score * good.mean()) if len(good) else 0.0
+
+
+def coco_results(image_ids, keypoints: np.ndarray, scores, areas) -> list[dict]:
+    """COCO result records from keypoints ``[n, 17, 3]`` (x, y, score)."""
+    return [
+        {"image_id": int(i), "category_id": 1, "keypoints": [float(v) for v in k.reshape(-1)], "score": float(s),
+         "area": float(a)}  # fmt: skip
+        for i, k, s, a in zip(image_ids, keypoints, scores, areas, strict=True)
+    ]
+
+
+def evaluate_coco(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
+    """AP and AR of results against an annotation file, by pycocotools; all 0 without results."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if not results:
+        return dict.fromkeys(STATS, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotation_file))
+        evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(STATS, evaluation.stats, strict=True)}
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation; NaN for fewer than two pairs or a constant side."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,94 @@
+"""From an image and a box to the network's input: crops, their inverses, and augmentations drawn from one generator."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, red green blue
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def box_to_center_scale(box, aspect: float, padding: float = 1.25) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and size (w, h) in pixels of a box ``x, y, w, h`` grown to ``aspect = w / h`` and then by ``padding``."""
+    x, y, w, h = (float(v) for v in box)
+    center = np.array([x + w / 2, y + h / 2])
+    w, h = max(w, h * aspect), max(h, w / aspect)
+    return center, np.array([w, h]) * padding
+
+
+def crop_matrix(center, scale, rotation: float, size: tuple[int, int]) -> np.ndarray:
+    """Affine ``[2, 3]`` from image pixels to a crop of ``size`` (w, h): the box turned by ``rotation`` degrees."""
+    angle = np.deg2rad(rotation)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    linear = np.diag(np.asarray(size, float) / np.asarray(scale, float)) @ turn
+    offset = np.asarray(size, float) / 2 - linear @ np.asarray(center, float)
+    return np.concatenate([linear, offset[:, None]], 1)
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of an affine ``[2, 3]``."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, -linear @ matrix[:, 2:]], 1)
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points ``[..., 2]`` through an affine ``[2, 3]``."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def mirror(matrix: np.ndarray, width: int) -> np.ndarray:
+    """The affine followed by the mirror ``x -> width - 1 - x`` of the crop."""
+    return np.array([[-1.0, 0.0], [0.0, 1.0]]) @ matrix + np.array([[0, 0, width - 1], [0, 0, 0]])
+
+
+def normalize(image: np.ndarray) -> np.ndarray:
+    """RGB ``uint8 [H, W, 3]`` to ``float32 [3, H, W]`` with ImageNet's mean and deviation."""
+    return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1))
+
+
+@dataclass
+class Draw:
+    """One draw of the augmentations."""
+
+    scale: float = 1.0
+    rotation: float = 0.0
+    flip: bool = False
+    half_body: bool = False
+    upper: bool = True
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass
+class Augment:
+    """Augmentations; each number switches its own off at 0.
+
+    Args:
+        scale: half width of the uniform factor of the box, 0.3 for U[0.7, 1.3].
+        rotation: largest angle in degrees, U[-rotation, rotation] for half of the samples.
+        flip: probability of mirroring.
+        half_body: probability of cropping the upper or the lower body.
+        color: half width of the uniform gain of each channel.
+    """
+
+    scale: float = 0.3
+    rotation: float = 40.0
+    flip: float = 0.5
+    half_body: float = 0.0
+    color: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, top in (("scale", 1.0), ("flip", 1.0), ("half_body", 1.0), ("color", 1.0), ("rotation", 180.0)):
+            if not 0 <= getattr(self, name) <= top:
+                raise ValueError(f"data: {name} must be in [0, {top:g}], got {getattr(self, name)}")
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draw all; every number is drawn whatever the settings, so that one flag does not move the others."""
+        u = rng.random(9)
+        return Draw(
+            scale=1 + self.scale * (2 * u[0] - 1),
+            rotation=self.rotation * (2 * u[1] - 1) if u[2] < 0.5 else 0.0,
+            flip=bool(u[3] < self.flip),
+            half_body=bool(u[4] < self.half_body),
+            upper=bool(u[5] < 0.5),
+            gain=tuple(1 + self.color * (2 * v - 1) for v in u[6:9]),
+        )
