@@ -14,37 +14,27 @@ from .data import CocoData
 from .module import LocalizationModule
 
 
+def run_callbacks(folder: str) -> list:
+    """What every run has: the best and the last checkpoint, pictures, and the files of predictions.
+
+    Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
+    """
+    where = {"dirpath": str(Path(folder) / "checkpoints"), "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **where)
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
+    return [best, last, OverlayPictures(), PredictionFiles()]
+
+
 class TaskCLI(LightningCLI):
-    """Adds the callbacks that every run has, and loggers beside the run's folder."""
+    """LightningCLI with the callbacks and loggers of a run in its folder."""
 
     def __init__(self, folder: str, argv: list[str]) -> None:
-        self.folder = folder
-        trainer = {"default_root_dir": folder, "logger": default_loggers(folder), "use_distributed_sampler": False,
-                   "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
+        trainer = {"default_root_dir": folder, "logger": default_loggers(folder), "callbacks": run_callbacks(folder),
+                   "use_distributed_sampler": False, "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
         super().__init__(
             LocalizationModule, CocoData, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_defaults=trainer,
         )  # fmt: skip
-
-    def add_arguments_to_parser(self, parser) -> None:
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                # One place a run, whatever the loggers' version: --ckpt_path last finds it again.
-                "checkpoint.dirpath": str(Path(self.folder) / "checkpoints"),
-                "checkpoint.monitor": "val/AP",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
-                "checkpoint.enable_version_counter": False,
-                "checkpoint.save_on_train_epoch_end": True,
-            }
-        )
-
-    def instantiate_trainer(self, **kwargs):
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks += [OverlayPictures(), PredictionFiles()]
-        return trainer
 
 
 def config_path(name: str) -> str:

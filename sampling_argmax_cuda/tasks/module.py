@@ -164,9 +164,8 @@ class LocalizationModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
-        metrics = {f"val/{name}": torch.tensor(float(value)) for name, value in metrics.items()}
-        self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
-        self.log("val/AP", metrics["val/AP"], prog_bar=True, logger=False)
+        for name, value in metrics.items():  # every rank has the same numbers
+            self.log(f"val/{name}", float(value), prog_bar=name in ("AP", "error"))
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         logits, position, peak = self.decode(batch["image"])
