@@ -106,6 +106,7 @@ def _needed(grads, needs):
 def _sample_setup(ctx, inputs, output):
     logits, points, sigma, seed, _, *ctx.settings = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
     ctx.save_for_backward(logits, points, sigma, seed, *output)
 
 
@@ -118,6 +119,7 @@ def _sample_backward(ctx, grad, _):
 def _axis_sample_setup(ctx, inputs, output):
     logits, sigma, seed, _, *ctx.settings = inputs
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
     ctx.save_for_backward(logits, sigma, seed, *output[1:])
 
 
@@ -129,6 +131,7 @@ def _axis_sample_backward(ctx, grad, *_):
 
 def _expected_error_setup(ctx, inputs, output):
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
     ctx.save_for_backward(*output[1:])
 
 
