@@ -111,6 +111,8 @@ def _sample_setup(ctx, inputs, output):
 
 
 def _sample_backward(ctx, grad, _):
+    if grad is None:
+        return (None,) * 8
     needs = list(ctx.needs_input_grad[:3])
     grads = _OPS.sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
     return *_needed(grads, needs), None, None, None, None, None
@@ -124,6 +126,8 @@ def _axis_sample_setup(ctx, inputs, output):
 
 
 def _axis_sample_backward(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 9
     needs = list(ctx.needs_input_grad[:2])
     grads = _OPS.axis_sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
     return *_needed(grads, needs), *(None,) * 7
@@ -136,6 +140,8 @@ def _expected_error_setup(ctx, inputs, output):
 
 
 def _expected_error_backward(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 12
     per_logit, per_target, per_point, per_sigma = ctx.saved_tensors
     logits, target, _, points, sigma, *_ = ctx.needs_input_grad
     rows = grad[..., None]
