@@ -1,0 +1,166 @@
+"""The trainer through its command line: it learns, resumes bit for bit, splits over processes, and says what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights
+from sampling_argmax_cuda.tasks.module import LocalizationModule, flip_permutation
+
+pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data") / "coco"
+
+
+def options(data: Path, run: Path, *more: str) -> list[str]:
+    return [
+        "--config", "coco", f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
+        "--data.synthetic_val=6", "--data.image_size=[64,64]", "--data.batch_size=8", "--data.num_workers=0",
+        "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4",
+        "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={run}", *more,
+    ]  # fmt: skip
+
+
+def fit(data: Path, run: Path, *more: str) -> dict:
+    assert main(["fit", *options(data, run, *more)]) == 0
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return all(torch.equal(x, b["state_dict"][name]) for name, x in a["state_dict"].items())
+
+
+def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
+    whole = fit(data, tmp_path / "whole")
+    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
+    parts = fit(data, tmp_path / "parts", "--ckpt_path=last")
+    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 9
+    other = fit(data, tmp_path / "other", "--model.seed=1")
+    assert not same_weights(whole, other)
+    assert list((tmp_path / "whole").rglob("epoch_*.png")) and list((tmp_path / "whole").rglob("metrics.csv"))
+
+
+def test_two_processes_equal_one(data, tmp_path):
+    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
+    arguments = options(data, tmp_path / "two", "--trainer.max_epochs=1", "--data.batch_size=4",
+                        "--trainer.devices=2", "--trainer.strategy=ddp")  # fmt: skip
+    subprocess.run([sys.executable, "-m", "sampling_argmax_cuda", "fit", *arguments], check=True, timeout=300)
+    two = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=False)
+    assert one["global_step"] == two["global_step"]
+    for name, x in one["state_dict"].items():
+        # The gradient's mean over ranks adds in another order; Adam turns that into up to a step where it is tiny.
+        assert (x - two["state_dict"][name]).abs().max() <= 2e-4, name
+
+
+@pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr", "discrete", "sampling"])
+def test_every_method_takes_a_step(method, data, tmp_path):
+    fit(data, tmp_path, f"--model.method={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+
+
+def test_training_lowers_the_error(data, tmp_path):
+    more = ["--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12", "--model.norm=batch", "--model.tau=1.0",
+            "--data.scale=0", "--data.rotation=0", "--data.flip=0"]  # fmt: skip
+    fit(data, tmp_path, *more)
+    lines = (tmp_path / "version_0" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/loss_epoch")
+    losses = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_validate_and_predict(data, tmp_path):
+    fit(data, tmp_path, "--trainer.max_epochs=1")
+    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'best.ckpt'}"
+    assert main(["validate", *options(data, tmp_path / "validate", checkpoint)]) == 0
+    images = f"--data.images={data / 'val2017'}"
+    assert main(["predict", *options(data, tmp_path / "predict", checkpoint, images)]) == 0
+    folder = tmp_path / "predict" / "version_0"
+    records = json.loads((folder / "predictions.json").read_text())
+    assert len(records) == 6 and all(len(r["keypoints"]) == 51 for r in records)
+    assert len(list((folder / "predictions").glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/annotations/"),
+        (["--model.tau=0.0"], "tau must be > 0, got 0.0"),
+        (["--model.basis=tri"], "basis must be one of none, uniform, triangular, gaussian, got 'tri'"),
+        (["--model.method=hard"], "method must be one of soft"),
+        (["--model.depth=19"], "depth must be one of 18, 34, 50, 101, 152, got 19"),
+        (["--model.weights=/nowhere.pth"], "weights file /nowhere.pth does not exist"),
+        (["--data.batch_size=99"], "training samples are fewer than one global batch of 99"),
+        (["--data.image_size=[65,64]"], "image_size must be multiples of 32"),
+        (["--config=nothing"], "no config of that name"),
+    ],
+)
+def test_error_messages(data, tmp_path, capfd, more, message):
+    try:
+        status = main(["fit", *options(data, tmp_path, *more)])
+    except SystemExit as stop:  # the argument parser's own way out
+        status = stop.code
+    assert status != 0
+    assert message in capfd.readouterr().err
+
+
+def test_predict_needs_images(data, tmp_path, capfd):
+    assert main(["predict", *options(data, tmp_path)]) == 1
+    assert "predict: --data.images must name a folder of images" in capfd.readouterr().err
+
+
+def test_resnet_has_torchvision_names():
+    state = ResNet(50).state_dict()
+    learned = sum(x.numel() for name, x in ResNet(50).named_parameters())
+    assert learned == 25_557_032 - (2048 * 1000 + 1000)  # torchvision's count without its classifier
+    names = {"conv1.weight", "bn1.running_var", "layer1.0.downsample.0.weight", "layer1.0.downsample.1.bias",
+             "layer3.5.conv3.weight", "layer4.2.bn3.num_batches_tracked"}  # fmt: skip
+    assert names <= state.keys() and len(state) == 318
+    assert sum(p.numel() for p in ResNet(18).parameters()) == 11_689_512 - (512 * 1000 + 1000)
+
+
+def test_loading_reports_every_key(tmp_path):
+    model, path = PoseNet(17, 18, 16), tmp_path / "weights.pth"
+    state = dict(ResNet(18).state_dict(), **{"fc.weight": torch.zeros(3, 3)})
+    state["layer1.0.conv1.weight"] = torch.zeros(1)
+    torch.save(state, path)
+    report = load_weights(model, path)
+    assert report["skipped"] == ["fc.weight"] and report["mismatched"] == ["layer1.0.conv1.weight"]
+    assert report["missing"] == ["layer1.0.conv1.weight"] and len(report["loaded"]) == len(state) - 2
+    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="no tensor of .* fits the model"):
+        load_weights(model, path)
+
+
+class Mirrored(torch.nn.Module):
+    """Maps that follow the image: a mirrored image gives mirrored maps of swapped joints, exactly."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images):
+        plain = images[0, 0, 0, 0] == 0
+        return self.maps if plain else self.maps.flip(-1)[:, flip_permutation()].roll(1, -1)
+
+
+def test_flip_test_of_a_mirrored_model_moves_a_quarter_cell():
+    """Maps that mirror cell i to W - i leave W - 1/4 - (W - x) = x - 1/4 of the mirrored pass."""
+    maps = torch.full((1, 17, 16, 16), -1e4)
+    maps[0, torch.arange(17), 5, 3 + torch.arange(17) % 9] = 0
+    module = LocalizationModule(depth=18, head_channels=16, flip_test=True)
+    module.model = Mirrored(maps)
+    images = torch.zeros(1, 3, 64, 64)
+    images[..., -1] = 1
+    _, position, _ = module.decode(images)
+    x = 3 + torch.arange(17) % 9
+    assert torch.allclose(position[0, :, 0], x - 0.125, atol=1e-4) and (position[0, :, 1] - 5).abs().max() < 1e-4
