@@ -97,7 +97,7 @@ class CocoData(lightning.LightningDataModule):
         super().__init__()
         if image_size[0] % 32 or image_size[1] % 32:
             raise ValueError(f"data: image_size must be multiples of 32, got {tuple(image_size)}")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # the model's names would clash with these in the logs
         self.root = Path(root)
 
     def _annotations(self, split: str) -> Path:

@@ -108,7 +108,7 @@ def plot(rows: list[tuple[str, History]], path: Path) -> None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("sampling-argmax demo", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of each method")
+    parser.add_argument("--epochs", type=int, default=13, help="epochs of each method")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of data, pictures and plot")
     args = parser.parse_args(argv)
     if args.epochs < 1:
