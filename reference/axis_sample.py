@@ -1,4 +1,4 @@
-"""The released estimator, equations (21) to (30) of README.md: marginals per axis, noise per bin."""
+"""The released estimator, equations (17) to (23) of README.md: marginals per axis, noise per bin."""
 
 import torch
 from torch import Tensor

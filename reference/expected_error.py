@@ -1,4 +1,4 @@
-"""The expectation of the error, equations (18) to (20) of README.md."""
+"""The expectation of the error, equations (14) to (16) of README.md."""
 
 import torch
 from torch import Tensor

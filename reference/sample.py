@@ -1,4 +1,4 @@
-"""Sampling-argmax, equations (1) to (12) of README.md: Gumbel-softmax weights times jittered positions."""
+"""Sampling-argmax, equations (5) to (8) of README.md: Gumbel-softmax weights times jittered positions."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Soft-argmax and the other moments of a heatmap, equations (31) to (36) of README.md."""
+"""Soft-argmax and the other moments of a heatmap, equations (25) to (30) of README.md."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,5 @@
 // axis_sample, forward and backward: the released estimator. Weights as in sample; they are summed to one marginal
-// per axis, and all noise lives on the few bins of the marginals. Equations (21)-(30) of reference/README.md. A cell
+// per axis, and all noise lives on the few bins of the marginals. Equations (17)-(24) of reference/README.md. A cell
 // costs one word, its weight, and one pass over a scratch row of weights; the marginals are kept for backward
 // (S (W + H + D) numbers a row). Forward work is split over (row, samples), backward over (row, lines of cells).
 // No include guard (see foreach_isa.h).

@@ -1,7 +1,7 @@
 // expected_error: samples, their distance to the target and its gradient, in one pass over the noise. For each
 // sample the weights and positions of the first half are kept (4 (1 + d) bytes a cell of scratch, d = 0 for the
 // bases without noise per cell), so that the gradient costs d + 1 multiply-adds a cell and no noise is drawn
-// twice. Equations (18)-(20) of reference/README.md. Work is split over rows. No include guard (see foreach_isa.h).
+// twice. Equations (14)-(16) of reference/README.md. Work is split over rows. No include guard (see foreach_isa.h).
 
 // Distance of a sample to the target and its slope; difference = sample - target.
 template <int axes>

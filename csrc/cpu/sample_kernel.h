@@ -1,5 +1,5 @@
 // sample, forward and backward: Gumbel-softmax weights, noise per cell and the weighted sums in one pass over the
-// cells of a (row, sample). Equations (1)-(12) of reference/README.md. Reads 4 (1 + d) bytes a cell from tables
+// cells of a (row, sample). Equations (5)-(8) of reference/README.md. Reads 4 (1 + d) bytes a cell from tables
 // that stay in cache; writes d + 1 numbers a sample (d + 2 for gaussian: the log-sum and the sum of squares).
 // Forward work is split over (row, samples), backward over (row, cells), each cell summing its samples in order:
 // no result depends on the split. No include guard (see foreach_isa.h).
@@ -68,7 +68,7 @@ struct SampleRow {
 };
 
 // The gradient of one sample in terms of the weights w as summed: dL/dz_i = w_i (sum_a slope_a pos_ia - centre
-// + curve w_i), the last term for gaussian; factors beta / tau and 1 / sum w are folded in. Equations (13)-(17).
+// + curve w_i), the last term for gaussian; factors beta / tau and 1 / sum w are folded in. Equations (9)-(12).
 template <class T>
 struct SampleSlope {
   T slope[3] = {}, centre = 0, curve = 0;

@@ -1,4 +1,4 @@
-// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations (31)-(36) of
+// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
 // reference/README.md. One pass over the row makes the weights and all sums but the variance, which takes a second
 // pass over the weights kept in scratch, about the mean, so that nothing cancels. Work is split over rows.
 // No include guard (see foreach_isa.h).
