@@ -1,6 +1,7 @@
-"""COCO keypoints: names, the reader of annotations and detections, and crops of people as training samples."""
+"""COCO keypoints: names, the reader of annotations and detections, and crops of people as samples."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,13 @@ from torch.utils.data import Dataset
 from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
 
 KEYPOINT_NAMES = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
 FLIP_PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
-SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9),
-            (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
+SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+            (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
 OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 _UPPER = np.arange(17) < 11
 
@@ -27,7 +28,7 @@ def read_json(path: str | Path, what: str):
     if not path.is_file():
         raise FileNotFoundError(f"{what} file {path} does not exist")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
 
@@ -42,10 +43,32 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _field(record: dict, key: str, where: str):
+def field(record: dict, key: str, where: str):
+    """A field of a JSON object."""
     if not isinstance(record, dict) or key not in record:
         raise ValueError(f"{where}: field {key!r} is missing")
     return record[key]
+
+
+def records(content: dict, key: str, where: str) -> list:
+    """A list that a JSON object holds."""
+    found = field(content, key, where)
+    if not isinstance(found, list):
+        raise ValueError(f"{where}: {key} must be a list, got {type(found).__name__}")
+    return found
+
+
+def _integer(record: dict, key: str, where: str) -> int:
+    value = field(record, key, where)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{where}: {key} must be an integer, got {value!r}")
+    return value
+
+
+def _number(value, where: str, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{where}: {key} must be a finite number, got {value!r}")
+    return float(value)
 
 
 def _numbers(value, count: int, where: str, key: str) -> np.ndarray:
@@ -62,20 +85,28 @@ def _numbers(value, count: int, where: str, key: str) -> np.ndarray:
 
 def _person(record: dict, where: str) -> dict:
     """One annotated person, checked."""
-    where = f"{where}: annotation {_field(record, 'id', where)}"
-    keypoints = _numbers(_field(record, "keypoints", where), 51, where, "keypoints").reshape(17, 3)
-    box = _numbers(_field(record, "bbox", where), 4, where, "bbox")
-    return {"image_id": _field(record, "image_id", where), "annotation_id": record["id"], "keypoints": keypoints,
-            "box": box, "area": float(record.get("area", box[2] * box[3])), "score": 1.0,
+    number = _integer(record, "id", where)
+    where = f"{where}: annotation {number}"
+    keypoints = _numbers(field(record, "keypoints", where), 51, where, "keypoints").reshape(17, 3)
+    if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
+        raise ValueError(f"{where}: visibility must be 0, 1 or 2, got {keypoints[:, 2].tolist()}")
+    box = _numbers(field(record, "bbox", where), 4, where, "bbox")
+    area = _number(record.get("area", box[2] * box[3]), where, "area")
+    return {"image_id": _integer(record, "image_id", where), "annotation_id": number, "keypoints": keypoints,
+            "box": box, "area": area, "score": 1.0,
             "crowd": bool(record.get("iscrowd", 0))}  # fmt: skip
 
 
 def read_people(path: Path) -> tuple[dict, list[dict]]:
     """Images by number, and the people with at least one labelled keypoint that are no crowd."""
     content, where = read_json(path, "annotation"), str(path)
-    images = {_field(image, "id", where): image for image in _field(content, "images", where)}
-    people = [_person(record, where) for record in _field(content, "annotations", where)]
-    people = [p for p in people if not p["crowd"] and (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
+    images = {
+        _integer(image, "id", f"{where}: an image"): image for image in records(content, "images", where)
+    }
+    people = [_person(record, where) for record in records(content, "annotations", where)]
+    people = [
+        p for p in people if not p["crowd"] and (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()
+    ]
     for person in people:
         if person["image_id"] not in images:
             raise ValueError(f"{where}: annotation {person['annotation_id']}: no image {person['image_id']}")
@@ -91,12 +122,13 @@ def read_detections(path: Path, images: dict) -> list[dict]:
         raise ValueError(f"{path}: detections must be a list, got {type(content).__name__}")
     for i, record in enumerate(content):
         where = f"{path}: detection {i}"
-        if _field(record, "category_id", where) != 1 or _field(record, "image_id", where) not in images:
+        if _integer(record, "category_id", where) != 1 or _integer(record, "image_id", where) not in images:
             continue
-        box = _numbers(_field(record, "bbox", where), 4, where, "bbox")
+        box = _numbers(field(record, "bbox", where), 4, where, "bbox")
         if (box[2:] > 0).all():
-            people.append({"image_id": record["image_id"], "annotation_id": -1, "keypoints": np.zeros((17, 3)),
-                           "box": box, "area": box[2] * box[3], "score": float(_field(record, "score", where))})  # fmt: skip
+            score = _number(field(record, "score", where), where, "score")
+            person = {"image_id": record["image_id"], "annotation_id": -1, "keypoints": np.zeros((17, 3))}
+            people.append({**person, "box": box, "area": box[2] * box[3], "score": score})
     if not people:
         raise ValueError(f"{path}: no detection of a person on the annotated images")
     return people
@@ -105,19 +137,21 @@ def read_detections(path: Path, images: dict) -> list[dict]:
 class CocoKeypoints(Dataset):
     """Crops of people with their keypoints.
 
-    Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge convention);
-    weights are 0 for joints that are unlabelled or outside the crop. ``inverse`` takes crop pixels to the image.
-    Augmentation is a function of (seed, epoch, index) alone. Raises ValueError or FileNotFoundError that name the
-    file and the record.
+    Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge
+    convention); weights are 0 for joints that are unlabelled or outside the crop. ``inverse`` takes crop
+    pixels to the image. Augmentation is a function of (seed, epoch, index) alone. Raises ValueError or
+    FileNotFoundError that name the file and the record.
     """
 
     def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
                  image_size: tuple[int, int] = (192, 256), heatmap_size: tuple[int, int] = (48, 64),
                  augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        self.root, self.image_dir = Path(root), Path(image_dir)
+        if seed < 0:
+            raise ValueError(f"data: seed must be >= 0, got {seed}")
+        self.root, self.image_dir, self.annotation_file = Path(root), Path(image_dir), Path(annotation_file)
         self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
         self.augment, self.seed, self.epoch = augment, seed, 0
-        self.images, self.people = read_people(Path(annotation_file))
+        self.images, self.people = read_people(self.annotation_file)
         if boxes != "gt" and not train:
             self.people = read_detections(Path(boxes), self.images)
 
@@ -130,11 +164,31 @@ class CocoKeypoints(Dataset):
     def image_path(self, image_id) -> Path:
         """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
         record = self.images[image_id]
+        if "file_name" not in record and "coco_url" not in record:
+            raise ValueError(
+                f"{self.annotation_file}: image {image_id}: fields 'file_name' and 'coco_url' are missing"
+            )
         path = self.image_dir / str(record.get("file_name", ""))
         if not path.is_file() and "coco_url" in record:
             other = self.root.joinpath(*str(record["coco_url"]).split("/")[-2:])
-            return other if other.is_file() else path
+            return other if other.is_file() or "file_name" not in record else path
         return path
+
+    def _image(self, image_id: int) -> np.ndarray:
+        """The image, of the size that the annotations were made on."""
+        record, path = self.images[image_id], self.image_path(image_id)
+        try:
+            image = read_image(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error} (image {image_id} of {self.annotation_file})") from None
+        size = (image.shape[1], image.shape[0])
+        expected = (record.get("width", size[0]), record.get("height", size[1]))
+        if size != expected:
+            raise ValueError(
+                f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.annotation_file} "
+                f"is {expected[0]}x{expected[1]}"
+            )
+        return image
 
     def _crop(self, person: dict, draw: Draw) -> np.ndarray:
         box, keypoints = person["box"], person["keypoints"]
@@ -153,15 +207,15 @@ class CocoKeypoints(Dataset):
         if self.augment is not None:
             draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
         matrix = self._crop(person, draw)
-        image = cv2.warpAffine(read_image(self.image_path(person["image_id"])), matrix, self.image_size)
+        image = cv2.warpAffine(self._image(person["image_id"]), matrix, self.image_size)
         if draw.gain != (1.0, 1.0, 1.0):
             image = np.clip(image * np.array(draw.gain), 0, 255).astype(np.uint8)
         target, weight = self._target(person["keypoints"], matrix, draw.flip)
         return {
             "image": normalize(image), "target": target, "weight": weight,
             "inverse": invert(matrix).astype(np.float32), "area": np.float32(person["area"]),
-            "score": np.float32(person["score"]), "image_id": int(person["image_id"]), "index": index,
-            "annotation_id": int(person["annotation_id"]),
+            "score": np.float32(person["score"]), "image_id": person["image_id"], "index": index,
+            "annotation_id": person["annotation_id"],
         }  # fmt: skip
 
     def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -197,4 +251,8 @@ class ImageFolder(Dataset):
         center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
         matrix = crop_matrix(center, scale, 0.0, self.image_size)
         crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
-        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "file_name": str(self.files[index])}
+        return {
+            "image": crop,
+            "inverse": invert(matrix).astype(np.float32),
+            "file_name": str(self.files[index]),
+        }

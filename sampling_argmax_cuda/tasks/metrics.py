@@ -1,4 +1,4 @@
-"""COCO's keypoint metrics: object keypoint similarity, its NMS, rescoring, AP by pycocotools, and calibration."""
+"""COCO's keypoint metrics: object keypoint similarity, NMS, rescoring, AP by pycocotools, calibration."""
 
 import contextlib
 import io
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .coco import OKS_SIGMAS
+from .coco import OKS_SIGMAS, field, read_json, records
 
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Object keypoint similarity ``[n]`` of predictions ``[n, 17, >=2]`` to truths ``[n, 17, 3]``, areas in pixels.
+    """Object keypoint similarity ``[n]`` of predictions ``[n, 17, >=2]`` to truths ``[n, 17, 3]``.
 
-    ``mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2))``; 0 where no joint is visible.
+    ``mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2))``, areas in pixels; 0 if none is visible.
     """
     squared = np.square(prediction[..., :2] - truth[..., :2]).sum(-1)
     exponent = squared / (2 * np.square(2 * OKS_SIGMAS) * (np.asarray(area)[..., None] + np.spacing(1)))
@@ -51,7 +51,7 @@ def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False) -> 
 
 
 def rescore(box_score: float, keypoint_scores: np.ndarray, rule: str = "sum") -> float:
-    """Instance score: ``sum`` = box + mean + max of the joints (released); ``product`` = box * mean of joints > 0.2."""
+    """Score: ``sum`` = box + mean + max of joints (released), ``product`` = box * mean of joints > 0.2."""
     scores = np.asarray(keypoint_scores, float)
     if rule == "sum":
         return float(box_score + scores.mean() + scores.max())
@@ -64,21 +64,46 @@ def rescore(box_score: float, keypoint_scores: np.ndarray, rule: str = "sum") ->
 def coco_results(image_ids, keypoints: np.ndarray, scores, areas) -> list[dict]:
     """COCO result records from keypoints ``[n, 17, 3]`` (x, y, score)."""
     return [
-        {"image_id": int(i), "category_id": 1, "keypoints": [float(v) for v in k.reshape(-1)], "score": float(s),
-         "area": float(a)}  # fmt: skip
+        {
+            "image_id": int(i),
+            "category_id": 1,
+            "keypoints": [float(v) for v in k.reshape(-1)],
+            "score": float(s),
+            "area": float(a),
+        }  # fmt: skip
         for i, k, s, a in zip(image_ids, keypoints, scores, areas, strict=True)
     ]
 
 
+def _check_evaluable(content: dict, results: list[dict], where: str) -> None:
+    for record in records(content, "annotations", where):
+        number = field(record, "id", where)
+        for key in ("area", "bbox", "category_id", "image_id", "iscrowd", "keypoints", "num_keypoints"):
+            field(record, key, f"{where}: annotation {number}")
+    known = {field(image, "id", where) for image in records(content, "images", where)}
+    records(content, "categories", where)
+    unknown = {result["image_id"] for result in results} - known
+    if unknown:
+        raise ValueError(f"evaluate: results on image {min(unknown)}, which {where} does not have")
+
+
 def evaluate_coco(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
-    """AP and AR of results against an annotation file, by pycocotools; all 0 without results."""
+    """AP and AR of results against an annotation file, by pycocotools; all 0 without results.
+
+    A number is -1 where the file has no person of that size (COCO's own convention). Raises ValueError for an
+    annotation without a field that the evaluation needs, or a result on an image that the file does not have.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if not results:
         return dict.fromkeys(STATS, 0.0)
+    content = read_json(annotation_file, "annotation")
+    _check_evaluable(content, results, str(annotation_file))
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotation_file))
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()

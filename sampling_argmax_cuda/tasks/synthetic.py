@@ -1,4 +1,4 @@
-"""Drawn figures as COCO files: articulated people with distractors and occluders, read back by the real reader."""
+"""Drawn figures as COCO files: articulated people with distractors and occluders, for the real reader."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .coco import KEYPOINT_NAMES, SKELETON
+from .coco import KEYPOINT_NAMES, SKELETON, read_json
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
@@ -25,7 +25,10 @@ def draw_pose(rng: np.random.Generator) -> np.ndarray:
     joints, lean = np.zeros((17, 2)), rng.uniform(-0.3, 0.3)
     neck = limb(np.zeros(2), np.pi + lean, _TORSO)
     across = np.array([np.cos(lean), -np.sin(lean)]) * rng.uniform(0.7, 1.0)
-    joints[5], joints[6] = neck + 0.10 * across, neck - 0.10 * across  # a person facing us has left on our right
+    joints[5], joints[6] = (
+        neck + 0.10 * across,
+        neck - 0.10 * across,
+    )  # a person facing us has left on our right
     joints[11], joints[12] = 0.07 * across, -0.07 * across
     for side, sign in ((0, 1), (1, -1)):
         shoulder = sign * rng.uniform(-0.3, 2.4)
@@ -85,9 +88,18 @@ def distract(image: np.ndarray, count: int, rng: np.random.Generator) -> None:
         b = a + (b - a) // 3
         color = tuple(int(v) for v in (LEFT, RIGHT, MIDDLE)[rng.integers(3)])
         if rng.random() < 0.5:
-            cv2.line(image, tuple(map(int, a)), tuple(map(int, b)), color, int(rng.integers(2, 6)), cv2.LINE_AA)
+            cv2.line(
+                image, tuple(map(int, a)), tuple(map(int, b)), color, int(rng.integers(2, 6)), cv2.LINE_AA
+            )
         else:
             cv2.circle(image, tuple(map(int, a)), int(rng.integers(2, 7)), color, -1, cv2.LINE_AA)
+
+
+def cover(people: list[np.ndarray], mask: np.ndarray) -> None:
+    """Turn the joints under a newly painted ``mask [size, size]`` from visible into occluded, v = 1."""
+    for joints in people:
+        x, y = np.clip(np.rint(joints[:, :2]).astype(int), 0, mask.shape[0] - 1).T
+        joints[mask[y, x] & (joints[:, 2] == 2), 2] = 1
 
 
 def occlude(image: np.ndarray, people: list[np.ndarray], rng: np.random.Generator) -> None:
@@ -96,9 +108,9 @@ def occlude(image: np.ndarray, people: list[np.ndarray], rng: np.random.Generato
     w, h = rng.integers(size // 10, size // 4, 2)
     x, y = rng.integers(0, size - w), rng.integers(0, size - h)
     image[y : y + h, x : x + w] = rng.integers(30, 220, 3)
-    for joints in people:
-        behind = (joints[:, 0] >= x) & (joints[:, 0] < x + w) & (joints[:, 1] >= y) & (joints[:, 1] < y + h)
-        joints[behind & (joints[:, 2] == 2), 2] = 1
+    mask = np.zeros((size, size), bool)
+    mask[y : y + h, x : x + w] = True
+    cover(people, mask)
 
 
 def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -112,7 +124,9 @@ def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np
         room = np.maximum(size - (high - low) - 12, 1)
         pose += 6 - low + rng.random(2) * room
         inside = ((pose >= 0) & (pose <= size - 1)).all(1)
+        behind = image.copy()
         paint_figure(image, pose, height, rng)
+        cover(people, (image != behind).any(-1))
         people.append(np.concatenate([pose, np.where(inside, 2, 0)[:, None]], 1))
         people[-1][~inside, :2] = 0
     if rng.random() < 0.4:
@@ -137,13 +151,14 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
         image, people = draw_image(size, rng)
         image_id = i + 1 + 1_000_000 * (split == "val")
         name = f"{image_id:012d}.png"
-        cv2.imwrite(str(folder / f"{split}2017" / name), image)
+        if not cv2.imwrite(str(folder / f"{split}2017" / name), image):
+            raise OSError(f"synthetic data: cannot write {name} of {split}2017")
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
         for joints in people:
             annotations.append(_annotation(joints, len(annotations) + 1, image_id))
             jitter = np.array(annotations[-1]["bbox"]) + rng.normal(0, 2, 4)
-            detections.append({"image_id": image_id, "category_id": 1, "bbox": [round(float(v), 2) for v in jitter],
-                               "score": round(float(rng.uniform(0.6, 1)), 3)})  # fmt: skip
+            box, score = [round(float(v), 2) for v in jitter], round(float(rng.uniform(0.6, 1)), 3)
+            detections.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
                 "skeleton": [[a + 1, b + 1] for a, b in SKELETON]}  # fmt: skip
     content = {"info": {"description": "drawn figures"}, "images": images, "annotations": annotations,
@@ -153,7 +168,14 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     (folder / f"detections_{split}.json").write_text(json.dumps(detections))
 
 
-def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
+def _is_written(root: Path, settings: dict) -> bool:
+    marker = root / "synthetic.json"
+    return marker.is_file() and read_json(marker, "synthetic data") == settings
+
+
+def write_synthetic_coco(
+    root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0
+) -> None:
     """Write a generated data set in COCO's layout under ``root``, whole or not at all.
 
     A folder that already holds this data set is left as it is; one that holds anything else is a ValueError.
@@ -162,9 +184,8 @@ def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_s
     settings = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
     if num_train < 1 or num_val < 1 or image_size < 64:
         raise ValueError(f"synthetic data: needs images of each split and image_size >= 64, got {settings}")
-    marker = root / "synthetic.json"
     if root.exists() and any(root.iterdir()):
-        if marker.is_file() and json.loads(marker.read_text()) == settings:
+        if _is_written(root, settings):
             return
         raise ValueError(f"synthetic data: {root} holds other files; choose another --data.root or remove it")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +194,10 @@ def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_s
         _write_split(temporary, "train", num_train, image_size, seed)
         _write_split(temporary, "val", num_val, image_size, seed)
         (temporary / "synthetic.json").write_text(json.dumps(settings))
-        os.replace(temporary, root)
+        try:
+            os.replace(temporary, root)
+        except OSError:  # another process finished the same folder first
+            if not _is_written(root, settings):
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

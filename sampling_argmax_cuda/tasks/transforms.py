@@ -1,4 +1,4 @@
-"""From an image and a box to the network's input: crops, their inverses, and augmentations drawn from one generator."""
+"""From an image and a box to the network's input: crops, their inverses, and drawn augmentations."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def box_to_center_scale(box, aspect: float, padding: float = 1.25) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and size (w, h) in pixels of a box ``x, y, w, h`` grown to ``aspect = w / h`` and then by ``padding``."""
+    """Centre and size in pixels of a box ``x, y, w, h`` grown to ``aspect = w / h``, then by ``padding``."""
     x, y, w, h = (float(v) for v in box)
     center = np.array([x + w / 2, y + h / 2])
     w, h = max(w, h * aspect), max(h, w / aspect)
@@ -17,7 +17,7 @@ def box_to_center_scale(box, aspect: float, padding: float = 1.25) -> tuple[np.n
 
 
 def crop_matrix(center, scale, rotation: float, size: tuple[int, int]) -> np.ndarray:
-    """Affine ``[2, 3]`` from image pixels to a crop of ``size`` (w, h): the box turned by ``rotation`` degrees."""
+    """Affine ``[2, 3]`` from image to crop of ``size`` (w, h): the box turned by ``rotation`` degrees."""
     angle = np.deg2rad(rotation)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     linear = np.diag(np.asarray(size, float) / np.asarray(scale, float)) @ turn
@@ -77,12 +77,13 @@ class Augment:
     color: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, top in (("scale", 1.0), ("flip", 1.0), ("half_body", 1.0), ("color", 1.0), ("rotation", 180.0)):
+        largest = {"scale": 1.0, "flip": 1.0, "half_body": 1.0, "color": 1.0, "rotation": 180.0}
+        for name, top in largest.items():
             if not 0 <= getattr(self, name) <= top:
                 raise ValueError(f"data: {name} must be in [0, {top:g}], got {getattr(self, name)}")
 
     def draw(self, rng: np.random.Generator) -> Draw:
-        """Draw all; every number is drawn whatever the settings, so that one flag does not move the others."""
+        """Draw every number whatever the settings, so that one flag does not move the others."""
         u = rng.random(9)
         return Draw(
             scale=1 + self.scale * (2 * u[0] - 1),

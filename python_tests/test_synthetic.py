@@ -1,0 +1,128 @@
+"""Drawn figures: stable by seed and place, true visibility, told-apart sides, written whole or not at all."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sampling_argmax_cuda.tasks import synthetic
+from sampling_argmax_cuda.tasks.coco import FLIP_PAIRS, KEYPOINT_NAMES
+from sampling_argmax_cuda.tasks.synthetic import LEFT, RIGHT, cover, draw_image, write_synthetic_coco
+
+
+def pixels(root: Path, split: str) -> list[str]:
+    files = sorted((root / f"{split}2017").iterdir())
+    return [hashlib.sha256(cv2.imread(str(file)).tobytes()).hexdigest() for file in files]
+
+
+def content(root: Path, split: str) -> dict:
+    return json.loads((root / "annotations" / f"person_keypoints_{split}2017.json").read_text())
+
+
+def test_an_image_depends_on_seed_split_and_number_only(tmp_path):
+    few, many, other = tmp_path / "few", tmp_path / "many", tmp_path / "other"
+    write_synthetic_coco(few, 4, 3, seed=1)
+    write_synthetic_coco(many, 9, 3, seed=1)
+    write_synthetic_coco(other, 4, 3, seed=2)
+    assert pixels(few, "train") == pixels(many, "train")[:4] and pixels(few, "val") == pixels(many, "val")
+    everything = [h for root in (many, other) for split in ("train", "val") for h in pixels(root, split)]
+    assert len(set(everything)) == len(everything) == 19
+
+
+def test_files_have_cocos_fields(tmp_path):
+    write_synthetic_coco(tmp_path / "d", 6, 6, image_size=96)
+    data = content(tmp_path / "d", "val")
+    assert data["categories"][0]["keypoints"] == list(KEYPOINT_NAMES) and len(data["images"]) == 6
+    for record in data["annotations"]:
+        points = np.array(record["keypoints"]).reshape(17, 3)
+        assert {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "num_keypoints"} <= record.keys()
+        assert record["num_keypoints"] == (points[:, 2] > 0).sum() and set(points[:, 2]) <= {0, 1, 2}
+        assert (points[points[:, 2] == 0] == 0).all() and record["area"] > 0
+        x, y, w, h = record["bbox"]
+        seen = points[points[:, 2] > 0, :2]
+        assert (seen >= (x, y)).all() and (seen <= (x + w, y + h)).all()
+        assert (seen >= 0).all() and (seen <= 95).all()
+    boxes = json.loads((tmp_path / "d" / "detections_val.json").read_text())
+    assert len(boxes) == len(data["annotations"]) and all(0 < box["score"] <= 1 for box in boxes)
+
+
+def test_sides_have_their_colours():
+    """The colour under a visible joint says its side, so a mirror must swap the pairs."""
+    right_answers = []
+    for i in range(40):
+        image, people = draw_image(160, np.random.default_rng(i))
+        for joint in (joint for pair in FLIP_PAIRS[2:] for joint in pair):
+            x, y, v = people[-1][joint]
+            if v == 2:
+                color = image[int(round(y)), int(round(x))].astype(float)
+                left = np.abs(color - LEFT).sum() < np.abs(color - RIGHT).sum()
+                right_answers.append(left == KEYPOINT_NAMES[joint].startswith("left"))
+    assert len(right_answers) > 300 and np.mean(right_answers) > 0.97
+
+
+def test_covered_joints_become_occluded():
+    joints = np.array([[2.0, 3.0, 2.0], [7.0, 7.0, 2.0], [2.0, 3.0, 0.0]])
+    mask = np.zeros((10, 10), bool)
+    mask[3, 2] = True
+    cover([joints], mask)
+    assert joints[:, 2].tolist() == [1, 2, 0]
+
+
+def test_a_person_in_front_hides_the_one_behind():
+    """A joint that counts as visible shows its own marker, also where two people overlap."""
+    overlaps, wrong = 0, 0
+    for i in range(300):
+        image, people = draw_image(160, np.random.default_rng(i))
+        if len(people) == 1:
+            continue
+        overlaps += (people[0][:, 2] == 1).any()
+        for x, y, v in people[0][5:]:
+            if v == 2:
+                color = image[int(round(y)), int(round(x))].astype(float)
+                wrong += min(np.abs(color - side).max() for side in (LEFT, RIGHT)) > 60
+    assert overlaps > 10 and wrong <= 5
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    with pytest.raises(OSError, match="synthetic data: cannot write 000000000001.png of train2017"):
+        write_synthetic_coco(tmp_path / "d", 2, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_data_written_twice_at_once_is_kept(tmp_path, monkeypatch):
+    replace, root = os.replace, tmp_path / "d"
+
+    def late(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        write_synthetic_coco(root, 2, 2)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    write_synthetic_coco(root, 2, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["d"] and len(pixels(root, "train")) == 2
+
+
+def test_finished_data_is_reused(tmp_path, monkeypatch):
+    write_synthetic_coco(tmp_path / "d", 2, 2)
+    monkeypatch.setattr(synthetic, "draw_image", None)
+    write_synthetic_coco(tmp_path / "d", 2, 2)
+    (tmp_path / "d" / "synthetic.json").write_text("{")
+    with pytest.raises(ValueError, match="synthetic data file .*synthetic.json is not valid JSON"):
+        write_synthetic_coco(tmp_path / "d", 2, 2)
+    with pytest.raises(ValueError, match="needs images of each split and image_size >= 64"):
+        write_synthetic_coco(tmp_path / "e", 0, 2)
+
+
+def test_drawing_is_fast():
+    times = []
+    for i in range(30):
+        start = time.perf_counter()
+        draw_image(160, np.random.default_rng(i))
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[15] < 0.010
