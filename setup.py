@@ -10,7 +10,15 @@ from setuptools import setup
 ROOT = Path(__file__).parent
 # OpenMP is used but not linked: its symbols come from the runtime that torch brought, so there is one pool.
 # Contraction is off so that float32 code rounds alike everywhere; GCC 12 warns about its own AVX-512 header.
-CPP_FLAGS = ["-O3", "-g0", "-fopenmp", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+CPP_FLAGS = [
+    "-O3",
+    "-g0",
+    "-fopenmp",
+    "-std=c++20",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+]
 CPP_FLAGS += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
 

@@ -11,7 +11,14 @@ import pytest
 from sampling_argmax_cuda.tasks.coco import FLIP_PAIRS, OKS_SIGMAS, CocoKeypoints, ImageFolder
 from sampling_argmax_cuda.tasks.metrics import coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
 from sampling_argmax_cuda.tasks.synthetic import write_synthetic_coco
-from sampling_argmax_cuda.tasks.transforms import Augment, apply, box_to_center_scale, crop_matrix, invert, mirror
+from sampling_argmax_cuda.tasks.transforms import (
+    Augment,
+    apply,
+    box_to_center_scale,
+    crop_matrix,
+    invert,
+    mirror,
+)
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
 
@@ -67,7 +74,10 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(drawn):
 def test_each_augmentation_obeys_its_number():
     rng = np.random.default_rng(0)
     still = [Augment(0, 0, 0, 0, 0).draw(rng) for _ in range(100)]
-    assert all(d.scale == 1 and d.rotation == 0 and not d.flip and not d.half_body and d.gain == (1, 1, 1) for d in still)
+    assert all(
+        d.scale == 1 and d.rotation == 0 and not d.flip and not d.half_body and d.gain == (1, 1, 1)
+        for d in still
+    )
     draws = [Augment(0.3, 40, 0.5, 0.3, 0.2).draw(rng) for _ in range(4000)]
     assert 0.7 <= min(d.scale for d in draws) < 0.71 and 1.29 < max(d.scale for d in draws) <= 1.3
     assert 39 < max(abs(d.rotation) for d in draws) <= 40
@@ -120,7 +130,10 @@ def coco_file(folder: Path, annotations, images=IMAGES) -> Path:
     "annotation, message",
     [
         ({**GOOD, "keypoints": [1.0] * 50}, "annotation 5: keypoints must be 51 numbers, got 50"),
-        ({**GOOD, "keypoints": [float("nan")] * 51}, "annotation 5: keypoints holds a number that is not finite"),
+        (
+            {**GOOD, "keypoints": [float("nan")] * 51},
+            "annotation 5: keypoints holds a number that is not finite",
+        ),
         ({**GOOD, "bbox": [1, 2, 3]}, "annotation 5: bbox must be 4 numbers, got 3"),
         ({**GOOD, "bbox": "box"}, "annotation 5: bbox must be 4 numbers, got 'box'"),
         ({k: v for k, v in GOOD.items() if k != "keypoints"}, "annotation 5: field 'keypoints' is missing"),
@@ -182,7 +195,9 @@ def test_real_files():
 
 def perfect(data: CocoKeypoints) -> list[dict]:
     points = np.array([p["keypoints"] for p in data.people])
-    return coco_results([p["image_id"] for p in data.people], points, [1.0] * len(points), [p["area"] for p in data.people])
+    return coco_results(
+        [p["image_id"] for p in data.people], points, [1.0] * len(points), [p["area"] for p in data.people]
+    )
 
 
 def test_perfect_predictions(drawn):

@@ -101,7 +101,10 @@ def test_points(cloud, basis, isa):
     batch, keypoints, cells, axes = cloud
     tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
     width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
-    target = {"target": noise(batch, keypoints, axes, seed=7), "weight": noise(batch, keypoints, seed=8).abs()}
+    target = {
+        "target": noise(batch, keypoints, axes, seed=7),
+        "weight": noise(batch, keypoints, seed=8).abs(),
+    }
     for settings in SETTINGS:
         settings = dict(settings, basis=basis, seed=3)
         Case("sample", {**tensors, **width}, settings).check("cpu")
@@ -122,7 +125,9 @@ def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **chang
     settings = dict(num_samples=3, tau=0.7, basis=basis, seed=11)
     yield Case("sample", {"logits": logits}, settings)
     yield Case("axis_sample", {"logits": logits}, settings)
-    yield Case("expected_error", {"logits": logits, "target": noise(*shape[:2], len(shape) - 2).to(dtype)}, settings)
+    yield Case(
+        "expected_error", {"logits": logits, "target": noise(*shape[:2], len(shape) - 2).to(dtype)}, settings
+    )
     yield Case("heatmap_moments", {"logits": logits})
 
 
@@ -223,14 +228,19 @@ def test_gradcheck(basis):
     assert check(lambda z, s: sample(z, sigma=s, **settings), (logits, sigma))
     assert check(lambda z, s: axis_sample(z, sigma=s, reweight=0.5, **settings), (logits, sigma))
     for metric in ("l1", "l2", "euclidean", "smooth_l1"):
-        assert check(lambda z, t, s: expected_error(z, t, sigma=s, metric=metric, **settings), (logits, target, sigma))
+        assert check(
+            lambda z, t, s: expected_error(z, t, sigma=s, metric=metric, **settings), (logits, target, sigma)
+        )
     assert check(lambda z: tuple(heatmap_moments(z, beta=1.1)), (logits,))
 
 
 @pytest.mark.parametrize("basis", ["none", "gaussian"])
 @pytest.mark.written_memory
 def test_gradcheck_points(basis):
-    logits, points = noise(2, 2, 6).double().requires_grad_(), noise(2, 6, 3, seed=1).double().requires_grad_()
+    logits, points = (
+        noise(2, 2, 6).double().requires_grad_(),
+        noise(2, 6, 3, seed=1).double().requires_grad_(),
+    )
     target = noise(2, 2, 3, seed=2).double()
     settings = dict(num_samples=2, tau=0.9, basis=basis, sigma=0.4, seed=5)
     check = torch.autograd.gradcheck
@@ -251,25 +261,36 @@ def test_opcheck(basis, transposed):
     opcheck(ops.sample, (logits, None, sigma, seed, 4, *settings))
     opcheck(ops.axis_sample, (logits, sigma, seed, 4, *settings, 0.5, 2.0))
     needs = [True, False, basis == "gaussian"]
-    opcheck(ops.expected_error, (logits, noise(2, 3, 2), torch.ones(2, 3), None, sigma, seed, 4, *settings, "l2", needs))
+    opcheck(
+        ops.expected_error,
+        (logits, noise(2, 3, 2), torch.ones(2, 3), None, sigma, seed, 4, *settings, "l2", needs),
+    )
     opcheck(ops.soft_argmax, (logits, None, 1.5))
     plain, width = logits.detach(), None if sigma is None else sigma.detach()
     y, stats = ops.sample(plain, None, width, seed, 4, *settings)
     opcheck(ops.sample_backward, (grad, plain, None, width, seed, y, stats, *settings, needs))
     _, marginals, stats = ops.axis_sample(plain, width, seed, 4, *settings, 0.5, 2.0)
     needs = needs[::2]
-    opcheck(ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs))
+    opcheck(
+        ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs)
+    )
     moments = ops.soft_argmax(plain, None, 1.5)
     opcheck(ops.soft_argmax_backward, (*moments, plain, None, *moments, 1.5, [True, False]))
 
 
 def test_opcheck_points():
     logits, points = noise(2, 3, 9).requires_grad_(), noise(2, 9, 3).requires_grad_()
-    sigma, seed, ops = torch.full((2, 3), 0.8, requires_grad=True), torch.tensor([9, 100]), torch.ops.sampling_argmax
+    sigma, seed, ops = (
+        torch.full((2, 3), 0.8, requires_grad=True),
+        torch.tensor([9, 100]),
+        torch.ops.sampling_argmax,
+    )
     opcheck(ops.sample, (logits, points, sigma, seed, 4, 0.7, 1.0, "gaussian"))
     opcheck(ops.soft_argmax, (logits, points, 1.5))
     target, needs = noise(2, 3, 3), [True, True, True]
-    opcheck(ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs))
+    opcheck(
+        ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs)
+    )
 
 
 def test_reference_is_not_the_package():

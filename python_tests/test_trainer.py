@@ -74,7 +74,13 @@ def test_two_processes_equal_one(data, tmp_path):
 
 @pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr", "discrete", "sampling"])
 def test_every_method_takes_a_step(method, data, tmp_path):
-    fit(data, tmp_path, f"--model.method={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    fit(
+        data,
+        tmp_path,
+        f"--model.method={method}",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+    )
 
 
 def test_training_lowers_the_error(data, tmp_path):
@@ -171,4 +177,6 @@ def test_flip_test_of_a_mirrored_model_moves_a_quarter_cell():
     images[..., -1] = 1
     _, position, _ = module.decode(images)
     x = 3 + torch.arange(17) % 9
-    assert torch.allclose(position[0, :, 0], x - 0.125, atol=1e-4) and (position[0, :, 1] - 5).abs().max() < 1e-4
+    assert (
+        torch.allclose(position[0, :, 0], x - 0.125, atol=1e-4) and (position[0, :, 1] - 5).abs().max() < 1e-4
+    )

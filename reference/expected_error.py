@@ -28,7 +28,16 @@ def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None,
         masked = weight == 0
         logits = torch.where(masked.view(*masked.shape, *(1,) * (logits.dim() - 2)), 0, logits)
         target = torch.where(masked[..., None], 0, target)
-    y = sample(logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=sigma, points=points, seed=seed)
+    y = sample(
+        logits,
+        num_samples=num_samples,
+        tau=tau,
+        beta=beta,
+        basis=basis,
+        sigma=sigma,
+        points=points,
+        seed=seed,
+    )
     error = distance(y - target[:, :, None], metric).mean(-1)
     if weight is None:
         return error

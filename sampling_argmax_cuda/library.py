@@ -1,6 +1,5 @@
 """Loads the C++ operators and gives them what the dispatcher needs from Python: fake, autograd and vmap rules."""
 
-
 import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
@@ -91,7 +90,18 @@ def _soft_argmax_fake(logits, points, beta):
 
 
 def _soft_argmax_backward_fake(
-    grad_mean, grad_variance, grad_peak, grad_entropy, logits, points, mean, variance, peak, entropy, beta, needs
+    grad_mean,
+    grad_variance,
+    grad_peak,
+    grad_entropy,
+    logits,
+    points,
+    mean,
+    variance,
+    peak,
+    entropy,
+    beta,
+    needs,
 ):
     return tuple(_grad_like(x, logits, n) for x, n in zip((logits, points), needs, strict=True))
 
@@ -146,7 +156,9 @@ def _expected_error_backward(ctx, grad, *_):
     logits, target, _, points, sigma, *_ = ctx.needs_input_grad
     rows = grad[..., None]
     return (
-        (per_logit * rows.to(per_logit.dtype).reshape(*grad.shape, *(1,) * (per_logit.dim() - 2))) if logits else None,
+        (per_logit * rows.to(per_logit.dtype).reshape(*grad.shape, *(1,) * (per_logit.dim() - 2)))
+        if logits
+        else None,
         per_target * rows if target else None,
         None,
         torch.einsum("bk,bkni->bni", grad, per_point) if points else None,

@@ -37,7 +37,9 @@ def _check_logits(op: str, logits: Tensor, points: Tensor | None) -> None:
         raise ValueError(f"{op}: logits must be float32, bfloat16, float16 or float64, got {logits.dtype}")
     if points is None:
         if logits.dim() not in (3, 4, 5):
-            raise ValueError(f"{op}: logits must be [B, K, *axes] with 1 to 3 axes, got {tuple(logits.shape)}")
+            raise ValueError(
+                f"{op}: logits must be [B, K, *axes] with 1 to 3 axes, got {tuple(logits.shape)}"
+            )
     else:
         _check_points(op, logits, points)
     if math.prod(logits.shape[2:]) == 0:
@@ -67,7 +69,9 @@ def _check_positive(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} must be > 0, got {value}")
 
 
-def _check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> None:
+def _check_sampling(
+    op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None
+) -> None:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int | torch.SymInt) or num_samples < 1:
         raise ValueError(f"{op}: num_samples must be an integer >= 1, got {num_samples!r}")
     _check_positive(op, "tau", tau)
@@ -163,7 +167,14 @@ def sample(
     seed = _seed_tensor("sample", seed, generator, logits)
     if target == "reference":
         return reference.sample(
-            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points, seed=seed
+            logits,
+            num_samples=num_samples,
+            tau=tau,
+            beta=beta,
+            basis=basis,
+            sigma=_or_one(sigma),
+            points=points,
+            seed=seed,
         )
     points = None if points is None else points.to(_arithmetic_dtype(logits))
     return torch.ops.sampling_argmax.sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]

@@ -40,7 +40,9 @@ def picture(image: Tensor) -> np.ndarray:
     return np.clip(image.float().cpu().numpy().transpose(1, 2, 0) * _STD + _MEAN, 0, 1)
 
 
-def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, color: str, label: str | None = None) -> None:
+def draw_skeleton(
+    axes, points: np.ndarray, visible: np.ndarray, color: str, label: str | None = None
+) -> None:
     """Joints ``[17, 2]`` in pixels, and the bones between visible ones."""
     for a, b in SKELETON:
         if visible[a] and visible[b]:
@@ -48,7 +50,9 @@ def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, color: str, lab
     axes.plot(*points[visible].T, "o", color=color, ms=2.5, label=label)
 
 
-def overlay_figure(preview: dict[str, Tensor], rows: int = 4, joints: int = 3, samples: int = 30, tau: float = 0.5) -> Figure:
+def overlay_figure(
+    preview: dict[str, Tensor], rows: int = 4, joints: int = 3, samples: int = 30, tau: float = 0.5
+) -> Figure:
     """Each row: prediction and target on the image, then maps of a few joints with samples and their target."""
     image, logits = preview["image"], preview["logits"]
     rows = min(rows, len(image))
@@ -64,7 +68,9 @@ def overlay_figure(preview: dict[str, Tensor], rows: int = 4, joints: int = 3, s
         grid[i, 0].imshow(shown)
         draw_skeleton(grid[i, 0], target[i], visible[i], "lime", "target")
         draw_skeleton(grid[i, 0], position[i], visible[i], "red", "prediction")
-        for axes, joint in zip(grid[i, 1:], np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // joints)], strict=False):
+        for axes, joint in zip(
+            grid[i, 1:], np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // joints)], strict=False
+        ):
             height, width = shown.shape[:2]
             axes.imshow(shown, alpha=0.5)
             axes.imshow(maps[i, joint], extent=(0, width, height, 0), cmap="magma", alpha=0.7)
@@ -100,8 +106,14 @@ class PredictionFiles(BasePredictionWriter):
 
         folder, records = Path(trainer.log_dir or trainer.default_root_dir), []
         for batch in predictions:
-            for name, keypoints in zip(batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True):
-                record = {"file_name": str(name), "category_id": 1, "keypoints": keypoints.reshape(-1).tolist()}
+            for name, keypoints in zip(
+                batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True
+            ):
+                record = {
+                    "file_name": str(name),
+                    "category_id": 1,
+                    "keypoints": keypoints.reshape(-1).tolist(),
+                }
                 records.append(record | {"score": float(keypoints[:, 2].mean())})
                 image = cv2.cvtColor(cv2.imread(str(name)), cv2.COLOR_BGR2RGB)
                 figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")

@@ -23,7 +23,9 @@ class CocoEvaluation:
         self.rule = rule
         self.records: list[dict] = []
 
-    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
+    def add(
+        self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor
+    ) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         columns = {
             "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"], "box": batch["score"],
@@ -44,7 +46,9 @@ class CocoEvaluation:
         for r in records:
             score = rescore(float(r["box"]), r["peak"], self.rule)
             keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
-            per_image[int(r["image_id"])] += coco_results([int(r["image_id"])], keypoints[None], [score], [float(r["area"])])
+            per_image[int(r["image_id"])] += coco_results(
+                [int(r["image_id"])], keypoints[None], [score], [float(r["area"])]
+            )
         return [result for results in per_image.values() for result in oks_nms(results)]
 
     def _calibration(self, records: list[dict]) -> dict[str, float]:

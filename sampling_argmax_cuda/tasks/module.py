@@ -129,7 +129,15 @@ class LocalizationModule(lightning.LightningModule):
         seed = step_seed(self.hparams.seed, self.global_step, first_row, logits.device)
         per_keypoint = self.loss(logits, batch["target"], batch["weight"], seed)
         loss = reduce_loss(per_keypoint, batch["weight"], self.hparams.reduction)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(logits))
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_step=True,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(logits),
+        )
         self.log("tau", self.sampler.tau, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 

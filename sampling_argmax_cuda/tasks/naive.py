@@ -23,7 +23,10 @@ def paper_samples(logits: Tensor, num_samples: int, tau: float, basis: str) -> T
     z = logits.flatten(2)[:, :, None]
     w = torch.softmax((z + _gumbel_like((batch, keypoints, num_samples, height * width), z)) / tau, -1)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    axes = [(c.flatten().to(z) + _jitter(w.shape, basis, z) if basis != "none" else c.flatten().to(z)) for c in (x, y)]
+    axes = [
+        (c.flatten().to(z) + _jitter(w.shape, basis, z) if basis != "none" else c.flatten().to(z))
+        for c in (x, y)
+    ]
     return torch.stack([(w * position).sum(-1) for position in axes], -1)
 
 
