@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from conftest import assert_close
-from test_philox import scalar_philox
-
-from sampling_argmax_cuda import reference
 from sampling_argmax_cuda.reference import philox
 from sampling_argmax_cuda.reference.axis_sample import bin_noise
 from sampling_argmax_cuda.reference.sample import cell_jitter, gumbel_weights
+from test_philox import scalar_philox
+
+from sampling_argmax_cuda import reference
 
 SEED, FIRST_ROW = -(2**62) + 12345, 2**32 - 2  # the rows of a call lie on both sides of 2^32
 SHAPES = [(2, 2, 5), (2, 2, 3, 4), (2, 2, 2, 3, 4)]
@@ -261,3 +261,34 @@ def test_gradients_of_moments(axes):
     got = torch.autograd.grad(moments, leaves, (g_mean, g_variance, g_peak, g_entropy))
     assert_close("grad z", got[0], expected)
     assert_close("grad c", got[1], per_row.sum(1))
+
+
+@pytest.mark.parametrize("basis, per_cell", [*((b, False) for b in BASES), ("gaussian", True)])
+@pytest.mark.written_memory
+def test_gradcheck_of_sample(basis, per_cell):
+    leaves = [noise(2, 2, 5), noise(2, 5, 3, seed=1), noise(2, 1, seed=2).abs() + 0.3]
+    on_points = basis in ("none", "gaussian")
+
+    def run(z, points, sigma):
+        y = reference.sample(z, basis=basis, sigma=sigma, points=points if on_points else None,
+                             per_cell_noise=per_cell, **FORM)  # fmt: skip
+        return y + 0 * (points.sum() + sigma.sum())
+
+    assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in leaves])
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("metric", ["l1", "l2", "euclidean", "smooth_l1"])
+def test_masked_rows_of_expected_error_reach_nothing(metric, basis):
+    """Rows of weight 0 with NaN logits, NaN targets or no finite logit, beside rows that count as if alone."""
+    logits, target = noise(2, 2, 3, 4), noise(2, 2, 2, seed=1)
+    logits[0, 1], target[1, 0], logits[1, 1] = torch.nan, torch.nan, -torch.inf
+    weight = torch.tensor([[1.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    leaves = [x.requires_grad_() for x in (logits, target, weight)]
+    loss = reference.expected_error(logits, target, weight, metric=metric, basis=basis, **FORM)
+    y = reference.sample(logits[:1, :1].detach(), basis=basis, **FORM)
+    distance = reference.expected_error(logits[:1, :1], target[:1, :1], metric=metric, basis=basis, **FORM)
+    assert (loss.flatten()[1:] == 0).all() and loss[0, 0] == 1.5 * distance[0, 0]
+    assert metric != "l1" or distance.item() == pytest.approx((y - target[:1, :1, None]).abs().sum(-1).mean().item())
+    for grad in torch.autograd.grad(loss.sum(), leaves):
+        assert (grad.flatten(0, 1)[1:] == 0).all() and not grad.isnan().any()
