@@ -1,11 +1,10 @@
 // From random words to noise: the Gumbel weight's exponential and the three bases, for one lane or a vector.
 // No include guard (see philox.h). A backend gives the primitives: fma, select, log2, sqrt, to_signed, …
 
-// E = -log2(1 - u), u = (word + 1/2) / 2^32: a unit exponential in base 2, so that exp(g) = 1 / E up to a
-// factor that the softmax cancels. Winners are small u. Read as a signed number, the word gives t = u below
-// one half and t = u - 1 above, hence 1 - u keeps its relative precision at both ends and is never 0: E lies
-// in (2^-33, 33]. Below 2^-7, where log2 near 1 would lose the winners' digits, a two-term series has
-// relative error 3e-6.
+// E = -log2(1 - u), u = (word + 1/2) / 2^32: a unit exponential in base 2, so that exp(g) = 1 / E up to a factor
+// that the softmax cancels. Winners are small u. Read as a signed number, the word gives t = u below one half and
+// t = u - 1 above, hence 1 - u keeps its relative precision at both ends and is never 0: E lies in (2^-33, 33].
+// Below 2^-7, where log2 near 1 would lose the winners' digits, a two-term series has relative error 3e-6.
 template <class V, class Words>
 SA_INLINE V exponential(Words word) {
   const V t = fma(to_signed<V>(word), V(0x1p-32), V(0x1p-33));
@@ -18,9 +17,8 @@ SA_INLINE V exponential(Words word) {
   }
 }
 
-// Positions of a cell: its coordinate c plus a basis' quantile function at u = (field + 1/2) / 2^16. The
-// uniform basis takes c already moved by uniform_shift, which leaves one multiply-add; sums are exact for c <
-// 128.
+// Positions of a cell: its coordinate c plus a basis' quantile function at u = (field + 1/2) / 2^16. The uniform
+// basis takes c already moved by uniform_shift, which leaves one multiply-add; sums are exact for c < 128.
 constexpr double uniform_shift = 0x1p-17 - 0.5;
 
 template <class V>
@@ -41,8 +39,7 @@ struct NormalPair {
 // Standard normals f (even) and f + 1 of a (row, sample): Box-Muller on the words f and f + 1.
 SA_INLINE NormalPair standard_normals(uint32_t f, NoiseKey key) {
   const auto state = philox(uint64_t(f / 4), key, kNormal);
-  const uint32_t radius_word = uint32_t(f & 2 ? state.c : state.a),
-                 angle_word = uint32_t(f & 2 ? state.d : state.b);
+  const uint32_t radius_word = uint32_t(f & 2 ? state.c : state.a), angle_word = uint32_t(f & 2 ? state.d : state.b);
   const double radius = __builtin_sqrt(-2 * __builtin_log((radius_word + 0.5) * 0x1p-32));
   const double angle = 6.283185307179586 * (angle_word + 0.5) * 0x1p-32;
   return {radius * __builtin_cos(angle), radius * __builtin_sin(angle)};

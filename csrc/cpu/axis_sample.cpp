@@ -1,9 +1,9 @@
 #include "cpu/launch.h"
 
 #define SA_KERNELS "cpu/axis_sample_kernel.h"
-#include <torch/library.h>
-
 #include "cpu/foreach_isa.h"
+
+#include <torch/library.h>
 
 namespace sampling_argmax {
 namespace {
@@ -20,20 +20,17 @@ void axis_sample_all(const Problem& p, AxisOptions options, int64_t bins, Tensor
   T *samples_data = samples.mutable_data_ptr<T>(), *marginals_data = marginals.mutable_data_ptr<T>(),
     *stats_data = stats.mutable_data_ptr<T>();
   const int64_t parts = parts_per_row(p.rows(), p.samples);
-  for_each_part<T>(p.rows(), parts, 3 * p.padded() + bins + cell_padding,
-                   [&](int64_t row, int64_t part, T* scratch) {
-                     const int64_t first = p.samples * part / parts, last = p.samples * (part + 1) / parts;
-                     SA_RUN(dispatch, AxisSampleRow, T, p, options, row, first, last, scratch, samples_data,
-                            marginals_data, stats_data);
-                   });
+  for_each_part<T>(p.rows(), parts, 3 * p.padded() + bins + cell_padding, [&](int64_t row, int64_t part, T* scratch) {
+    const int64_t first = p.samples * part / parts, last = p.samples * (part + 1) / parts;
+    SA_RUN(dispatch, AxisSampleRow, T, p, options, row, first, last, scratch, samples_data, marginals_data,
+           stats_data);
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> axis_sample_cpu(const Tensor& logits, const OptionalTensor& sigma,
-                                                   const Tensor& seed, int64_t num_samples, double tau,
-                                                   double beta, std::string basis, double reweight,
-                                                   std::optional<double>) {
-  const Task task =
-      make_task(logits, std::nullopt, sigma, seed, num_samples, tau, beta, basis, /*tables=*/false);
+                                                   const Tensor& seed, int64_t num_samples, double tau, double beta,
+                                                   std::string basis, double reweight, std::optional<double>) {
+  const Task task = make_task(logits, std::nullopt, sigma, seed, num_samples, tau, beta, basis, /*tables=*/false);
   const Problem& p = task.p;
   const int64_t bins = total_bins(logits);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
@@ -72,20 +69,18 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cpu(const Tensor& grad, const Te
                                                     const OptionalTensor& sigma, const Tensor& seed,
                                                     const Tensor& marginals, const Tensor& stats, double tau,
                                                     double beta, std::string basis, double reweight,
-                                                    std::optional<double> clip_grad,
-                                                    std::array<bool, 2> needs) {
-  const Task task =
-      make_task(logits, std::nullopt, sigma, seed, grad.size(2), tau, beta, basis, /*tables=*/false);
+                                                    std::optional<double> clip_grad, std::array<bool, 2> needs) {
+  const Task task = make_task(logits, std::nullopt, sigma, seed, grad.size(2), tau, beta, basis, /*tables=*/false);
   Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const AxisOptions options{reweight, clip_grad.value_or(0)};
   const Tensor grad_in = grad.contiguous();
   if (is_double(task.p))
-    axis_sample_backward_all<double>(task.p, options, total_bins(logits), grad_in, marginals, stats,
-                                     grad_logits, grad_sigma);
+    axis_sample_backward_all<double>(task.p, options, total_bins(logits), grad_in, marginals, stats, grad_logits,
+                                     grad_sigma);
   else
-    axis_sample_backward_all<float>(task.p, options, total_bins(logits), grad_in, marginals, stats,
-                                    grad_logits, grad_sigma);
+    axis_sample_backward_all<float>(task.p, options, total_bins(logits), grad_in, marginals, stats, grad_logits,
+                                    grad_sigma);
   return {grad_logits, grad_sigma};
 }
 

@@ -1,8 +1,8 @@
-// axis_sample, forward and backward: the released estimator. Weights as in sample; they are summed to one
-// marginal per axis, and all noise lives on the few bins of the marginals. Equations (17)-(24) of
-// reference/README.md. A cell costs one word, its weight, and one pass over a scratch row of weights; the
-// marginals are kept for backward (S (W + H + D) numbers a row). Forward work is split over (row, samples),
-// backward over (row, lines of cells). No include guard (see foreach_isa.h).
+// axis_sample, forward and backward: the released estimator. Weights as in sample; they are summed to one marginal
+// per axis, and all noise lives on the few bins of the marginals. Equations (17)-(24) of reference/README.md. A cell
+// costs one word, its weight, and one pass over a scratch row of weights; the marginals are kept for backward
+// (S (W + H + D) numbers a row). Forward work is split over (row, samples), backward over (row, lines of cells).
+// No include guard (see foreach_isa.h).
 
 template <class R>
 void store_weights(const Problem& p, const typename R::Scalar* a, NoiseKey key, int64_t begin, int64_t end,
@@ -197,8 +197,8 @@ struct AxisSampleRowBackward {
   using T = typename R::Scalar;
 
   // dL/dz_i = chain w_i (dL/dh_x + dL/dh_y + dL/dh_z - mean), the softmax's derivative summed over the axes.
-  static void add_lines(const Problem& p, const T* weights, const T* grad_h, double mean, double chain,
-                        int64_t begin, int64_t end, T* grad_logits) {
+  static void add_lines(const Problem& p, const T* weights, const T* grad_h, double mean, double chain, int64_t begin,
+                        int64_t end, T* grad_logits) {
     const Bins bins = bins_of(p);
     for (int64_t line = begin; line < end; ++line) {
       double base = -mean;
@@ -216,11 +216,10 @@ struct AxisSampleRowBackward {
     }
   }
 
-  static double run(const Problem& p, AxisOptions options, int64_t row, int64_t begin, int64_t end,
-                    const T* grad, const T* marginals, const T* stats, T* scratch, T* grad_logits) {
+  static double run(const Problem& p, AxisOptions options, int64_t row, int64_t begin, int64_t end, const T* grad,
+                    const T* marginals, const T* stats, T* scratch, T* grad_logits) {
     const int64_t bins = bins_of(p).total(axes), block = Block<R>::size;
-    const int64_t first = begin * p.shape[2] / block * block,
-                  last = (end * p.shape[2] + block - 1) / block * block;
+    const int64_t first = begin * p.shape[2] / block * block, last = (end * p.shape[2] + block - 1) / block * block;
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
     T *noise = weights + p.padded(), *grad_h = noise + bins + cell_padding;
     prepare_exponents<R>(p, row, a);
@@ -235,8 +234,7 @@ struct AxisSampleRowBackward {
       axes_of<T, basis, axes>(p, row, options, h, noise, axis);
       for (int64_t j = 0; j < bins; ++j) grad_h[j] = T(0);
       for (int i = 0; i < axes; ++i)
-        grad_sigma +=
-            axis[i].backward(double(grad[at * axes + i]), options.clip_grad, grad_h + (axis[i].h - h));
+        grad_sigma += axis[i].backward(double(grad[at * axes + i]), options.clip_grad, grad_h + (axis[i].h - h));
       double mean = 0;
       for (int64_t j = 0; j < bins; ++j) mean += double(h[j]) * double(grad_h[j]);
       const double inverse = bounded_exponents(p) ? __builtin_exp2(common_shift(p) - double(stats[at])) : 1;

@@ -1,9 +1,9 @@
 #include "cpu/launch.h"
 
 #define SA_KERNELS "cpu/expected_error_kernels.h"
-#include <torch/library.h>
-
 #include "cpu/foreach_isa.h"
+
+#include <torch/library.h>
 
 namespace sampling_argmax {
 namespace {
@@ -43,8 +43,7 @@ void expected_error_row(const Problem& p, Metric metric, int64_t row, const T* t
   const bool with_points = out.grad_points.numel() > 0;
   const bool with_logits = out.grad_logits.numel() > 0 || with_points;
   T* cells = scratch + (3 + 2 * p.axes) * p.padded();
-  ErrorOutputs<T> row_out{out.error.mutable_data_ptr<T>() + row,
-                          out.grad_target.mutable_data_ptr<T>() + row * p.axes,
+  ErrorOutputs<T> row_out{out.error.mutable_data_ptr<T>() + row, out.grad_target.mutable_data_ptr<T>() + row * p.axes,
                           data_or_null<T>(out.grad_sigma), with_logits ? cells : nullptr,
                           with_points ? cells + p.padded() : nullptr};
   if (row_out.grad_sigma != nullptr) row_out.grad_sigma += row;
@@ -52,8 +51,7 @@ void expected_error_row(const Problem& p, Metric metric, int64_t row, const T* t
   SA_RUN(dispatch, ExpectedErrorRow, T, p, metric, row, target + row * p.axes, scratch, row_out);
   if (out.grad_logits.numel() > 0) write_cells(cells, 0, p.cells, out.grad_logits, row * p.cells);
   if (!with_points) return;
-  write_points(p, row_out.grad_points, 0, p.cells,
-               out.grad_points.mutable_data_ptr<T>() + row * p.cells * p.axes);
+  write_points(p, row_out.grad_points, 0, p.cells, out.grad_points.mutable_data_ptr<T>() + row * p.cells * p.axes);
 }
 
 template <class T>
@@ -95,6 +93,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cpu(
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("expected_error", &sampling_argmax::expected_error_cpu);
-}
+TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) { m.impl("expected_error", &sampling_argmax::expected_error_cpu); }

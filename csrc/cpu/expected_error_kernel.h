@@ -1,8 +1,7 @@
-// expected_error: samples, their distance to the target and its gradient, in one pass over the noise. For
-// each sample the weights and positions of the first half are kept (4 (1 + d) bytes a cell of scratch, d = 0
-// for the bases without noise per cell), so that the gradient costs d + 1 multiply-adds a cell and no noise
-// is drawn twice. Equations (14)-(16) of reference/README.md. Work is split over rows. No include guard (see
-// foreach_isa.h).
+// expected_error: samples, their distance to the target and its gradient, in one pass over the noise. For each
+// sample the weights and positions of the first half are kept (4 (1 + d) bytes a cell of scratch, d = 0 for the
+// bases without noise per cell), so that the gradient costs d + 1 multiply-adds a cell and no noise is drawn
+// twice. Equations (14)-(16) of reference/README.md. Work is split over rows. No include guard (see foreach_isa.h).
 
 // Distance of a sample to the target and its slope; difference = sample - target.
 template <int axes>
@@ -14,15 +13,9 @@ SA_INLINE double distance(Metric metric, const double (&difference)[axes], doubl
     const double x = difference[axis], size = __builtin_fabs(x);
     const double sign = x > 0 ? 1 : x < 0 ? -1 : x;  // NaN stays NaN
     switch (metric) {
-      case Metric::l1:
-        total += size, slope[axis] = sign;
-        break;
-      case Metric::l2:
-        total += x * x, slope[axis] = 2 * x;
-        break;
-      case Metric::euclidean:
-        slope[axis] = norm > 0 ? x / norm : norm;
-        break;
+      case Metric::l1: total += size, slope[axis] = sign; break;
+      case Metric::l2: total += x * x, slope[axis] = 2 * x; break;
+      case Metric::euclidean: slope[axis] = norm > 0 ? x / norm : norm; break;
       case Metric::smooth_l1:
         total += size < 1 ? 0.5 * x * x : size - 0.5;
         slope[axis] = size < 1 ? x : sign;
@@ -39,8 +32,8 @@ struct ExpectedErrorRow {
   static constexpr bool noisy = basis == Basis::uniform || basis == Basis::triangular;
 
   // As sum_sample, but keeps what it computes for the gradient.
-  static SampleSums<T, axes> sum_and_keep(const Problem& p, const T* a, const T* const (&coords)[3],
-                                          NoiseKey key, T* weights, T* positions) {
+  static SampleSums<T, axes> sum_and_keep(const Problem& p, const T* a, const T* const (&coords)[3], NoiseKey key,
+                                          T* weights, T* positions) {
     SampleSums<T, axes> sums;
     constexpr int64_t panel = blocks_per_panel * V::size;
     for (int64_t begin = 0; begin < p.padded(); begin += panel) {

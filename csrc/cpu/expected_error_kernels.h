@@ -1,3 +1,3 @@
 // No include guard (see foreach_isa.h): expected_error builds on the sums of sample.
-#include "cpu/expected_error_kernel.h"
 #include "cpu/sample_kernel.h"
+#include "cpu/expected_error_kernel.h"

@@ -26,8 +26,9 @@ namespace avx2 {
 #include SA_ALL_HEADERS
 #include SA_KERNELS
 }  // namespace avx2
-#include "target_avx512_begin.h"
 #include "target_end.h"
+
+#include "target_avx512_begin.h"
 namespace avx512 {
 #include "simd_avx512.h"
 #include SA_ALL_HEADERS

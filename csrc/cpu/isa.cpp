@@ -1,9 +1,9 @@
 #include "cpu/isa.h"
 
-#include <c10/util/Exception.h>
-
 #include <atomic>
 #include <cstring>
+
+#include <c10/util/Exception.h>
 
 namespace sampling_argmax {
 namespace {
@@ -29,12 +29,9 @@ Isa current_isa() { return selected().load(std::memory_order_relaxed); }
 
 const char* isa_name(Isa isa) {
   switch (isa) {
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx2:
-      return "avx2";
-    default:
-      return "portable";
+    case Isa::avx512: return "avx512";
+    case Isa::avx2: return "avx2";
+    default: return "portable";
   }
 }
 

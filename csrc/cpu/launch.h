@@ -33,16 +33,11 @@ inline Basis parse_basis(const std::string& name) {
 
 inline Dtype dtype_of(const Tensor& x) {
   switch (x.scalar_type()) {
-    case at::kFloat:
-      return Dtype::float32;
-    case at::kDouble:
-      return Dtype::float64;
-    case at::kBFloat16:
-      return Dtype::bfloat16;
-    case at::kHalf:
-      return Dtype::float16;
-    default:
-      TORCH_CHECK_VALUE(false, "logits must be float32, bfloat16, float16 or float64, got ", x.dtype());
+    case at::kFloat: return Dtype::float32;
+    case at::kDouble: return Dtype::float64;
+    case at::kBFloat16: return Dtype::bfloat16;
+    case at::kHalf: return Dtype::float16;
+    default: TORCH_CHECK_VALUE(false, "logits must be float32, bfloat16, float16 or float64, got ", x.dtype());
   }
 }
 
@@ -117,12 +112,10 @@ using Scratch = std::unique_ptr<T[], Free>;
 
 template <class T>
 Scratch<T> make_scratch(int64_t count) {
-  return Scratch<T>(
-      static_cast<T*>(::operator new(sizeof(T) * std::max<int64_t>(count, 1), std::align_val_t(64))));
+  return Scratch<T>(static_cast<T*>(::operator new(sizeof(T) * std::max<int64_t>(count, 1), std::align_val_t(64))));
 }
 
-// Rows are cut into this many parts so that a few rows still occupy every thread. Results do not depend on
-// it.
+// Rows are cut into this many parts so that a few rows still occupy every thread. Results do not depend on it.
 inline int64_t parts_per_row(int64_t rows, int64_t most) {
   const int64_t wanted = 4 * at::get_num_threads();
   return rows == 0 || rows >= wanted ? 1 : std::min(most, (wanted + rows - 1) / rows);
@@ -141,18 +134,12 @@ void for_each_part(int64_t rows, int64_t parts, int64_t scratch_size, const Body
 template <class T>
 void write_cells(const T* from, int64_t begin, int64_t end, const Tensor& out, int64_t offset) {
   switch (out.scalar_type()) {
-    case at::kFloat:
-      std::copy(from + begin, from + end, out.mutable_data_ptr<float>() + offset + begin);
-      return;
-    case at::kDouble:
-      std::copy(from + begin, from + end, out.mutable_data_ptr<double>() + offset + begin);
-      return;
+    case at::kFloat: std::copy(from + begin, from + end, out.mutable_data_ptr<float>() + offset + begin); return;
+    case at::kDouble: std::copy(from + begin, from + end, out.mutable_data_ptr<double>() + offset + begin); return;
     case at::kBFloat16:
       std::copy(from + begin, from + end, out.mutable_data_ptr<c10::BFloat16>() + offset + begin);
       return;
-    default:
-      std::copy(from + begin, from + end, out.mutable_data_ptr<c10::Half>() + offset + begin);
-      return;
+    default: std::copy(from + begin, from + end, out.mutable_data_ptr<c10::Half>() + offset + begin); return;
   }
 }
 
@@ -175,30 +162,26 @@ inline Tensor empty_gradient(const Tensor& logits, const OptionalTensor& x, bool
 
 }  // namespace sampling_argmax
 
-// Runs Kernel<R, basis, axes>::run for the element type T (a template parameter of the caller) and the
-// machine.
+// Runs Kernel<R, basis, axes>::run for the element type T (a template parameter of the caller) and the machine.
 #ifdef SA_X86
-#define SA_RUN(dispatch, Kernel, T, ...)                                          \
-  [&] {                                                                           \
-    if constexpr (sizeof(T) == 8) {                                               \
-      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__); \
-    } else {                                                                      \
-      switch (current_isa()) {                                                    \
-        case Isa::avx512:                                                         \
-          return avx512::dispatch<avx512::Kernel, avx512::F>(__VA_ARGS__);        \
-        case Isa::avx2:                                                           \
-          return avx2::dispatch<avx2::Kernel, avx2::F>(__VA_ARGS__);              \
-        default:                                                                  \
-          return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);  \
-      }                                                                           \
-    }                                                                             \
+#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
+  [&] {                                                                                               \
+    if constexpr (sizeof(T) == 8) {                                                                   \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
+    } else {                                                                                          \
+      switch (current_isa()) {                                                                        \
+        case Isa::avx512: return avx512::dispatch<avx512::Kernel, avx512::F>(__VA_ARGS__);            \
+        case Isa::avx2: return avx2::dispatch<avx2::Kernel, avx2::F>(__VA_ARGS__);                    \
+        default: return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);               \
+      }                                                                                               \
+    }                                                                                                 \
   }()
 #else
-#define SA_RUN(dispatch, Kernel, T, ...)                                          \
-  [&] {                                                                           \
-    if constexpr (sizeof(T) == 8)                                                 \
-      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__); \
-    else                                                                          \
-      return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);      \
+#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
+  [&] {                                                                                               \
+    if constexpr (sizeof(T) == 8)                                                                     \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
+    else                                                                                              \
+      return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);                          \
   }()
 #endif

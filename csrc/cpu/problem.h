@@ -10,8 +10,7 @@ enum class Basis { none, uniform, triangular, gaussian };
 enum class Metric { l1, l2, euclidean, smooth_l1 };
 enum class Dtype { float32, float64, bfloat16, float16 };
 
-constexpr int64_t cell_padding =
-    64;  // the widest block; scratch rows are padded to it with cells of weight 0
+constexpr int64_t cell_padding = 64;  // the widest block; scratch rows are padded to it with cells of weight 0
 
 struct Problem {
   const void* logits;  // [B, K, *axes], any strides

@@ -1,16 +1,15 @@
 #include "cpu/launch.h"
 
 #define SA_KERNELS "cpu/random_kernel.h"
-#include <torch/library.h>
-
 #include "cpu/foreach_isa.h"
+
+#include <torch/library.h>
 
 namespace sampling_argmax {
 namespace {
 
 template <class T>
-uint32_t random_word(const Problem& p, uint64_t seed, uint64_t row, uint32_t sample, int64_t index,
-                     int stream) {
+uint32_t random_word(const Problem& p, uint64_t seed, uint64_t row, uint32_t sample, int64_t index, int stream) {
   return SA_RUN(one_kernel, RandomWord, T, p, seed, row, sample, index, stream);
 }
 
@@ -34,9 +33,8 @@ void exponentials(const Problem& p, const Tensor& words, Tensor& out) {
 }
 
 Tensor exponential_cpu(const Tensor& words) {
-  TORCH_CHECK_VALUE(words.numel() % cell_padding == 0,
-                    "exponential: the number of words must be a multiple of ", cell_padding, ", got ",
-                    words.numel());
+  TORCH_CHECK_VALUE(words.numel() % cell_padding == 0, "exponential: the number of words must be a multiple of ",
+                    cell_padding, ", got ", words.numel());
   Tensor out = at::empty(words.sizes(), words.options().dtype(at::kFloat));
   exponentials<float>(Problem{}, words.contiguous(), out);
   return out;

@@ -4,8 +4,7 @@
 template <class R, Basis, int>
 struct RandomWord {
   // A whole block is drawn, as in the operators, and the asked-for word of it kept.
-  static uint32_t run(const Problem&, uint64_t seed, uint64_t row, uint32_t sample, int64_t index,
-                      int stream) {
+  static uint32_t run(const Problem&, uint64_t seed, uint64_t row, uint32_t sample, int64_t index, int stream) {
     constexpr int64_t size = Block<R>::size;
     uint32_t words[size];
     const Words<R> block = cell_words<R>(index / size * size, noise_key(seed, row, sample), Stream(stream));

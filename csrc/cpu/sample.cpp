@@ -1,9 +1,9 @@
 #include "cpu/launch.h"
 
 #define SA_KERNELS "cpu/sample_kernel.h"
-#include <torch/library.h>
-
 #include "cpu/foreach_isa.h"
+
+#include <torch/library.h>
 
 namespace sampling_argmax {
 namespace {
@@ -46,8 +46,7 @@ void sample_backward_all(const Problem& p, const Tensor& grad, const Tensor& sam
   const int64_t blocks = p.padded() / cell_padding, parts = parts_per_row(owners, blocks);
   const int64_t tables = 2 + p.axes + 1 + p.axes;
   for_each_part<T>(owners, parts, tables * p.padded(), [&](int64_t owner, int64_t part, T* scratch) {
-    const int64_t begin = blocks * part / parts * cell_padding,
-                  end = blocks * (part + 1) / parts * cell_padding;
+    const int64_t begin = blocks * part / parts * cell_padding, end = blocks * (part + 1) / parts * cell_padding;
     const int64_t stop = std::min(end, p.cells);
     T* cells = scratch + (2 + p.axes) * p.padded();
     T* point_cells = with_points ? cells + p.padded() : nullptr;
@@ -65,12 +64,10 @@ void sample_backward_all(const Problem& p, const Tensor& grad, const Tensor& sam
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(const Tensor& grad, const Tensor& logits,
-                                                       const OptionalTensor& points,
-                                                       const OptionalTensor& sigma, const Tensor& seed,
-                                                       const Tensor& samples, const Tensor& stats, double tau,
-                                                       double beta, std::string basis,
-                                                       std::array<bool, 3> needs) {
+std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(
+    const Tensor& grad, const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
+    const Tensor& seed, const Tensor& samples, const Tensor& stats, double tau, double beta, std::string basis,
+    std::array<bool, 3> needs) {
   const Task task = make_task(logits, points, sigma, seed, samples.size(2), tau, beta, basis);
   Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   Tensor grad_points = empty_gradient(logits, points, needs[1]);

@@ -1,8 +1,8 @@
-// sample, forward and backward: Gumbel-softmax weights, noise per cell and the weighted sums in one pass over
-// the cells of a (row, sample). Equations (5)-(8) of reference/README.md. Reads 4 (1 + d) bytes a cell from
-// tables that stay in cache; writes d + 1 numbers a sample (d + 2 for gaussian: the log-sum and the sum of
-// squares). Forward work is split over (row, samples), backward over (row, cells), each cell summing its
-// samples in order: no result depends on the split. No include guard (see foreach_isa.h).
+// sample, forward and backward: Gumbel-softmax weights, noise per cell and the weighted sums in one pass over the
+// cells of a (row, sample). Equations (5)-(8) of reference/README.md. Reads 4 (1 + d) bytes a cell from tables
+// that stay in cache; writes d + 1 numbers a sample (d + 2 for gaussian: the log-sum and the sum of squares).
+// Forward work is split over (row, samples), backward over (row, cells), each cell summing its samples in order:
+// no result depends on the split. No include guard (see foreach_isa.h).
 
 template <class T, int axes>
 struct SampleSums {
@@ -43,8 +43,7 @@ template <class R, Basis basis, int axes>
 struct SampleRow {
   using T = typename R::Scalar;
 
-  static void run(const Problem& p, int64_t row, int64_t first, int64_t last, T* scratch, T* samples,
-                  T* stats) {
+  static void run(const Problem& p, int64_t row, int64_t first, int64_t last, T* scratch, T* samples, T* stats) {
     constexpr int stat_count = basis == Basis::gaussian ? 2 : 1;
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];
@@ -53,8 +52,7 @@ struct SampleRow {
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
       const T shift = bounded_exponents(p) ? T(common_shift(p)) : sample_max<R>(p, a, key);
-      const auto sums =
-          sum_sample<R, basis, axes>(p, shifted_exponents<R>(p, a, shift, shifted), coords, key);
+      const auto sums = sum_sample<R, basis, axes>(p, shifted_exponents<R>(p, a, shift, shifted), coords, key);
       const double square = sums.square / (sums.weight * sums.weight);
       const int64_t out = row * p.samples + s;
       for (int axis = 0; axis < axes; ++axis) {
@@ -69,15 +67,13 @@ struct SampleRow {
   }
 };
 
-// The gradient of one sample in terms of the weights w as summed: dL/dz_i = w_i (sum_a slope_a pos_ia -
-// centre
-// + curve w_i), the last term for gaussian; factors beta / tau and 1 / sum w are folded in. Equations
-// (9)-(12).
+// The gradient of one sample in terms of the weights w as summed: dL/dz_i = w_i (sum_a slope_a pos_ia - centre
+// + curve w_i), the last term for gaussian; factors beta / tau and 1 / sum w are folded in. Equations (9)-(12).
 template <class T>
 struct SampleSlope {
   T slope[3] = {}, centre = 0, curve = 0;
-  T point[3] = {};   // dL/dpoint_ia = point_a w_i
-  double sigma = 0;  // dL/dsigma
+  T point[3] = {};    // dL/dpoint_ia = point_a w_i
+  double sigma = 0;   // dL/dsigma
 };
 
 template <class T, Basis basis, int axes>
@@ -134,8 +130,8 @@ template <class R, Basis basis, int axes>
 struct SampleRowBackward {
   using T = typename R::Scalar;
 
-  static double run(const Problem& p, int64_t row, int64_t begin, int64_t end, const T* grad,
-                    const T* samples, const T* stats, T* scratch, T* grad_logits, T* grad_points) {
+  static double run(const Problem& p, int64_t row, int64_t begin, int64_t end, const T* grad, const T* samples,
+                    const T* stats, T* scratch, T* grad_logits, T* grad_points) {
     constexpr int stat_count = basis == Basis::gaussian ? 2 : 1;
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];

@@ -88,8 +88,7 @@ SA_INLINE W xor3(W a, uint64_t b, uint32_t key) {
 }
 SA_INLINE W xor3(uint64_t a, W b, uint32_t key) { return xor3(b, a, key); }
 
-// Lanes are ordered so that interleave_words, which works within 128 bits, leaves words in their natural
-// order.
+// Lanes are ordered so that interleave_words, which works within 128 bits, leaves words in their natural order.
 SA_INLINE W group_set(uint32_t first, int set) {
   return {_mm256_add_epi64(_mm256_set1_epi64x(first + 4 * set), _mm256_setr_epi64x(0, 2, 1, 3))};
 }

@@ -32,8 +32,8 @@ SA_INLINE F sqrt(F a) {
 SA_INLINE F abs(F a) { return _mm512_abs_ps(a.v); }
 SA_INLINE F copysign(F magnitude, F sign) {
   const __m512i mask = _mm512_set1_epi32(int(0x80000000u));
-  return _mm512_castsi512_ps(
-      _mm512_ternarylogic_epi32(mask, _mm512_castps_si512(sign.v), _mm512_castps_si512(magnitude.v), 0xCA));
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(mask, _mm512_castps_si512(sign.v),
+                                                       _mm512_castps_si512(magnitude.v), 0xCA));
 }
 
 // 1 - t where t >= 0, else -t.
@@ -87,8 +87,7 @@ SA_INLINE W xor3(A a, B b, uint32_t key) {
   return {_mm512_ternarylogic_epi32(wide(a), wide(b), _mm512_set1_epi32(int(key)), 0x96)};
 }
 
-// Lanes are ordered so that interleave_words, which works within 128 bits, leaves words in their natural
-// order.
+// Lanes are ordered so that interleave_words, which works within 128 bits, leaves words in their natural order.
 SA_INLINE W group_set(uint32_t first, int set) {
   return {_mm512_add_epi64(_mm512_set1_epi64(first + 8 * set), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7))};
 }

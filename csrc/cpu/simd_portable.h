@@ -52,7 +52,9 @@ SA_INLINE Double sqrt(Double a) { return __builtin_sqrt(a.v); }
 SA_INLINE F abs(F a) { return __builtin_fabsf(a.v); }
 SA_INLINE Double abs(Double a) { return __builtin_fabs(a.v); }
 SA_INLINE F copysign(F magnitude, F sign) { return __builtin_copysignf(magnitude.v, sign.v); }
-SA_INLINE Double copysign(Double magnitude, Double sign) { return __builtin_copysign(magnitude.v, sign.v); }
+SA_INLINE Double copysign(Double magnitude, Double sign) {
+  return __builtin_copysign(magnitude.v, sign.v);
+}
 SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
 SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }

@@ -1,9 +1,9 @@
 #include "cpu/launch.h"
 
 #define SA_KERNELS "cpu/soft_argmax_kernel.h"
-#include <torch/library.h>
-
 #include "cpu/foreach_isa.h"
+
+#include <torch/library.h>
 
 namespace sampling_argmax {
 namespace {
@@ -17,8 +17,7 @@ void soft_argmax_all(const Problem& p, Tensor& mean, Tensor& variance, Tensor& p
   T *mean_data = mean.mutable_data_ptr<T>(), *variance_data = variance.mutable_data_ptr<T>(),
     *peak_data = peak.mutable_data_ptr<T>(), *entropy_data = entropy.mutable_data_ptr<T>();
   for_each_part<T>(p.rows(), 1, (2 + p.axes) * p.padded(), [&](int64_t row, int64_t, T* scratch) {
-    SA_RUN(plain_kernel, SoftArgmaxRow, T, p, row, scratch, mean_data, variance_data, peak_data,
-           entropy_data);
+    SA_RUN(plain_kernel, SoftArgmaxRow, T, p, row, scratch, mean_data, variance_data, peak_data, entropy_data);
   });
 }
 
@@ -45,8 +44,8 @@ MomentRow<T> moment_row(const Moments& moments, const Problem& p, int64_t row) {
 
 // As in sample's backward, the gradient of points makes one thread own a batch element.
 template <class T>
-void soft_argmax_backward_all(const Problem& p, const Moments& grads, const Moments& values,
-                              Tensor& grad_logits, Tensor& grad_points) {
+void soft_argmax_backward_all(const Problem& p, const Moments& grads, const Moments& values, Tensor& grad_logits,
+                              Tensor& grad_points) {
   const bool with_logits = grad_logits.numel() > 0, with_points = grad_points.numel() > 0;
   const int64_t owners = with_points ? p.batch : p.rows(), rows_each = with_points ? p.keypoints : 1;
   for_each_part<T>(owners, 1, (2 + 2 * p.axes) * p.padded(), [&](int64_t owner, int64_t, T* scratch) {
@@ -67,9 +66,8 @@ void soft_argmax_backward_all(const Problem& p, const Moments& grads, const Mome
 std::tuple<Tensor, Tensor> soft_argmax_backward_cpu(const Tensor& grad_mean, const Tensor& grad_variance,
                                                     const Tensor& grad_peak, const Tensor& grad_entropy,
                                                     const Tensor& logits, const OptionalTensor& points,
-                                                    const Tensor& mean, const Tensor& variance,
-                                                    const Tensor& peak, const Tensor& entropy, double beta,
-                                                    std::array<bool, 2> needs) {
+                                                    const Tensor& mean, const Tensor& variance, const Tensor& peak,
+                                                    const Tensor& entropy, double beta, std::array<bool, 2> needs) {
   const Task task = moments_task(logits, points, beta);
   Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   Tensor grad_points = empty_gradient(logits, points, needs[1]);

@@ -1,7 +1,7 @@
-// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations
-// (25)-(30) of reference/README.md. One pass over the row makes the weights and all sums but the variance,
-// which takes a second pass over the weights kept in scratch, about the mean, so that nothing cancels. Work
-// is split over rows. No include guard (see foreach_isa.h).
+// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
+// reference/README.md. One pass over the row makes the weights and all sums but the variance, which takes a second
+// pass over the weights kept in scratch, about the mean, so that nothing cancels. Work is split over rows.
+// No include guard (see foreach_isa.h).
 
 // log2 of a weight for the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf.
 template <class R>
@@ -30,8 +30,7 @@ struct SoftArgmaxRow {
         store(weights + i, w);
         weight = accumulate(weight, w);
         logs = accumulate(logs, w, finite(exponent));
-        for (int axis = 0; axis < axes; ++axis)
-          at[axis] = accumulate(at[axis], w, load_block<R>(coords[axis] + i));
+        for (int axis = 0; axis < axes; ++axis) at[axis] = accumulate(at[axis], w, load_block<R>(coords[axis] + i));
       }
       total += reduce_add(weight), log_sum += reduce_add(logs);
       for (int axis = 0; axis < axes; ++axis) position[axis] += reduce_add(at[axis]);
@@ -59,25 +58,23 @@ struct SoftArgmaxRow {
   }
 };
 
-// dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i + H) - gp peak) + beta gp peak
-// [i first peak]; points add p_i (gm_a + 2 gv_a (c - m)).
+// dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i + H) - gp peak) + beta gp peak [i first
+// peak]; points add p_i (gm_a + 2 gv_a (c - m)).
 template <class R, Basis, int axes>
 struct SoftArgmaxRowBackward {
   using T = typename R::Scalar;
   using V = Block<R>;
 
-  static int run(const Problem& p, int64_t row, MomentRow<T> grad, MomentRow<T> value, T* scratch,
-                 T* grad_logits, T* grad_points) {
+  static int run(const Problem& p, int64_t row, MomentRow<T> grad, MomentRow<T> value, T* scratch, T* grad_logits,
+                 T* grad_points) {
     constexpr double ln2 = 0.6931471805599453;
     T* a = scratch;
     const T* coords[3];
     prepare_coords(p, row, scratch + p.padded(), coords);
     prepare_exponents<R>(p, row, p.beta * 1.4426950408889634, 0, a);
     const double peak = *value.peak, grad_peak = *grad.peak, grad_entropy = *grad.entropy;
-    double constant =
-        -grad_entropy * (ln2 * __builtin_log2(peak) + double(*value.entropy)) - grad_peak * peak;
-    for (int axis = 0; axis < axes; ++axis)
-      constant -= double(grad.variance[axis]) * double(value.variance[axis]);
+    double constant = -grad_entropy * (ln2 * __builtin_log2(peak) + double(*value.entropy)) - grad_peak * peak;
+    for (int axis = 0; axis < axes; ++axis) constant -= double(grad.variance[axis]) * double(value.variance[axis]);
     for (int64_t i = 0; i < p.padded(); i += V::size) {
       const V exponent = load_block<R>(a + i), probability = exp2(exponent) * V(T(peak));
       V change = fma(finite(exponent), V(T(-grad_entropy * ln2)), V(T(constant)));
