@@ -1,19 +1,18 @@
 // From random words to noise: the Gumbel weight's exponential and the three bases, for one lane or a vector.
-// No include guard (see philox.h). A backend gives the primitives: fma, select, log2, sqrt, to_signed, …
+// No include guard (see philox.h). A backend gives the primitives: to_number, survival, fma, max, log2, sqrt, …
 
 // E = -log2(1 - u), u = (word + 1/2) / 2^32: a unit exponential in base 2, so that exp(g) = 1 / E up to a factor
-// that the softmax cancels. Winners are small u. Read as a signed number, the word gives t = u below one half and
-// t = u - 1 above, hence 1 - u keeps its relative precision at both ends and is never 0: E lies in (2^-33, 33].
-// Below 2^-7, where log2 near 1 would lose the winners' digits, a two-term series has relative error 3e-6.
+// that the softmax cancels. Winners are small u, where log2 near 1 would lose their digits; there a two-term series
+// has relative error 3e-6. It never exceeds E by more, and survival() is 1 - u raised by 2^-23, more than all errors
+// of the logarithm, so the larger of the two is within 4e-5 of E everywhere, and E is never 0.
 template <class V, class Words>
 SA_INLINE V exponential(Words word) {
-  const V t = fma(to_signed<V>(word), V(0x1p-32), V(0x1p-33));
   if constexpr (is_double<V>) {
-    const V u = V(1) - complement(t);
-    return (V(0) - log1p(V(0) - u)) * V(1.4426950408889634);
+    return log1p(fma(to_number<V>(word), V(-0x1p-32), V(-0x1p-33))) * V(-1.4426950408889634);
   } else {
-    const V tail = t * fma(t, V(0x1.734390p-1f), V(0x1.715438p+0f));
-    return select_below(word, 1u << 25, tail, V(0) - log2(complement(t)));
+    const V r = to_number<V>(word);
+    const V tail = fma(r, fma(r, V(0x1.734390p-65f), V(0x1.715438p-32f)), V(0x1.715438p-33f));
+    return max(tail, V(0) - log2(survival(r)));
   }
 }
 

@@ -75,7 +75,7 @@ void bin_noise(int64_t bins, NoiseKey key, typename R::Scalar* noise) {
   } else if constexpr (basis != Basis::none) {
     const V origin = V(T(basis == Basis::uniform ? uniform_shift : 0));
     for (int64_t f = 0; f < bins; f += V::size)
-      store(noise + f, jittered<basis>(to_signed<V>(cell_fields<R>(f, key)), origin));
+      store(noise + f, jittered<basis>(to_number<V>(cell_fields<R>(f, key)), origin));
   } else {
     for (int64_t f = 0; f < bins; ++f) noise[f] = T(0);
   }

@@ -38,7 +38,7 @@ constexpr bool is_double = sizeof(typename V::Scalar) == 8;
 
 SA_UNARY(sqrt)
 SA_UNARY(abs)
-SA_UNARY(complement)
+SA_UNARY(survival)
 SA_UNARY(log1p)
 SA_BINARY(operator+)
 SA_BINARY(operator-)
@@ -50,13 +50,6 @@ template <class R>
 SA_INLINE Block<R> fma(Block<R> a, Block<R> b, Block<R> c) {
   Block<R> out;
   SA_EACH(R) out.r[j] = fma(a.r[j], b.r[j], c.r[j]);
-  return out;
-}
-
-template <class R>
-SA_INLINE Block<R> select_below(Words<R> word, uint32_t bound, Block<R> yes, Block<R> no) {
-  Block<R> out;
-  SA_EACH(R) out.r[j] = select_below(word.r[j], bound, yes.r[j], no.r[j]);
   return out;
 }
 
@@ -73,13 +66,13 @@ SA_INLINE void store(typename R::Scalar* p, Block<R> a) {
 }
 
 template <class V, class R>
-SA_INLINE V to_signed(Words<R> words) {
+SA_INLINE V to_number(Words<R> words) {
   V out;
   SA_EACH(R) {
     if constexpr (is_double<V>)
-      out.r[j] = to_signed_double(words.r[j]);
+      out.r[j] = to_double(words.r[j]);
     else
-      out.r[j] = to_signed(words.r[j]);
+      out.r[j] = to_number(words.r[j]);
   }
   return out;
 }

@@ -137,10 +137,10 @@ SA_INLINE void block_positions(const typename R::Scalar* const (&coords)[3], int
   if constexpr (basis == Basis::uniform || basis == Basis::triangular) {
     if constexpr (axes >= 2) {
       const Words<R> pair = cell_words<R>(cell, key, kPair);
-      out[0] = jittered<basis>(to_signed<V>(low_fields(pair)), out[0]);
-      out[1] = jittered<basis>(to_signed<V>(high_fields(pair)), out[1]);
+      out[0] = jittered<basis>(to_number<V>(low_fields(pair)), out[0]);
+      out[1] = jittered<basis>(to_number<V>(high_fields(pair)), out[1]);
     }
     if constexpr (axes % 2 == 1)
-      out[axes - 1] = jittered<basis>(to_signed<V>(cell_fields<R>(cell, key)), out[axes - 1]);
+      out[axes - 1] = jittered<basis>(to_number<V>(cell_fields<R>(cell, key)), out[axes - 1]);
   }
 }

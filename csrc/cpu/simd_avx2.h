@@ -32,18 +32,13 @@ SA_INLINE F copysign(F magnitude, F sign) {
   return _mm256_or_ps(magnitude.v, _mm256_and_ps(sign.v, _mm256_set1_ps(-0.0f)));
 }
 
-// 1 - t where t >= 0, else -t.
-SA_INLINE F complement(F t) {
-  const __m256 one = _mm256_set1_ps(1.0f);
-  return _mm256_sub_ps(_mm256_blendv_ps(one, _mm256_setzero_ps(), t.v), t.v);
-}
-SA_INLINE F select_below(U word, uint32_t bound, F yes, F no) {
-  const __m256i limit = _mm256_set1_epi32(int(bound - 1));
-  const __m256i mask = _mm256_cmpeq_epi32(_mm256_min_epu32(word.v, limit), word.v);
-  return _mm256_blendv_ps(no.v, yes.v, _mm256_castsi256_ps(mask));
+// 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
+SA_INLINE F survival(F number) {
+  const __m256 below = _mm256_set1_ps(-0x1p-33f), above = _mm256_set1_ps(1 + 0x1p-23f);
+  return _mm256_fmadd_ps(number.v, _mm256_set1_ps(-0x1p-32f), _mm256_blendv_ps(above, below, number.v));
 }
 
-SA_INLINE F to_signed(U a) { return _mm256_cvtepi32_ps(a.v); }
+SA_INLINE F to_number(U a) { return _mm256_cvtepi32_ps(a.v); }
 SA_INLINE U low_field(U a) { return {_mm256_and_si256(a.v, _mm256_set1_epi32(0xFFFF))}; }
 SA_INLINE U high_field(U a) { return {_mm256_srli_epi32(a.v, 16)}; }
 SA_INLINE void expand_fields(U words, U* out) {

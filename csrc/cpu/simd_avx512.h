@@ -36,17 +36,14 @@ SA_INLINE F copysign(F magnitude, F sign) {
                                                        _mm512_castps_si512(magnitude.v), 0xCA));
 }
 
-// 1 - t where t >= 0, else -t.
-SA_INLINE F complement(F t) {
-  const __mmask16 positive = _mm512_cmp_ps_mask(t.v, _mm512_setzero_ps(), _CMP_GE_OQ);
-  return _mm512_sub_ps(_mm512_maskz_mov_ps(positive, _mm512_set1_ps(1.0f)), t.v);
-}
-SA_INLINE F select_below(U word, uint32_t bound, F yes, F no) {
-  const __mmask16 mask = _mm512_cmplt_epu32_mask(word.v, _mm512_set1_epi32(int(bound)));
-  return _mm512_mask_mov_ps(no.v, mask, yes.v);
+// 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
+SA_INLINE F survival(F number) {
+  const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(number.v));
+  const __m512 rest = _mm512_mask_mov_ps(_mm512_set1_ps(1 + 0x1p-23f), negative, _mm512_set1_ps(-0x1p-33f));
+  return _mm512_fmadd_ps(number.v, _mm512_set1_ps(-0x1p-32f), rest);
 }
 
-SA_INLINE F to_signed(U a) { return _mm512_cvtepi32_ps(a.v); }
+SA_INLINE F to_number(U a) { return _mm512_cvtepi32_ps(a.v); }
 SA_INLINE U low_field(U a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(0xFFFF))}; }
 SA_INLINE U high_field(U a) { return {_mm512_srli_epi32(a.v, 16)}; }
 SA_INLINE void expand_fields(U words, U* out) {

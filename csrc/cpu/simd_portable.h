@@ -59,15 +59,13 @@ SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
 SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
 
-// 1 - t where t >= 0, else -t.
-template <class T>
-SA_INLINE Lane<T> complement(Lane<T> t) {
-  return (t.v >= 0 ? T(1) : T(0)) - t.v;
+// 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
+SA_INLINE F survival(F number) {
+  return fma(number, F(-0x1p-32f), F(number.v < 0 ? -0x1p-33f : 1 + 0x1p-23f));
 }
-SA_INLINE F select_below(U word, uint32_t bound, F yes, F no) { return word.v < bound ? yes : no; }
 
-SA_INLINE F to_signed(U a) { return float(int32_t(a.v)); }
-SA_INLINE Double to_signed_double(U a) { return double(int32_t(a.v)); }
+SA_INLINE F to_number(U a) { return float(int32_t(a.v)); }
+SA_INLINE Double to_double(U a) { return double(a.v); }
 SA_INLINE U low_field(U a) { return {a.v & 0xFFFF}; }
 SA_INLINE U high_field(U a) { return {a.v >> 16}; }
 SA_INLINE void expand_fields(U words, U* out) {
