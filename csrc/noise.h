@@ -12,39 +12,41 @@ SA_INLINE V exponential(Words word) {
   } else {
     const V r = to_number<V>(word);
     const V tail = fma(r, fma(r, V(0x1.734390p-65f), V(0x1.715438p-32f)), V(0x1.715438p-33f));
-    return max(tail, V(0) - log2(survival(r)));
+    return max(tail, -log2(survival(r)));
   }
 }
 
 // Positions of a cell: its coordinate c plus a basis' quantile function at u = (field + 1/2) / 2^16. The uniform
-// basis takes c already moved by uniform_shift, which leaves one multiply-add; sums are exact for c < 128.
-constexpr double uniform_shift = 0x1p-17 - 0.5;
-
+// basis takes the field as the backend's field_number and c already moved by its field_shift, which leaves one
+// multiply-add.
 template <class V>
 SA_INLINE V uniform_position(V field, V shifted_c) {
-  return fma(field, V(0x1p-16), shifted_c);
+  return fma(field, V(field_scale<V>), shifted_c);
 }
 
 template <class V>
 SA_INLINE V triangular_position(V field, V c) {
-  const V v = fma(field, V(0x1p-15), V(0x1p-16) - V(1));  // 2 u - 1
+  const V v = fma(field, V(0x1p-15), V(0x1p-16 - 1));  // 2 u - 1
   return c + copysign(V(1) - sqrt(V(1) - abs(v)), v);
 }
 
+template <class T>
 struct NormalPair {
-  double even, odd;
+  T even, odd;
 };
 
 // Standard normals f (even) and f + 1 of a (row, sample): Box-Muller on the words f and f + 1.
-SA_INLINE NormalPair standard_normals(uint32_t f, NoiseKey key) {
+template <class T>
+SA_INLINE NormalPair<T> standard_normals(uint32_t f, NoiseKey key) {
   const auto state = philox(uint64_t(f / 4), key, kNormal);
   const uint32_t radius_word = uint32_t(f & 2 ? state.c : state.a), angle_word = uint32_t(f & 2 ? state.d : state.b);
-  const double radius = __builtin_sqrt(-2 * __builtin_log((radius_word + 0.5) * 0x1p-32));
-  const double angle = 6.283185307179586 * (angle_word + 0.5) * 0x1p-32;
-  return {radius * __builtin_cos(angle), radius * __builtin_sin(angle)};
+  const T radius = sqrt(T(-2) * log((T(radius_word) + T(0.5)) * T(0x1p-32)));
+  const T angle = (T(angle_word) + T(0.5)) * T(0x1p-32);
+  return {radius * cos_turn(angle), radius * sin_turn(angle)};
 }
 
-SA_INLINE double standard_normal(uint32_t f, NoiseKey key) {
-  const NormalPair pair = standard_normals(f & ~1u, key);
+template <class T>
+SA_INLINE T standard_normal(uint32_t f, NoiseKey key) {
+  const NormalPair<T> pair = standard_normals<T>(f & ~1u, key);
   return f & 1 ? pair.odd : pair.even;
 }

@@ -1,9 +1,12 @@
 """Shared by all tests: the one table of tolerances, and memory that is NaN until it is written."""
 
+from pathlib import Path
+
+import cuda_shim
 import pytest
 import torch
 
-from sampling_argmax_cuda import library
+from sampling_argmax_cuda import backends, library
 
 # Largest difference from the float64 reference, relative to the reference's largest magnitude (at least 1).
 # Inputs are the same numbers on both sides, so half precision only rounds the gradients that it stores.
@@ -62,9 +65,22 @@ def machine_isas() -> list[str]:
     return names
 
 
+@pytest.fixture(scope="session")
+def shim():
+    """The operators of the CUDA kernels as compiled for the host."""
+    cuda_shim.build(Path(__file__).parents[1] / "build" / "cuda_shim")
+    library.register(cuda_shim.NAMESPACE)
+    return cuda_shim.operators()
+
+
 @pytest.fixture
-def isa(request):
-    """Run the CPU kernels of one instruction set (indirect parametrisation by name)."""
+def isa(request, monkeypatch):
+    """Run the CPU kernels of one instruction set, or the CUDA kernels on the host (indirect parametrisation by name)."""
+    if request.param == "cuda_shim":
+        request.getfixturevalue("shim")
+        monkeypatch.setitem(backends.NAMESPACES, "cpu", cuda_shim.NAMESPACE)
+        yield request.param
+        return
     torch.ops.sampling_argmax.limit_isa(request.param)
     yield request.param
     torch.ops.sampling_argmax.limit_isa("best")

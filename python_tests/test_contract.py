@@ -11,8 +11,11 @@ from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, r
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 ISAS = machine_isas()
+if ISAS:
+    ISAS.append("cuda_shim")
 each_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
 each_device = pytest.mark.parametrize("device", DEVICES)
+best_and_cuda = pytest.mark.parametrize("isa", [*ISAS[-2:-1], "cuda_shim"] if ISAS else [], indirect=True)
 
 GRIDS = [(1, 1, 1), (2, 3, 7), (1, 2, 48), (1, 1, 3073), (2, 2, 5, 7), (1, 1, 63, 48), (1, 2, 1, 1), (2, 1, 3, 4, 5),
          (1, 1, 7, 1, 9), (1, 1, 3, 33, 65)]  # fmt: skip
@@ -131,9 +134,10 @@ def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **chang
     yield Case("heatmap_moments", {"logits": logits})
 
 
+@best_and_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("basis", ["uniform", "triangular", "gaussian"])
-def test_dtypes(dtype, basis):
+def test_dtypes(dtype, basis, isa):
     for case in all_ops(dtype=dtype, basis=basis):
         outputs, _ = case.run("auto")
         expected = torch.float64 if dtype == torch.float64 else torch.float32
@@ -141,8 +145,9 @@ def test_dtypes(dtype, basis):
         case.check()
 
 
+@best_and_cuda
 @pytest.mark.parametrize("layout", ["transposed", "batch_last", "expanded", "offset"])
-def test_layouts(layout):
+def test_layouts(layout, isa):
     base = noise(2, 2, 9, 9)
     logits = {
         "transposed": base.transpose(2, 3),
@@ -158,9 +163,10 @@ def test_layouts(layout):
         assert torch.equal(grads["logits"], expected_grads["logits"])
 
 
+@best_and_cuda
 @pytest.mark.parametrize("tau", [0.1, 0.7])
 @pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
-def test_minus_infinity(basis, tau):
+def test_minus_infinity(basis, tau, isa):
     logits = noise(2, 3, 9, 7)
     logits[:, :, 2:4] = -torch.inf
     logits[0, 0, :, :] = -torch.inf
@@ -172,13 +178,15 @@ def test_minus_infinity(basis, tau):
         assert (case.run("auto")[1]["logits"][logits == -torch.inf] == 0).all()
 
 
-def test_row_of_minus_infinity_is_nan_and_alone():
+@best_and_cuda
+def test_row_of_minus_infinity_is_nan_and_alone(isa):
     logits = noise(2, 2, 9, 7)
     logits[1, 0] = -torch.inf
     check_spoiled_row(logits)
 
 
-def test_nan_spoils_its_row_only():
+@best_and_cuda
+def test_nan_spoils_its_row_only(isa):
     logits = noise(2, 2, 9, 7)
     logits[1, 0, 4, 4] = torch.nan
     check_spoiled_row(logits)
@@ -198,8 +206,9 @@ def check_spoiled_row(logits):
         assert torch.equal(grads["logits"][others], expected_grads["logits"][others])
 
 
+@best_and_cuda
 @pytest.mark.parametrize("tau", [0.1, 0.7])
-def test_weight_zero_reaches_nothing(tau):
+def test_weight_zero_reaches_nothing(tau, isa):
     logits, target, weight = noise(2, 2, 9, 7), noise(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     logits[0, 1], target[1, 0] = torch.nan, torch.nan
     case = Case("expected_error", {"logits": logits, "target": target},
@@ -209,8 +218,9 @@ def test_weight_zero_reaches_nothing(tau):
     assert all((g[weight == 0] == 0).all() and not g.isnan().any() for g in grads.values())
 
 
+@best_and_cuda
 @pytest.mark.parametrize("shape", [(0, 3, 5, 7), (3, 0, 5, 7)])
-def test_empty_batch(shape):
+def test_empty_batch(shape, isa):
     for case in all_ops(shape):
         outputs, grads = case.run("auto")
         assert all(x.shape[:2] == shape[:2] for x in outputs.values())

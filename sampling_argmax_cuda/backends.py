@@ -7,6 +7,15 @@ from . import library
 _INSTALL_HINT = "the C++ extension was not built: install a C++17 compiler, then reinstall this package"
 
 
+# The dispatcher namespace that holds a backend's operators.
+NAMESPACES = {"cpu": library.NAMESPACE, "cuda": library.NAMESPACE}
+
+
+def operators(backend: str):
+    """The operators of a backend, e.g. ``torch.ops.sampling_argmax``."""
+    return getattr(torch.ops, NAMESPACES[backend])
+
+
 def _cpu_missing() -> str | None:
     return None if library.LOAD_ERROR is None else f"{_INSTALL_HINT} ({library.LOAD_ERROR})"
 

@@ -1,11 +1,12 @@
 """Loads the C++ operators and gives them what the dispatcher needs from Python: fake, autograd and vmap rules."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
 
 NAMESPACE = "sampling_argmax"
-_OPS = torch.ops.sampling_argmax
 
 
 def _load() -> str | None:
@@ -120,11 +121,11 @@ def _sample_setup(ctx, inputs, output):
     ctx.save_for_backward(logits, points, sigma, seed, *output)
 
 
-def _sample_backward(ctx, grad, _):
+def _sample_backward(ops, ctx, grad, _):
     if grad is None:
         return (None,) * 8
     needs = list(ctx.needs_input_grad[:3])
-    grads = _OPS.sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    grads = ops.sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
     return *_needed(grads, needs), None, None, None, None, None
 
 
@@ -135,11 +136,11 @@ def _axis_sample_setup(ctx, inputs, output):
     ctx.save_for_backward(logits, sigma, seed, *output[1:])
 
 
-def _axis_sample_backward(ctx, grad, *_):
+def _axis_sample_backward(ops, ctx, grad, *_):
     if grad is None:
         return (None,) * 9
     needs = list(ctx.needs_input_grad[:2])
-    grads = _OPS.axis_sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    grads = ops.axis_sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
     return *_needed(grads, needs), *(None,) * 7
 
 
@@ -149,7 +150,7 @@ def _expected_error_setup(ctx, inputs, output):
     ctx.save_for_backward(*output[1:])
 
 
-def _expected_error_backward(ctx, grad, *_):
+def _expected_error_backward(ops, ctx, grad, *_):
     if grad is None:
         return (None,) * 12
     per_logit, per_target, per_point, per_sigma = ctx.saved_tensors
@@ -172,9 +173,9 @@ def _soft_argmax_setup(ctx, inputs, output):
     ctx.save_for_backward(logits, points, *output)
 
 
-def _soft_argmax_backward(ctx, *grads):
+def _soft_argmax_backward(ops, ctx, *grads):
     needs = list(ctx.needs_input_grad[:2])
-    result = _OPS.soft_argmax_backward(*grads, *ctx.saved_tensors, ctx.beta, needs)
+    result = ops.soft_argmax_backward(*grads, *ctx.saved_tensors, ctx.beta, needs)
     return *_needed(result, needs), None
 
 
@@ -201,21 +202,26 @@ def _vmap_by_loop(op):
     return rule
 
 
-def _register(op: str, fake, setup=None, backward=None) -> None:
-    name = f"{NAMESPACE}::{op}"
+def _register(namespace: str, op: str, fake, setup=None, backward=None) -> None:
+    name, ops = f"{namespace}::{op}", getattr(torch.ops, namespace)
     register_fake(name, fake)
     if backward is None:
         register_autograd(name, _no_double_backward(op.removesuffix("_backward")))
     else:
-        register_autograd(name, backward, setup_context=setup)
-    register_vmap(name, _vmap_by_loop(getattr(_OPS, op)))
+        register_autograd(name, partial(backward, ops), setup_context=setup)
+    register_vmap(name, _vmap_by_loop(getattr(ops, op)))
+
+
+def register(namespace: str) -> None:
+    """Give the operators of a dispatcher namespace their shapes, gradients and vmap."""
+    _register(namespace, "sample", _sample_fake, _sample_setup, _sample_backward)
+    _register(namespace, "sample_backward", _sample_backward_fake)
+    _register(namespace, "axis_sample", _axis_sample_fake, _axis_sample_setup, _axis_sample_backward)
+    _register(namespace, "axis_sample_backward", _axis_sample_backward_fake)
+    _register(namespace, "expected_error", _expected_error_fake, _expected_error_setup, _expected_error_backward)
+    _register(namespace, "soft_argmax", _soft_argmax_fake, _soft_argmax_setup, _soft_argmax_backward)
+    _register(namespace, "soft_argmax_backward", _soft_argmax_backward_fake)
 
 
 if LOAD_ERROR is None:
-    _register("sample", _sample_fake, _sample_setup, _sample_backward)
-    _register("sample_backward", _sample_backward_fake)
-    _register("axis_sample", _axis_sample_fake, _axis_sample_setup, _axis_sample_backward)
-    _register("axis_sample_backward", _axis_sample_backward_fake)
-    _register("expected_error", _expected_error_fake, _expected_error_setup, _expected_error_backward)
-    _register("soft_argmax", _soft_argmax_fake, _soft_argmax_setup, _soft_argmax_backward)
-    _register("soft_argmax_backward", _soft_argmax_backward_fake)
+    register(NAMESPACE)

@@ -7,7 +7,8 @@ holds. Equation numbers are those of Li et al., "Localization with Sampling-Argm
 import torch
 from torch import Tensor
 
-from .ops import _arithmetic_dtype, axis_sample, soft_argmax
+from .checks import arithmetic_dtype
+from .ops import axis_sample, soft_argmax
 from .rows import cell_offsets, check_rows, mask_rows, metric_of, weigh_rows
 
 REDUCTIONS = ("mean", "batch", "visible", "none")
@@ -57,7 +58,7 @@ def discrete_expectation_loss(
     check_rows("discrete_expectation_loss", logits, target, weight, points, beta=beta, metric=metric)
     kept = mask_rows(logits, weight)
     distances = metric_of(cell_offsets(kept, mask_rows(target, weight), points), metric)
-    p = (kept.to(_arithmetic_dtype(logits)).flatten(2) * beta).softmax(-1)
+    p = (kept.to(arithmetic_dtype(logits)).flatten(2) * beta).softmax(-1)
     return weigh_rows((p * distances.flatten(2)).sum(-1), weight)
 
 

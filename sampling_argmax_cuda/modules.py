@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from .losses import axis_sampling_loss
-from .ops import _check_positive, _check_sampling, axis_sample, expected_error, sample, soft_argmax
+from .checks import check_positive, check_sampling
+from .ops import axis_sample, expected_error, sample, soft_argmax
 from .schedules import Schedule, make_schedule
 
 ESTIMATORS = ("cell", "axis")
@@ -15,7 +16,7 @@ class SoftArgmax(nn.Module):
 
     def __init__(self, beta: float = 1.0, backend: str = "auto") -> None:
         super().__init__()
-        _check_positive("SoftArgmax", "beta", beta)
+        check_positive("SoftArgmax", "beta", beta)
         self.beta = beta
         self.backend = backend
 
@@ -77,14 +78,14 @@ class SamplingArgmax(nn.Module):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_post_hook(lambda module, _: module.set_epoch(int(module.epoch)))
         self.set_epoch(0)
-        _check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
+        check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the temperature to ``schedule(epoch)``; call it before the epoch's first forward pass."""
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"SamplingArgmax: epoch must be an integer >= 0, got {epoch!r}")
         tau = float(self.schedule(epoch))
-        _check_positive("SamplingArgmax", f"tau at epoch {epoch}", tau)
+        check_positive("SamplingArgmax", f"tau at epoch {epoch}", tau)
         self.tau = tau
         self.epoch.fill_(epoch)
 

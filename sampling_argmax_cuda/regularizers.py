@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .ops import _arithmetic_dtype, _check_device, heatmap_moments, soft_argmax
+from .checks import arithmetic_dtype, check_device
+from .ops import heatmap_moments, soft_argmax
 from .rows import cell_offsets, check_rows, mask_rows, weigh_rows
 
 
@@ -25,12 +26,12 @@ def _row_sigma(op: str, sigma: float | Tensor, logits: Tensor) -> float | Tensor
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ValueError(f"{op}: sigma must be > 0, got {sigma}")
         return sigma
-    _check_device(op, "sigma", sigma, logits)
+    check_device(op, "sigma", sigma, logits)
     rows = logits.shape[:2]
     pairs = zip(reversed(sigma.shape), reversed(rows), strict=False)
     if sigma.dim() > 2 or any(n not in (1, m) for n, m in pairs):
         raise ValueError(f"{op}: sigma must broadcast to [B, K] = {list(rows)}, got {tuple(sigma.shape)}")
-    return sigma.to(_arithmetic_dtype(logits)).expand(rows)
+    return sigma.to(arithmetic_dtype(logits)).expand(rows)
 
 
 def _log_gaussian(logits, centre, sigma, points, normalized: bool) -> Tensor:
@@ -97,7 +98,7 @@ def kl_divergence(
 
 
 def _log_softmax(logits: Tensor, beta: float) -> Tensor:
-    return (logits.to(_arithmetic_dtype(logits)).flatten(2) * beta).log_softmax(-1)
+    return (logits.to(arithmetic_dtype(logits)).flatten(2) * beta).log_softmax(-1)
 
 
 def distribution_regularizer(

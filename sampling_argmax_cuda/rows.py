@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .ops import METRICS, _arithmetic_dtype, _check_device, _check_logits, _check_positive
+from .checks import METRICS, arithmetic_dtype, check_device, check_logits, check_positive
 
 
 def check_rows(
@@ -19,8 +19,8 @@ def check_rows(
     metric: str = "l1",
 ) -> None:
     """Raise ValueError unless the arguments fit: target ``[B, K, d]``, weight ``[B, K]``, a known metric."""
-    _check_logits(op, logits, points)
-    _check_positive(op, "beta", beta)
+    check_logits(op, logits, points)
+    check_positive(op, "beta", beta)
     if metric not in METRICS:
         raise ValueError(f"{op}: metric must be one of {', '.join(METRICS)}, got {metric!r}")
     rows = tuple(logits.shape[:2])
@@ -31,7 +31,7 @@ def check_rows(
         if tuple(value.shape) != shape:
             letters = "[B, K, d]" if name == "target" else "[B, K]"
             raise ValueError(f"{op}: {name} must be {letters} = {list(shape)}, got {tuple(value.shape)}")
-        _check_device(op, name, value, logits)
+        check_device(op, name, value, logits)
 
 
 def mask_rows(x: Tensor, weight: Tensor | None) -> Tensor:
@@ -55,7 +55,7 @@ def weigh_rows(loss: Tensor, weight: Tensor | None) -> Tensor:
 
 def cell_offsets(logits: Tensor, centre: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
     """Per axis (x, y, z) the signed distance of each cell from ``centre`` ``[B, K, d]``, broadcastable."""
-    centre = centre.to(_arithmetic_dtype(logits))
+    centre = centre.to(arithmetic_dtype(logits))
     if points is not None:
         points = points.to(centre.dtype)
         return tuple(points[:, None, :, a] - centre[:, :, None, a] for a in range(points.shape[2]))

@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor, Tensor> axis_sample_cpu(const Tensor& logits, const O
   Tensor marginals = empty_result(logits, {p.batch, p.keypoints, p.samples, bins});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples});
   const AxisOptions options{reweight, 0};
-  if (is_double(p))
+  if (double_precision(p))
     axis_sample_all<double>(p, options, bins, samples, marginals, stats);
   else
     axis_sample_all<float>(p, options, bins, samples, marginals, stats);
@@ -75,7 +75,7 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cpu(const Tensor& grad, const Te
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const AxisOptions options{reweight, clip_grad.value_or(0)};
   const Tensor grad_in = grad.contiguous();
-  if (is_double(task.p))
+  if (double_precision(task.p))
     axis_sample_backward_all<double>(task.p, options, total_bins(logits), grad_in, marginals, stats, grad_logits,
                                      grad_sigma);
   else

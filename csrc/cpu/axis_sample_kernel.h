@@ -69,11 +69,11 @@ void bin_noise(int64_t bins, NoiseKey key, typename R::Scalar* noise) {
   using V = Block<R>;
   if constexpr (basis == Basis::gaussian) {
     for (int64_t f = 0; f < bins; f += 2) {
-      const NormalPair pair = standard_normals(uint32_t(f), key);
+      const auto pair = standard_normals<double>(uint32_t(f), key);
       noise[f] = T(pair.even), noise[f + 1] = T(pair.odd);
     }
   } else if constexpr (basis != Basis::none) {
-    const V origin = V(T(basis == Basis::uniform ? uniform_shift : 0));
+    const V origin = V(T(basis == Basis::uniform ? field_shift<V> : 0));
     for (int64_t f = 0; f < bins; f += V::size)
       store(noise + f, jittered<basis>(to_number<V>(cell_fields<R>(f, key)), origin));
   } else {

@@ -20,6 +20,18 @@ struct Words {
 template <class V>
 constexpr bool is_double = sizeof(typename V::Scalar) == 8;
 
+// Fields are plain numbers here (noise.h).
+template <class V>
+constexpr double field_scale = 0x1p-16;
+template <class V>
+constexpr double field_shift = 0x1p-17 - 0.5;
+
+SA_INLINE double abs(double x) { return __builtin_fabs(x); }
+SA_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
+SA_INLINE double log(double x) { return __builtin_log(x); }
+SA_INLINE double cos_turn(double x) { return __builtin_cos(6.283185307179586 * x); }
+SA_INLINE double sin_turn(double x) { return __builtin_sin(6.283185307179586 * x); }
+
 #define SA_EACH(R) _Pragma("GCC unroll 16") for (int j = 0; j < R::per_block; ++j)
 #define SA_UNARY(name)                  \
   template <class R>                    \
@@ -45,6 +57,11 @@ SA_BINARY(operator-)
 SA_BINARY(operator*)
 SA_BINARY(max)
 SA_BINARY(copysign)
+
+template <class R>
+SA_INLINE Block<R> operator-(Block<R> a) {
+  return Block<R>(typename R::Scalar(0)) - a;
+}
 
 template <class R>
 SA_INLINE Block<R> fma(Block<R> a, Block<R> b, Block<R> c) {

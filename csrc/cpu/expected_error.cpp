@@ -8,14 +8,6 @@
 namespace sampling_argmax {
 namespace {
 
-Metric parse_metric(const std::string& name) {
-  if (name == "l1") return Metric::l1;
-  if (name == "l2") return Metric::l2;
-  if (name == "euclidean") return Metric::euclidean;
-  TORCH_CHECK_VALUE(name == "smooth_l1", "metric must be l1, l2, euclidean or smooth_l1, got ", name);
-  return Metric::smooth_l1;
-}
-
 struct ErrorTensors {
   Tensor error, grad_logits, grad_target, grad_points, grad_sigma;
 };
@@ -83,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cpu(
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
   const Tensor target_in = target.contiguous();
   const OptionalTensor weight_in = weight ? OptionalTensor(weight->contiguous()) : std::nullopt;
-  if (is_double(p))
+  if (double_precision(p))
     expected_error_all<double>(p, parse_metric(metric), target_in, weight_in, out);
   else
     expected_error_all<float>(p, parse_metric(metric), target_in, weight_in, out);

@@ -3,28 +3,6 @@
 // bases without noise per cell), so that the gradient costs d + 1 multiply-adds a cell and no noise is drawn
 // twice. Equations (14)-(16) of reference/README.md. Work is split over rows. No include guard (see foreach_isa.h).
 
-// Distance of a sample to the target and its slope; difference = sample - target.
-template <int axes>
-SA_INLINE double distance(Metric metric, const double (&difference)[axes], double (&slope)[axes]) {
-  double total = 0, square = 0;
-  for (double x : difference) square += x * x;
-  const double norm = __builtin_sqrt(square);
-  for (int axis = 0; axis < axes; ++axis) {
-    const double x = difference[axis], size = __builtin_fabs(x);
-    const double sign = x > 0 ? 1 : x < 0 ? -1 : x;  // NaN stays NaN
-    switch (metric) {
-      case Metric::l1: total += size, slope[axis] = sign; break;
-      case Metric::l2: total += x * x, slope[axis] = 2 * x; break;
-      case Metric::euclidean: slope[axis] = norm > 0 ? x / norm : norm; break;
-      case Metric::smooth_l1:
-        total += size < 1 ? 0.5 * x * x : size - 0.5;
-        slope[axis] = size < 1 ? x : sign;
-        break;
-    }
-  }
-  return metric == Metric::euclidean ? norm : total;
-}
-
 template <class R, Basis basis, int axes>
 struct ExpectedErrorRow {
   using T = typename R::Scalar;
@@ -93,7 +71,7 @@ struct ExpectedErrorRow {
     const double sigma = row_sigma<T>(p, row), spread = __builtin_sqrt(square);
     double y[axes], n[axes] = {}, difference[axes], slope[axes];
     for (int axis = 0; axis < axes; ++axis) {
-      if constexpr (basis == Basis::gaussian) n[axis] = standard_normal(axis, key);
+      if constexpr (basis == Basis::gaussian) n[axis] = standard_normal<double>(axis, key);
       y[axis] = sums.position[axis] * inverse + sigma * n[axis] * spread;
       difference[axis] = y[axis] - double(target[axis]);
     }

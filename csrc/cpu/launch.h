@@ -1,8 +1,7 @@
-// From tensors to a Problem, scratch memory and the choice of instruction set.
+// Tables and scratch memory of a Problem, and the choice of instruction set.
 
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
@@ -16,32 +15,9 @@
 #include <vector>
 
 #include "cpu/isa.h"
-#include "cpu/problem.h"
+#include "tensors.h"
 
 namespace sampling_argmax {
-
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-inline Basis parse_basis(const std::string& name) {
-  if (name == "none") return Basis::none;
-  if (name == "uniform") return Basis::uniform;
-  if (name == "triangular") return Basis::triangular;
-  TORCH_CHECK_VALUE(name == "gaussian", "basis must be none, uniform, triangular or gaussian, got ", name);
-  return Basis::gaussian;
-}
-
-inline Dtype dtype_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case at::kFloat: return Dtype::float32;
-    case at::kDouble: return Dtype::float64;
-    case at::kBFloat16: return Dtype::bfloat16;
-    case at::kHalf: return Dtype::float16;
-    default: TORCH_CHECK_VALUE(false, "logits must be float32, bfloat16, float16 or float64, got ", x.dtype());
-  }
-}
-
-inline bool is_double(const Problem& p) { return p.dtype == Dtype::float64; }
 
 // The problem, and what it points to.
 struct Task {
@@ -64,41 +40,20 @@ std::vector<char> coordinate_tables(const Problem& p) {
   return bytes;
 }
 
-inline void describe_grid(Problem& p, const Tensor& logits) {
-  for (int i = 0; i < 3; ++i) p.shape[i] = 1, p.stride[i] = 0;
-  p.cells = 1;
-  for (int64_t dim = 2, slot = 5 - logits.dim(); dim < logits.dim(); ++dim, ++slot) {
-    p.shape[slot] = logits.size(dim);
-    p.stride[slot] = logits.stride(dim);
-    p.cells *= logits.size(dim);
-  }
-}
-
 inline Task make_task(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
                       const Tensor& seed, int64_t samples, double tau, double beta, const std::string& basis,
                       bool tables = true) {
   Task task{};
-  Problem& p = task.p;
-  p.logits = logits.const_data_ptr();
-  p.dtype = dtype_of(logits);
-  p.batch = logits.size(0), p.keypoints = logits.size(1);
-  p.batch_stride = logits.stride(0), p.keypoint_stride = logits.stride(1);
-  describe_grid(p, logits);
-  p.axes = int(points ? points->size(2) : logits.dim() - 2);
-  p.samples = samples, p.tau = tau, p.beta = beta, p.basis = parse_basis(basis);
+  const OptionalTensor dense = points ? OptionalTensor(points->contiguous()) : std::nullopt;
+  Problem& p = task.p = describe(logits, dense, sigma, samples, tau, beta, basis);
   if (seed.defined()) {
     const int64_t* key = seed.const_data_ptr<int64_t>();
     p.seed = uint64_t(key[0]), p.first_row = seed.numel() > 1 ? uint64_t(key[1]) : 0;
   }
-  if (sigma) {
-    p.sigma = sigma->const_data_ptr();
-    p.sigma_stride[0] = sigma->stride(0), p.sigma_stride[1] = sigma->stride(1);
-  }
-  if (points) {
-    task.points = points->contiguous();
-    p.points = task.points.const_data_ptr();
+  if (dense) {
+    task.points = *dense;
   } else if (tables) {
-    task.tables = is_double(p) ? coordinate_tables<double>(p) : coordinate_tables<float>(p);
+    task.tables = double_precision(p) ? coordinate_tables<double>(p) : coordinate_tables<float>(p);
     p.coords = task.tables.data();
   }
   return task;
@@ -148,16 +103,6 @@ template <class T>
 void write_points(const Problem& p, const T* from, int64_t begin, int64_t end, T* out) {
   for (int64_t i = begin; i < end; ++i)
     for (int axis = 0; axis < p.axes; ++axis) out[i * p.axes + axis] = from[axis * p.padded() + i];
-}
-
-inline Tensor empty_result(const Tensor& logits, at::IntArrayRef shape) {
-  const auto dtype = logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::empty(shape, logits.options().dtype(dtype));
-}
-
-inline Tensor empty_gradient(const Tensor& logits, const OptionalTensor& x, bool needed) {
-  if (!needed || !x) return empty_result(logits, {0});
-  return at::empty(x->sizes(), x->options());
 }
 
 }  // namespace sampling_argmax

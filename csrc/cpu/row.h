@@ -1,20 +1,6 @@
 // One row of logits made ready for its samples: exponents, coordinates, and the loop over blocks of cells.
 // No include guard (see foreach_isa.h).
 
-// With a = (beta z - max) log2(e) / tau, a cell's weight is 2^(a - log2(E) / tau). The cell of the largest logit has
-// a = 0 and E in (2^-33, 33], so the largest exponent of a sample lies in [-5.1, 32.5] / tau whatever the logits:
-// centred on 13.7 / tau it stays within 18.8 / tau of 0, and no running maximum is needed while float's exponent
-// range allows (squares of weights need twice the room). Below that tau, a first pass finds each sample's maximum.
-constexpr double exponent_centre = 13.7, exponent_spread = 18.8, exponent_room = 94;
-
-SA_INLINE bool bounded_exponents(const Problem& p) {
-  const double power = p.basis == Basis::gaussian ? 2 : 1;
-  return power * exponent_spread / p.tau <= exponent_room;
-}
-SA_INLINE double common_shift(const Problem& p) {
-  return bounded_exponents(p) ? exponent_centre / p.tau : 0;
-}
-
 template <class T, class From>
 void gather_row(const From* from, const Problem& p, T* out) {
   for (int64_t z = 0; z < p.shape[0]; ++z)

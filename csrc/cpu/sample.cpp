@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor> sample_cpu(const Tensor& logits, const OptionalTensor
   const Problem& p = task.p;
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples, p.basis == Basis::gaussian ? 2 : 1});
-  if (is_double(p))
+  if (double_precision(p))
     sample_all<double>(p, samples, stats);
   else
     sample_all<float>(p, samples, stats);
@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[2]);
   const Tensor grad_in = grad.contiguous();
-  if (is_double(task.p))
+  if (double_precision(task.p))
     sample_backward_all<double>(task.p, grad_in, samples, stats, grad_logits, grad_points, grad_sigma);
   else
     sample_backward_all<float>(task.p, grad_in, samples, stats, grad_logits, grad_points, grad_sigma);

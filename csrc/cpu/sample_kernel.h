@@ -58,7 +58,7 @@ struct SampleRow {
       for (int axis = 0; axis < axes; ++axis) {
         double y = sums.position[axis] / sums.weight;
         if constexpr (basis == Basis::gaussian)
-          y += double(row_sigma<T>(p, row)) * standard_normal(axis, key) * __builtin_sqrt(square);
+          y += double(row_sigma<T>(p, row)) * standard_normal<double>(axis, key) * __builtin_sqrt(square);
         samples[out * axes + axis] = T(y);
       }
       stats[out * stat_count] = T(__builtin_log2(sums.weight) + double(shift));
@@ -85,7 +85,7 @@ SampleSlope<T> sample_slope(const Problem& p, int64_t row, NoiseKey key, const T
   const double chain = p.beta / p.tau * inverse;
   double centre = 0, noise = 0;
   for (int axis = 0; axis < axes; ++axis) {
-    const double n = basis == Basis::gaussian ? standard_normal(axis, key) : 0;
+    const double n = basis == Basis::gaussian ? standard_normal<double>(axis, key) : 0;
     out.slope[axis] = T(grad[axis] * chain);
     out.point[axis] = T(grad[axis] * inverse);
     centre += double(grad[axis]) * double(y[axis]);

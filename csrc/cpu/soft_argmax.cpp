@@ -27,7 +27,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(const Tensor& logits,
   const Problem& p = task.p;
   Tensor mean = empty_result(logits, {p.batch, p.keypoints, p.axes}), variance = at::empty_like(mean);
   Tensor peak = empty_result(logits, {p.batch, p.keypoints}), entropy = at::empty_like(peak);
-  if (is_double(p))
+  if (double_precision(p))
     soft_argmax_all<double>(p, mean, variance, peak, entropy);
   else
     soft_argmax_all<float>(p, mean, variance, peak, entropy);
@@ -74,7 +74,7 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cpu(const Tensor& grad_mean, con
   const Moments grads{grad_mean.contiguous(), grad_variance.contiguous(), grad_peak.contiguous(),
                       grad_entropy.contiguous()};
   const Moments values{mean.contiguous(), variance.contiguous(), peak.contiguous(), entropy.contiguous()};
-  if (is_double(task.p))
+  if (double_precision(task.p))
     soft_argmax_backward_all<double>(task.p, grads, values, grad_logits, grad_points);
   else
     soft_argmax_backward_all<float>(task.p, grads, values, grad_logits, grad_points);

@@ -4,6 +4,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define SA_BOTH __host__ __device__
+#else
+#define SA_BOTH
+#endif
+
 namespace sampling_argmax {
 
 enum class Basis { none, uniform, triangular, gaussian };
@@ -28,9 +34,23 @@ struct Problem {
   double tau, beta;
   Basis basis;
 
-  int64_t rows() const { return batch * keypoints; }
-  int64_t padded() const { return (cells + cell_padding - 1) / cell_padding * cell_padding; }
+  SA_BOTH int64_t rows() const { return batch * keypoints; }
+  SA_BOTH int64_t padded() const { return (cells + cell_padding - 1) / cell_padding * cell_padding; }
 };
+
+// With a = (beta z - max) log2(e) / tau, a cell's weight is 2^(a - log2(E) / tau). The cell of the largest logit has
+// a = 0 and E in (2^-33, 33], so the largest exponent of a sample lies in [-5.1, 32.5] / tau whatever the logits:
+// centred on 13.7 / tau it stays within 18.8 / tau of 0, and no running maximum is needed while float's exponent
+// range allows (squares of weights need twice the room). Below that tau, a first pass finds each sample's maximum.
+constexpr double exponent_centre = 13.7, exponent_spread = 18.8, exponent_room = 94;
+
+inline bool bounded_exponents(const Problem& p) {
+  const double power = p.basis == Basis::gaussian ? 2 : 1;
+  return power * exponent_spread / p.tau <= exponent_room;
+}
+inline double common_shift(const Problem& p) {
+  return bounded_exponents(p) ? exponent_centre / p.tau : 0;
+}
 
 // Where expected_error puts the results of one row.
 template <class T>

@@ -1,0 +1,442 @@
+// axis_sample, forward and backward: the released estimator. Equations (17)-(24) of reference/README.md. Forward: a
+// block takes a row and a range of samples; for each it puts a tile of weights into shared memory, adds them up to one
+// marginal per axis, and makes noise and coordinate of every bin: one launch, nothing of size S N leaves the block.
+// Backward: one warp a sample turns the marginals into a gradient per bin; then a thread keeps 8 cells in registers and
+// passes over the samples, each cell reading one bin of each axis. No result depends on the grid.
+
+#pragma once
+
+#include "cuda/sample_backward.cuh"
+
+namespace sampling_argmax::cuda {
+
+// ---- one axis: positions, weights and their gradient per bin ----
+
+template <Basis basis, class T>
+SA_INLINE T bin_noise(uint32_t f, const NoiseKey& key) {
+  if constexpr (basis == Basis::none) return T(0);
+  if constexpr (basis == Basis::gaussian) return standard_normal<T>(f, key);
+  const auto state = philox(uint64_t(f >> 3), key, kSingle);
+  const uint32_t word = uint32_t(f & 4 ? (f & 2 ? state.d : state.c) : (f & 2 ? state.b : state.a));
+  if constexpr (basis == Basis::triangular) return triangular_position(field_integer<T>(word, f & 1, integer_exponent), T(0));
+  return uniform_position(field_number<T>(word, f & 1), T(field_shift<T>)) + T(field_rest<T>);
+}
+
+// The bins [first, first + size) of one axis of a (row, sample).
+template <Basis basis, class T>
+struct Axis {
+  uint32_t first;
+  int64_t size;
+  const T* h;  // the axis' own part of the marginals
+  T sigma, reweight;
+
+  SA_INLINE T position(int64_t j, T noise) const { return T(j) + (basis == Basis::gaussian ? sigma * noise : noise); }
+  SA_INLINE T factor(T noise) const { return reweight == T(0) ? T(1) : exp(-reweight * noise * noise); }
+  SA_INLINE T weight(int64_t j, T noise) const {
+    if constexpr (basis == Basis::gaussian) return h[j] * factor(noise);
+    if constexpr (basis == Basis::triangular) {
+      const int64_t other = noise < 0 ? j - 1 : j + 1;  // the weight out of the map is 0
+      const T beside = other < 0 || other >= size ? T(0) : h[other];
+      return (1 - abs(noise)) * h[j] + abs(noise) * beside;
+    }
+    return h[j];
+  }
+};
+
+template <class T>
+SA_INLINE T marginal_sum(Basis basis, T sum) {
+  return basis == Basis::none || basis == Basis::uniform ? T(1) : sum;  // h is normalised already
+}
+
+struct BinLayout {
+  int64_t size[3], first[3], total;
+};
+
+template <int axes>
+SA_INLINE BinLayout bin_layout(const Problem& p) {
+  BinLayout out{};
+  for (int axis = 0; axis < axes; ++axis) {
+    out.size[axis] = p.shape[2 - axis];
+    out.first[axis] = out.total;
+    out.total += out.size[axis];
+  }
+  return out;
+}
+
+template <Basis basis, int axes, class T>
+SA_INLINE Axis<basis, T> axis_of(const DeviceProblem& d, int64_t row, int axis, const T* marginals, double reweight) {
+  const BinLayout bins = bin_layout<axes>(d.p);
+  return {uint32_t(bins.first[axis]), bins.size[axis], marginals + bins.first[axis], row_sigma<T>(d.p, row), T(reweight)};
+}
+
+// ---- forward ----
+
+template <class T, Basis basis, int axes, Weight weight>
+struct AxisForward {
+  const DeviceProblem& d;
+  double reweight;
+  T *samples, *marginals, *stats;
+  const uint32_t* schedule;
+  T *exponents, *weights, *lines, *result;  // shared memory: a tile's tables and sums, block_reduce
+  int64_t row;
+  T top;
+  int tile;
+
+  // Weights of the cells [begin, end) into shared memory, the first at begin % 4. Returns the new top.
+  SA_INLINE void weigh_tile(uint32_t begin, uint32_t end, const LoopKey& key, T sample_top) const {
+    const uint32_t first_quad = begin / 4;
+    for (uint32_t q = threadIdx.x; q < (end + 3) / 4 - first_quad; q += blockDim.x) {
+      const Quad<uint32_t> words = quad_words(first_quad + q, key, kGumbel);
+      Quad<T> w = load_quad(exponents + 4 * q);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const T a = weight == Weight::low ? w.v[j] - sample_top : w.v[j];
+        w.v[j] = weigh<weight>(exponential<T>(words.v[j]), a, d.template log_factor<T>());
+      }
+      store_quad(weights + 4 * q, w);
+    }
+  }
+
+  SA_INLINE void fill_exponents(uint32_t begin, uint32_t end) const {
+    const int64_t offset = logits_offset(d.p, row);
+    const uint32_t aligned = begin / 4 * 4;
+    for (uint32_t i = threadIdx.x; i < (end + 3) / 4 * 4 - aligned; i += blockDim.x)
+      exponents[i] = table_exponent<weight>(d, offset, top, aligned + i);
+  }
+
+  // The largest exponent of a sample, from a pass of its own (Weight::low).
+  SA_INLINE T sample_top(const LoopKey& key) const {
+    const int64_t offset = logits_offset(d.p, row);
+    T high[1] = {-T(__builtin_huge_val())};
+    for (uint32_t q = threadIdx.x; q < (d.p.cells + 3) / 4; q += blockDim.x) {
+      const Quad<uint32_t> words = quad_words(q, key, kGumbel);
+      for (int j = 0; j < 4; ++j) {
+        const T a = table_exponent<weight>(d, offset, top, 4 * q + j);
+        high[0] = max(high[0], fma(log2(exponential<T>(words.v[j])), d.template log_factor<T>(), a));
+      }
+    }
+    block_reduce<true>(high, result);
+    return result[0];
+  }
+
+  // Adds a tile of `count` lines from line `line` on, columns [x0, x1), to the marginals h.
+  SA_INLINE void add_tile(T* h, uint32_t line, uint32_t count, uint32_t x0, uint32_t x1, uint32_t begin) const {
+    const BinLayout bins = bin_layout<axes>(d.p);
+    const T* w = weights + begin % 4;
+    const uint32_t width = x1 - x0, height = uint32_t(bins.size[1]);
+    for (uint32_t x = threadIdx.x; x < width; x += blockDim.x) {
+      T sum = h[x0 + x];
+      const T* cell = w + x;
+      for (uint32_t k = 0; k < count; ++k, cell += width) sum += *cell;
+      h[x0 + x] = sum;
+    }
+    for (uint32_t k = blockDim.x - 1 - threadIdx.x; k < count; k += blockDim.x) {  // from the idle threads on
+      T sum = T(0);
+      for (uint32_t x = 0; x < width; ++x) sum += w[k * width + x];
+      lines[k] = sum;
+    }
+    __syncthreads();  // the sums of lines are written
+    // A marginal's bin is owned by one thread, which adds its lines in order.
+    for (uint32_t y = threadIdx.x; y < height; y += blockDim.x)
+      for (uint32_t k = (y + height - line % height) % height; k < count; k += height) h[bins.first[1] + y] += lines[k];
+    if constexpr (axes == 3)
+      for (uint32_t z = line / height + threadIdx.x; z <= (line + count - 1) / height; z += blockDim.x)
+        for (uint32_t k = 0; k < count; ++k)
+          if ((line + k) / height == z) h[bins.first[2] + z] += lines[k];
+  }
+
+  // One axis: all threads there are.
+  SA_INLINE void fill_line(T* h, const LoopKey& key, T high, bool ready) const {
+    for (uint32_t begin = 0; begin < d.p.cells; begin += tile) {
+      const uint32_t end = uint32_t(min(int64_t(begin) + tile, d.p.cells));
+      if (!ready) fill_exponents(begin, end);
+      __syncthreads();  // the tile is filled, and its last weights are used
+      weigh_tile(begin, end, key, high);
+      __syncthreads();  // the weights are written
+      for (uint32_t i = threadIdx.x; i < end - begin; i += blockDim.x) h[begin + i] = weights[i];
+    }
+  }
+
+  SA_INLINE void fill_marginals(T* h, const LoopKey& key, T high, bool ready) const {
+    const BinLayout bins = bin_layout<axes>(d.p);
+    for (int64_t j = threadIdx.x; j < bins.total; j += blockDim.x) h[j] = T(0);
+    const uint32_t width = uint32_t(bins.size[0]), columns = min(width, uint32_t(tile)), lines_at_once = tile / columns;
+    const uint32_t all_lines = uint32_t(d.p.cells / width);
+    for (uint32_t line = 0; line < all_lines; line += lines_at_once)
+      for (uint32_t x0 = 0; x0 < width; x0 += columns) {
+        const uint32_t x1 = min(x0 + columns, width), count = min(lines_at_once, all_lines - line);
+        const uint32_t begin = line * width + x0, end = (line + count - 1) * width + x1;
+        if (!ready) fill_exponents(begin, end);
+        __syncthreads();  // the tile is filled, and its last weights and line sums are used
+        weigh_tile(begin, end, key, high);
+        __syncthreads();  // the weights are written
+        add_tile(h, line, count, x0, x1, begin);
+      }
+  }
+
+  // The sum of a sample's weights; then the marginals are divided by it.
+  SA_INLINE T normalise(T* h) const {
+    const BinLayout bins = bin_layout<axes>(d.p);
+    __syncthreads();  // the marginals are written
+    T total[1] = {T(0)};
+    for (int64_t x = threadIdx.x; x < bins.size[0]; x += blockDim.x) total[0] += h[x];
+    block_reduce<false>(total, result);
+    const T sum = result[0], inverse = 1 / sum;
+    for (int64_t j = threadIdx.x; j < bins.total; j += blockDim.x) h[j] *= inverse;
+    __syncthreads();  // the marginals are normalised
+    return sum;
+  }
+
+  // Coordinates: one axis a warp, or the block where there is but one.
+  SA_INLINE void coordinates(const T* h, const NoiseKey& key, T* out) const {
+    const int group = axes == 1 ? blockDim.x : warp_size, groups = blockDim.x / group;
+    const int member = threadIdx.x % group;
+    for (int a = threadIdx.x / group; a < axes; a += groups) {
+      const Axis<basis, T> axis = axis_of<basis, axes>(d, row, a, h, reweight);
+      T sums[2] = {T(0), T(0)};
+      for (int64_t j = member; j < axis.size; j += group) {
+        const T noise = bin_noise<basis, T>(axis.first + uint32_t(j), key), q = axis.weight(j, noise);
+        sums[0] += q;
+        sums[1] = fma(q, axis.position(j, noise), sums[1]);
+      }
+      if constexpr (axes == 1) {
+        block_reduce<false>(sums, result);
+        sums[0] = result[0], sums[1] = result[1];
+      } else {
+        sums[0] = warp_sum(sums[0]), sums[1] = warp_sum(sums[1]);
+      }
+      if (member == 0) out[a] = sums[1] / marginal_sum(basis, sums[0]);
+    }
+  }
+
+  SA_INLINE void run(uint32_t s, bool ready) const {
+    const NoiseKey key = row_key(d, row, s);
+    const LoopKey loop = loop_key(key, schedule);
+    const int64_t at = row * d.p.samples + s;
+    T* h = marginals + at * bin_layout<axes>(d.p).total;
+    const T high = weight == Weight::low ? sample_top(loop) : T(0);
+    if constexpr (axes == 1) fill_line(h, loop, high, ready);
+    else fill_marginals(h, loop, high, ready);
+    const T sum = normalise(h);
+    if (threadIdx.x == 0) stats[at] = log2(sum) + (weight == Weight::low ? high : T(d.shift));
+    coordinates(h, key, samples + at * axes);
+  }
+};
+
+constexpr int axis_tile = 4096;
+
+template <class T>
+constexpr int axis_shared_bytes(int tile, int threads) {
+  return schedule_bytes + int(sizeof(T)) * (2 * (tile + 8) + tile + 2 * (1 + threads / 32));
+}
+
+// Grid: rows, ranges of samples.
+template <class T, Basis basis, int axes, Weight weight>
+__global__ void __launch_bounds__(128, 4) axis_sample_forward(DeviceProblem d, double reweight, int tile,
+                                                              int samples_per_block, T* samples, T* marginals, T* stats) {
+  SA_SHARED_MEMORY(memory);
+  uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
+  T* exponents = reinterpret_cast<T*>(memory + schedule_bytes);
+  T *weights = exponents + tile + 8, *lines = weights + tile + 8, *result = lines + tile;
+  const int64_t row = blockIdx.x;
+  store_schedule(row_key(d, row, 0).seed, schedule);
+  const T top = row_top(d, row, result);
+  const AxisForward<T, basis, axes, weight> block{d, reweight, samples, marginals, stats, schedule, exponents, weights,
+                                                  lines, result, row, top, tile};
+  const uint32_t last = uint32_t(min(int64_t(blockIdx.y + 1) * samples_per_block, d.p.samples));
+  bool ready = false;
+  for (uint32_t s = blockIdx.y * samples_per_block; s < last; ++s, ready = d.p.cells <= tile) block.run(s, ready);
+}
+
+// ---- backward ----
+
+// One warp: replaces noise, which it first writes there, by dL/dh of one axis in grad_h; returns dL/dsigma. Everything
+// is scaled by `chain`, beta / tau over the sum of the weights as they are made again.
+template <Basis basis, class T>
+SA_INLINE T axis_backward(const Axis<basis, T>& axis, const NoiseKey& key, T grad, T chain, T clip, T* grad_h) {
+  const int lane = threadIdx.x % warp_size;
+  T q_sum = T(0), qu_sum = T(0), noise_sum = T(0);
+  for (int64_t j = lane; j < axis.size; j += warp_size) {
+    const T noise = bin_noise<basis, T>(axis.first + uint32_t(j), key), q = axis.weight(j, noise);
+    grad_h[j] = noise;
+    q_sum += q;
+    qu_sum = fma(q, axis.position(j, noise), qu_sum);
+    noise_sum = fma(q, noise, noise_sum);
+  }
+  __syncwarp();  // the noise is written
+  const T total = marginal_sum(basis, warp_sum(q_sum)), c = warp_sum(qu_sum) / total;
+  const auto slope = [&](int64_t j, T noise) {
+    const T u = axis.position(j, noise);
+    return clip == T(0) ? u : u >= c ? clip : -clip;
+  };
+  T mean = c;
+  if (clip != T(0)) {
+    mean = T(0);
+    for (int64_t j = lane; j < axis.size; j += warp_size)
+      mean = fma(axis.weight(j, grad_h[j]), slope(j, grad_h[j]), mean);
+    mean = warp_sum(mean) / total;
+  }
+  // A bin collects its own share and those of the neighbours that lean on it.
+  T left_lean = T(0), left_change = T(0);  // of the bin before this group of 32
+  for (int64_t first = 0; first < axis.size; first += warp_size) {
+    const int64_t j = first + lane;
+    const bool inside = j < axis.size;
+    const T noise = inside ? grad_h[j] : T(0);
+    const T change = inside ? (slope(j, noise) - mean) / total * grad * chain : T(0);
+    T own = change;
+    if constexpr (basis == Basis::gaussian) own *= axis.factor(noise);
+    if constexpr (basis == Basis::triangular) {
+      const T beyond = j + 1 < axis.size ? grad_h[j + 1] : T(0);  // not replaced yet
+      const T beyond_change = (slope(j + 1, beyond) - mean) / total * grad * chain;
+      T lean = __shfl_up_sync(whole_warp, noise, 1), lean_change = __shfl_up_sync(whole_warp, change, 1);
+      if (lane == 0) lean = left_lean, lean_change = left_change;
+      own *= 1 - abs(noise);
+      if (j > 0 && lean >= 0) own += lean * lean_change;
+      if (j + 1 < axis.size && beyond < 0) own -= beyond * beyond_change;
+      left_lean = __shfl_sync(whole_warp, noise, warp_size - 1);
+      left_change = __shfl_sync(whole_warp, change, warp_size - 1);
+      __syncwarp();  // all have read the noise beyond
+    }
+    if (inside) grad_h[j] = own;
+  }
+  return basis == Basis::gaussian ? grad * warp_sum(noise_sum) / total : T(0);
+}
+
+// One warp a (row, sample).
+template <class T, Basis basis, int axes, Weight weight>
+__global__ void __launch_bounds__(128) axis_bins_backward(DeviceProblem d, double reweight, double clip, const T* grads,
+                                                          const T* marginals, const T* stats, T* grad_bins, T* grad_sigma) {
+  const int64_t item = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
+  if (item >= d.p.rows() * d.p.samples) return;
+  const int64_t row = item / d.p.samples, bins = bin_layout<axes>(d.p).total;
+  const NoiseKey key = row_key(d, row, uint32_t(item % d.p.samples));
+  const double inverse = weight == Weight::low ? 1 : exp2(d.shift - double(stats[item]));
+  const T chain = T(d.p.beta / d.p.tau * inverse);
+  T sigma = T(0);
+  for (int a = 0; a < axes; ++a) {
+    const Axis<basis, T> axis = axis_of<basis, axes>(d, row, a, marginals + item * bins, reweight);
+    sigma += axis_backward(axis, key, grads[item * axes + a], chain, T(clip), grad_bins + item * bins + axis.first);
+  }
+  if (grad_sigma != nullptr && threadIdx.x % warp_size == 0) grad_sigma[item] = sigma;
+}
+
+// Adds up the gradient of sigma over the samples of a row, one thread a row.
+template <class T>
+__global__ void sum_samples(const T* each, int64_t rows, int64_t samples, T* out) {
+  const int64_t row = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  T sum = T(0);
+  for (int64_t s = 0; s < samples; ++s) sum += each[row * samples + s];
+  out[row] = sum;
+}
+
+// `whole_quads`: the width is a multiple of 4, so that the cells of a quad share a line.
+template <class T, int axes, Weight weight, bool whole_quads>
+struct AxisBackward {
+  const DeviceProblem& d;
+  const T *grad_bins, *stats;
+  const uint32_t* schedule;
+  T* bins_shared;  // gradients of the bins of `at_once` samples
+  int at_once;
+
+  struct Own {
+    Quad<T> exponent;
+    uint32_t bin[axes][whole_quads ? 1 : 4];
+    T grad[4];
+  };
+
+  SA_INLINE void load(Own& own, int64_t row, T top, uint32_t quad) const {
+    const int64_t offset = logits_offset(d.p, row);
+    const BinLayout bins = bin_layout<axes>(d.p);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const uint32_t i = 4 * quad + j, line = d.width.quotient(i), z = d.height.quotient(line);
+      own.exponent.v[j] = table_exponent<weight>(d, offset, top, i);
+      own.grad[j] = T(0);
+      if (whole_quads && j > 0) continue;
+      const uint32_t at[3] = {i - line * d.width.divisor, line - z * d.height.divisor, z};
+#pragma unroll
+      for (int axis = 0; axis < axes; ++axis) own.bin[axis][j] = i < d.p.cells ? uint32_t(bins.first[axis]) + at[axis] : 0;
+    }
+  }
+
+  // dL/dh of the quad's cells, summed over the axes.
+  SA_INLINE Quad<T> cell_slopes(const Own& own, const T* bins) const {
+    Quad<T> out;
+    if constexpr (whole_quads) {
+      T line = T(0);
+#pragma unroll
+      for (int axis = 1; axis < axes; ++axis) line += bins[own.bin[axis][0]];
+      out = load_quad(bins + own.bin[0][0]);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) out.v[j] += line;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        out.v[j] = bins[own.bin[0][j]];
+#pragma unroll
+        for (int axis = 1; axis < axes; ++axis) out.v[j] += bins[own.bin[axis][j]];
+      }
+    }
+    return out;
+  }
+
+  SA_INLINE void pass(Own (&own)[quads_per_thread], int64_t row, uint32_t first, uint32_t last, uint32_t first_quad,
+                      int stride) const {
+    LoopKey key = loop_key(row_key(d, row, first), schedule);
+    for (uint32_t s = first; s < last; ++s, ++key.sample) {
+      const T* bins = bins_shared + (s - first) * stride;
+#pragma unroll
+      for (int k = 0; k < quads_per_thread; ++k) {
+        const Quad<uint32_t> words = quad_words(first_quad + k * blockDim.x, key, kGumbel);
+        const Quad<T> slopes = cell_slopes(own[k], bins);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const T a = weight == Weight::low ? own[k].exponent.v[j] - stats[row * d.p.samples + s] : own[k].exponent.v[j];
+          const T w = weigh<weight>(exponential<T>(words.v[j]), a, d.template log_factor<T>());
+          own[k].grad[j] = fma(w, slopes.v[j], own[k].grad[j]);
+        }
+      }
+    }
+  }
+
+  SA_INLINE void run_quads(int64_t row, T top, uint32_t first_quad, void* grad_logits) const {
+    const int64_t bins = bin_layout<axes>(d.p).total;
+    const int stride = int((bins + 3) / 4 * 4);
+    Own own[quads_per_thread];
+#pragma unroll
+    for (int k = 0; k < quads_per_thread; ++k) load(own[k], row, top, first_quad + k * blockDim.x);
+    for (uint32_t s = 0; s < d.p.samples; s += at_once) {
+      const uint32_t end = uint32_t(min(int64_t(s) + at_once, d.p.samples));
+      __syncthreads();  // all have used the bins before
+      for (int64_t i = threadIdx.x; i < int64_t(end - s) * bins; i += blockDim.x)
+        bins_shared[i / bins * stride + i % bins] = grad_bins[(row * d.p.samples + s) * bins + i];
+      __syncthreads();  // the bins are there
+      pass(own, row, s, end, first_quad, stride);
+    }
+    for (int k = 0; k < quads_per_thread; ++k)
+      for (int j = 0; j < 4; ++j) {
+        const uint32_t i = 4 * (first_quad + k * blockDim.x) + j;
+        if (i < d.p.cells) write_gradient(d.p, grad_logits, row * d.p.cells + i, own[k].grad[j]);
+      }
+  }
+};
+
+// Grid: rows, ranges of cells.
+template <class T, int axes, Weight weight, bool whole_quads>
+__global__ void __launch_bounds__(128, 4) axis_sample_backward(DeviceProblem d, const T* grad_bins, const T* stats,
+                                                               void* grad_logits, int at_once) {
+  SA_SHARED_MEMORY(memory);
+  uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
+  T* scratch = reinterpret_cast<T*>(memory + schedule_bytes);
+  T* bins = scratch + 8;
+  const int64_t row = blockIdx.x;
+  store_schedule(row_key(d, row, 0).seed, schedule);
+  const T top = row_top(d, row, scratch);
+  const AxisBackward<T, axes, weight, whole_quads> block{d, grad_bins, stats, schedule, bins, at_once};
+  const uint32_t quads = blockDim.x * quads_per_thread, ranges = uint32_t((d.p.cells + 4 * quads - 1) / (4 * quads));
+  for (uint32_t range = blockIdx.y; range < ranges; range += gridDim.y)
+    block.run_quads(row, top, range * quads + threadIdx.x, grad_logits);
+}
+
+}  // namespace sampling_argmax::cuda

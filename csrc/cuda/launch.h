@@ -1,0 +1,136 @@
+// From tensors to kernels: the device, its stream, the shape of a grid and the template that a problem needs.
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+#include <type_traits>
+
+#include "cuda/row.cuh"
+#include "tensors.h"
+
+#ifdef __CUDACC__
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#define SA_LIBRARY sampling_argmax
+#define SA_DEVICE CUDA
+
+namespace sampling_argmax::cuda {
+
+using DeviceGuard = c10::cuda::CUDAGuard;
+
+inline int64_t multiprocessors() { return at::cuda::getCurrentDeviceProperties()->multiProcessorCount; }
+inline int64_t shared_limit() { return int64_t(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin); }
+
+template <class... Parameters, class... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, Args... args) {
+  if (grid.x == 0) return;
+  if (shared > 48 * 1024)
+    C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  kernel<<<grid, threads, shared, at::cuda::getCurrentCUDAStream()>>>(Parameters(args)...);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+}  // namespace sampling_argmax::cuda
+#else  // the host shim of the tests
+
+#define SA_DEVICE CPU
+
+namespace sampling_argmax::cuda {
+
+struct DeviceGuard {
+  explicit DeviceGuard(at::Device) {}
+};
+
+inline int64_t multiprocessors() { return shim::settings().multiprocessors; }
+inline int64_t shared_limit() { return shim::settings().shared_limit; }
+
+template <class... Parameters, class... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, Args... args) {
+  shim::run_grid(grid, threads, shared, [&] { kernel(Parameters(args)...); });
+}
+
+}  // namespace sampling_argmax::cuda
+#endif
+
+namespace sampling_argmax::cuda {
+
+template <auto value>
+using Constant = std::integral_constant<decltype(value), value>;
+
+// The seed tensor is read by the kernels: the host never waits for it.
+inline DeviceProblem device_problem(const Problem& p, const Tensor& seed) {
+  DeviceProblem d{};
+  d.p = p;
+  if (seed.defined()) d.seed = seed.const_data_ptr<int64_t>(), d.seed_words = int(seed.numel());
+  d.width = Division::by(p.shape[2]), d.height = Division::by(p.shape[1]);
+  d.contiguous = p.stride[2] == 1 && (p.shape[1] == 1 || p.stride[1] == p.shape[2]) &&
+                 (p.shape[0] == 1 || p.stride[0] == p.shape[1] * p.shape[2]);
+  d.scale = p.beta * 1.4426950408889634 / p.tau;
+  d.neg_inv_tau = -1 / p.tau, d.neg_inv_tau_single = float(d.neg_inv_tau);
+  return d;
+}
+
+// Runs body(weight, d) with the way of making weights that the temperature asks for.
+template <class T, class Body>
+void with_weight(DeviceProblem d, const Body& body) {
+  if (!bounded_exponents(d.p)) return body(Constant<Weight::low>(), d);
+  if constexpr (sizeof(T) == 4) {
+    if (d.p.tau == 1) return body(Constant<Weight::one>(), d);
+    if (d.p.tau == 2) return body(Constant<Weight::two>(), d);
+  }
+  d.shift = exponent_centre / d.p.tau;
+  body(Constant<Weight::general>(), d);
+}
+
+template <class Body>
+void with_axes(const Problem& p, const Body& body) {
+  switch (p.axes) {
+    case 1: return body(Constant<1>());
+    case 2: return body(Constant<2>());
+    default: return body(Constant<3>());
+  }
+}
+
+// The kernels of `none` and gaussian are the same: noise of a gaussian is added to the sums.
+template <class Body>
+void with_cell_basis(const Problem& p, const Body& body) {
+  switch (p.basis) {
+    case Basis::uniform: return body(Constant<Basis::uniform>());
+    case Basis::triangular: return body(Constant<Basis::triangular>());
+    default: return body(Constant<Basis::gaussian>());
+  }
+}
+
+template <class T, class Body>
+void with_cell_kernel(const DeviceProblem& problem, const Body& body) {
+  with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
+    with_axes(d.p, [&](auto axes) { with_cell_basis(d.p, [&](auto basis) { body(basis, axes, weight, d); }); });
+  });
+}
+
+// Threads of a block, by the cells of a row alone (sums depend on it).
+inline int threads_for(int64_t cells, int64_t cells_per_thread, int most) {
+  int threads = 32;
+  while (threads < most && threads * cells_per_thread < cells) threads *= 2;
+  return threads;
+}
+
+// Into how many parts rows are cut, so that there are about 16 blocks a multiprocessor. No result depends on it.
+inline int64_t parts_wanted(int64_t rows, int64_t most) {
+  if (rows == 0) return 1;
+  return std::clamp<int64_t>((16 * multiprocessors() + rows - 1) / rows, 1, std::min<int64_t>(most, 65535));
+}
+
+template <class T>
+T* data_or_null(Tensor& x) {
+  return x.numel() > 0 ? x.mutable_data_ptr<T>() : nullptr;
+}
+inline void* raw_or_null(Tensor& x) { return x.numel() > 0 ? x.mutable_data_ptr() : nullptr; }
+
+inline OptionalTensor dense(const OptionalTensor& x) { return x ? OptionalTensor(x->contiguous()) : std::nullopt; }
+
+}  // namespace sampling_argmax::cuda

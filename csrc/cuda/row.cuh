@@ -1,0 +1,245 @@
+// One row of logits made ready for its samples: its maximum, and tables of exponents and coordinates in shared memory.
+
+#pragma once
+
+#include "cuda/primitives.cuh"
+
+namespace sampling_argmax::cuda {
+
+// n / divisor for n < 2^31 by a multiplication (Granlund and Montgomery, PLDI 1994).
+struct Division {
+  uint32_t divisor = 1, multiplier = 1, shift = 0;
+
+  static Division by(int64_t d) {
+    uint32_t bits = 0;
+    while ((int64_t(1) << bits) < d) ++bits;
+    const uint64_t excess = (uint64_t(1) << bits) - uint64_t(d);
+    return {uint32_t(d), uint32_t((excess << 32) / uint64_t(d) + 1), bits};
+  }
+  SA_INLINE uint32_t quotient(uint32_t n) const { return (__umulhi(n, multiplier) + n) >> shift; }
+};
+
+// A Problem whose pointers are the device's; the seed is read there too, so that a captured graph sees new ones.
+struct DeviceProblem {
+  Problem p;
+  const int64_t* seed;
+  int seed_words;
+  Division width, height;
+  bool contiguous;
+  double scale, shift, neg_inv_tau;  // exponent = (z - max) scale - shift + neg_inv_tau log2(E)
+  float neg_inv_tau_single;          // converted here: in a loop over cells ptxas would convert again each time
+
+  template <class T>
+  SA_INLINE T log_factor() const {
+    if constexpr (is_double<T>) return neg_inv_tau;
+    return neg_inv_tau_single;
+  }
+};
+
+// How a weight E^(-1/tau) 2^a is made from E and the table. `low` is for temperatures whose exponents need a running
+// maximum (csrc/problem.h); `one` and `two` are tau = 1 and 2, with one special function less.
+enum class Weight { general, one, two, low };
+
+template <Weight weight, class T>
+SA_INLINE T weigh(T e, T a, T neg_inv_tau) {
+  if constexpr (weight == Weight::one) return a * reciprocal(e);
+  if constexpr (weight == Weight::two) return a * rsqrt(e);
+  return exp2(fma(log2(e), neg_inv_tau, a));
+}
+
+template <class T>
+SA_INLINE T read_logit(const DeviceProblem& d, int64_t offset, uint32_t i) {
+  if (d.contiguous) {
+    offset += i;
+  } else {
+    const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
+    offset += int64_t(z) * d.p.stride[0] + int64_t(line - z * d.height.divisor) * d.p.stride[1] +
+              int64_t(i - line * d.width.divisor) * d.p.stride[2];
+  }
+  if constexpr (is_double<T>) return static_cast<const double*>(d.p.logits)[offset];
+  switch (d.p.dtype) {
+    case Dtype::float32: return static_cast<const float*>(d.p.logits)[offset];
+    case Dtype::bfloat16: return bfloat16_number(static_cast<const uint16_t*>(d.p.logits)[offset]);
+    default: return float16_number(static_cast<const uint16_t*>(d.p.logits)[offset]);
+  }
+}
+
+template <class T>
+SA_INLINE void write_gradient(const Problem& p, void* out, int64_t at, T value) {
+  if constexpr (is_double<T>) {
+    static_cast<double*>(out)[at] = value;
+    return;
+  }
+  switch (p.dtype) {
+    case Dtype::float32: static_cast<float*>(out)[at] = float(value); return;
+    case Dtype::bfloat16: static_cast<uint16_t*>(out)[at] = bfloat16_bits(float(value)); return;
+    default: static_cast<uint16_t*>(out)[at] = float16_bits(float(value)); return;
+  }
+}
+
+SA_INLINE int64_t logits_offset(const Problem& p, int64_t row) {
+  return row / p.keypoints * p.batch_stride + row % p.keypoints * p.keypoint_stride;
+}
+
+template <class T>
+SA_INLINE T row_sigma(const Problem& p, int64_t row) {
+  if (p.sigma == nullptr) return T(0);
+  return static_cast<const T*>(
+      p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
+}
+
+SA_INLINE NoiseKey row_key(const DeviceProblem& d, int64_t row, uint32_t sample) {
+  const uint64_t first = d.seed_words > 1 ? uint64_t(d.seed[1]) : 0;
+  return noise_key(uint64_t(d.seed[0]), first + uint64_t(row), sample);
+}
+
+// The words of all rounds. Read from shared memory into registers before a loop over cells, they stay there; ptxas
+// would add the sums of PhiloxKey up again for every quad.
+struct KeySchedule {
+  uint32_t words[20];
+  uint32_t exponent;  // integer_exponent, which as a literal costs a move with every use
+  SA_INLINE uint32_t lo(uint32_t round) const { return words[2 * round]; }
+  SA_INLINE uint32_t hi(uint32_t round) const { return words[2 * round + 1]; }
+};
+constexpr int schedule_bytes = 96;
+using LoopKey = NoiseKeyOf<KeySchedule>;
+
+SA_INLINE void store_schedule(const PhiloxKey& key, uint32_t* shared) {
+  for (uint32_t i = threadIdx.x; i < 20; i += blockDim.x) shared[i] = i & 1 ? key.hi(i / 2) : key.lo(i / 2);
+  if (threadIdx.x == 0) shared[20] = integer_exponent;
+}
+SA_INLINE LoopKey loop_key(const NoiseKey& key, const uint32_t* shared) {
+  LoopKey out{{}, key.row_lo, key.sample, key.row_hi};
+#pragma unroll
+  for (int i = 0; i < 20; ++i) out.seed.words[i] = shared[i];
+  out.seed.exponent = shared[20];
+  return out;
+}
+
+// The coordinate of a cell along an axis (x, y, z).
+template <class T>
+SA_INLINE T coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
+  if (d.p.points != nullptr)
+    return static_cast<const T*>(d.p.points)[(row / d.p.keypoints * d.p.cells + i) * d.p.axes + axis];
+  const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
+  if (axis == 0) return T(i - line * d.width.divisor);
+  return T(axis == 1 ? line - z * d.height.divisor : z);
+}
+
+// The same as the basis takes it.
+template <Basis basis, class T>
+SA_INLINE T table_coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
+  return coordinate<T>(d, row, i, axis) + T(basis == Basis::uniform ? field_shift<T> : 0);
+}
+
+// The exponent, or for tau = 1 and 2 its power of two, of a cell; cells past the row's end weigh nothing.
+template <Weight weight, class T>
+SA_INLINE T table_exponent(const DeviceProblem& d, int64_t offset, T top, uint32_t i) {
+  constexpr bool as_power = weight == Weight::one || weight == Weight::two;
+  if (i >= d.p.cells) return as_power ? T(0) : -T(__builtin_huge_val());
+  const T a = (read_logit<T>(d, offset, i) - top) * T(d.scale) - T(d.shift);
+  return as_power ? exp2(a) : a;
+}
+
+// ---- four cells at a time: one call of the generator gives the words of four cells ----
+
+template <class T>
+struct alignas(16) Quad {
+  T v[4];
+};
+
+template <class T>
+SA_INLINE Quad<T> load_quad(const T* from) {
+  return *reinterpret_cast<const Quad<T>*>(from);
+}
+template <class T>
+SA_INLINE void store_quad(T* to, const Quad<T>& quad) {
+  *reinterpret_cast<Quad<T>*>(to) = quad;
+}
+
+SA_INLINE Quad<uint32_t> quad_words(uint32_t group, const LoopKey& key, Stream stream) {
+  const auto state = philox(uint64_t(group), key, stream);
+  return {uint32_t(state.a), uint32_t(state.b), uint32_t(state.c), uint32_t(state.d)};
+}
+
+// The words of the bases of quad g: a pair of fields a cell, and single fields 4 g .. 4 g + 3 in two words.
+template <Basis basis, int axes>
+struct QuadNoise {
+  static constexpr bool noisy = basis == Basis::uniform || basis == Basis::triangular;
+  Quad<uint32_t> pair;
+  uint32_t single[2], exponent;
+
+  SA_INLINE QuadNoise(uint32_t g, const LoopKey& key) : exponent(key.seed.exponent) {
+    if constexpr (noisy && axes >= 2) pair = quad_words(g, key, kPair);
+    if constexpr (noisy && axes % 2 == 1) {
+      const Quad<uint32_t> words = quad_words(g >> 1, key, kSingle);
+      single[0] = g & 1 ? words.v[2] : words.v[0];
+      single[1] = g & 1 ? words.v[3] : words.v[1];
+    }
+  }
+
+  // Moves the coordinate of cell j of the quad.
+  template <class T>
+  SA_INLINE T move(int j, int axis, T c) const {
+    if constexpr (!noisy) return c;
+    const bool of_pair = axes >= 2 && axis < 2;
+    return moved(of_pair ? pair.v[j] : single[j >> 1], of_pair ? axis == 1 : (j & 1) == 1, c);
+  }
+
+  template <class T>
+  SA_INLINE T moved(uint32_t word, bool high, T c) const {
+    if constexpr (basis == Basis::triangular) return triangular_position(field_integer<T>(word, high, exponent), c);
+    return uniform_position(field_number<T>(word, high), c);
+  }
+};
+
+// ---- the block's threads together ----
+
+constexpr int warp_size = 32;
+constexpr unsigned whole_warp = 0xFFFFFFFFu;
+
+template <class T>
+SA_INLINE T warp_max(T x) {
+#pragma unroll
+  for (int step = warp_size / 2; step > 0; step /= 2) x = max(x, __shfl_xor_sync(whole_warp, x, step));
+  return x;
+}
+template <class T>
+SA_INLINE T warp_sum(T x) {
+#pragma unroll
+  for (int step = warp_size / 2; step > 0; step /= 2) x += __shfl_xor_sync(whole_warp, x, step);
+  return x;
+}
+
+// Reduces n values of every thread over the block into `result`, which all may read afterwards. `result` has room for
+// n (1 + warps) numbers.
+template <bool maximum, int n, class T>
+SA_INLINE void block_reduce(const T (&values)[n], T* result) {
+  const int warps = blockDim.x / warp_size, warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;
+  T* parts = result + n;
+  __syncthreads();  // earlier readers of `result` are done
+#pragma unroll
+  for (int k = 0; k < n; ++k) {
+    const T x = maximum ? warp_max(values[k]) : warp_sum(values[k]);
+    if (lane == 0) parts[warp * n + k] = x;
+  }
+  __syncthreads();  // all parts are written
+  for (int k = threadIdx.x; k < n; k += blockDim.x) {
+    T x = parts[k];
+    for (int other = 1; other < warps; ++other) x = maximum ? max(x, parts[other * n + k]) : x + parts[other * n + k];
+    result[k] = x;
+  }
+  __syncthreads();  // the result is written
+}
+
+// The largest logit of a row; NaNs are passed over here and spoil their row through its weights.
+template <class T>
+SA_INLINE T row_top(const DeviceProblem& d, int64_t row, T* scratch) {
+  const int64_t offset = logits_offset(d.p, row);
+  T top[1] = {-T(__builtin_huge_val())};
+  for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) top[0] = max(top[0], read_logit<T>(d, offset, i));
+  block_reduce<true>(top, scratch);
+  return scratch[0];
+}
+
+}  // namespace sampling_argmax::cuda

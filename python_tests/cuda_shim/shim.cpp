@@ -1,0 +1,194 @@
+#include "shim.h"
+
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#ifndef __x86_64__
+#error "the shim's switch between fibers is written for x86-64"
+#endif
+
+namespace shim {
+namespace {
+
+// Saves what a call must preserve on the old stack and goes on on the new one.
+extern "C" void sa_shim_switch(void** save, void* load);
+asm(R"(
+.text
+.globl sa_shim_switch
+.type sa_shim_switch,@function
+sa_shim_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size sa_shim_switch,.-sa_shim_switch
+)");
+
+enum class State { ready, block_barrier, warp_barrier, done };
+
+constexpr int64_t stack_bytes = 96 * 1024, guard_bytes = 256;
+
+struct Fiber {
+  State state = State::ready;
+  void* stack_pointer = nullptr;
+  Place place;
+  uint64_t brought = 0;
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::unique_ptr<unsigned char[]> stacks;
+  std::vector<uint64_t> shared;
+  void* host_stack = nullptr;
+  size_t running = 0;
+  const std::function<void()>* kernel = nullptr;
+};
+
+thread_local Block* block = nullptr;
+
+Fiber& self() { return block->fibers[block->running]; }
+
+void leave(State state) {
+  self().state = state;
+  sa_shim_switch(&self().stack_pointer, block->host_stack);
+}
+
+void fiber_main() {
+  (*block->kernel)();
+  leave(State::done);
+  std::abort();  // a finished fiber is never resumed
+}
+
+void start(Fiber& fiber, unsigned char* stack) {
+  auto top = reinterpret_cast<uintptr_t>(stack + stack_bytes) & ~uintptr_t(15);
+  auto* frame = reinterpret_cast<void**>(top) - 8;  // six registers, the address to return to, alignment
+  std::fill(frame, frame + 8, nullptr);
+  frame[6] = reinterpret_cast<void*>(&fiber_main);
+  fiber.stack_pointer = frame;
+  fiber.state = State::ready;
+}
+
+// Lets the fibers [begin, end) go on if all that are not done wait for `state`.
+bool release(State state, size_t begin, size_t end) {
+  bool waiting = false;
+  for (size_t i = begin; i < end; ++i) {
+    const State at = block->fibers[i].state;
+    if (at != state && at != State::done) return false;
+    waiting |= at == state;
+  }
+  for (size_t i = begin; i < end; ++i)
+    if (block->fibers[i].state == state) block->fibers[i].state = State::ready;
+  return waiting;
+}
+
+bool release_any() {
+  bool released = false;
+  for (size_t warp = 0; warp < block->fibers.size(); warp += 32)
+    released |= release(State::warp_barrier, warp, std::min(warp + 32, block->fibers.size()));
+  return released || release(State::block_barrier, 0, block->fibers.size());
+}
+
+bool all_done() {
+  return std::all_of(block->fibers.begin(), block->fibers.end(), [](const Fiber& f) { return f.state == State::done; });
+}
+
+void run_block(std::vector<size_t>& order, std::minstd_rand& random) {
+  while (true) {
+    if (settings().schedule != 0) std::shuffle(order.begin(), order.end(), random);
+    for (size_t i : order) {
+      if (block->fibers[i].state != State::ready) continue;
+      block->running = i;
+      sa_shim_switch(&block->host_stack, block->fibers[i].stack_pointer);
+    }
+    if (all_done()) return;
+    if (!release_any()) throw std::runtime_error("cuda shim: a barrier that not all threads of the block reach");
+  }
+}
+
+void prepare(Block& b, dim3 grid, dim3 at, int threads, int64_t shared) {
+  std::fill(b.shared.begin(), b.shared.end(), ~uint64_t(0));  // NaN in every type
+  for (int i = 0; i < threads; ++i) {
+    Fiber& fiber = b.fibers[size_t(i)];
+    start(fiber, b.stacks.get() + i * stack_bytes);
+    fiber.place = {dim3(unsigned(i)), at, dim3(unsigned(threads)), grid, reinterpret_cast<unsigned char*>(b.shared.data())};
+    fiber.place.thread.y = fiber.place.thread.z = 0;
+  }
+}
+
+void check_guard(const Block& b, int64_t shared) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(b.shared.data());
+  for (int64_t i = shared; i < shared + guard_bytes; ++i)
+    if (bytes[i] != 0xFF) throw std::runtime_error("cuda shim: a write behind the end of shared memory");
+}
+
+}  // namespace
+
+Settings& settings() {
+  static Settings instance;
+  return instance;
+}
+
+Place& place() { return self().place; }
+
+void block_barrier() { leave(State::block_barrier); }
+void warp_barrier() { leave(State::warp_barrier); }
+
+uint64_t exchange(uint64_t value, int from_lane) {
+  self().brought = value;
+  warp_barrier();  // all have brought theirs
+  const size_t from = block->running / 32 * 32 + size_t(from_lane);
+  const uint64_t out = block->fibers.at(from).brought;
+  warp_barrier();  // all have taken theirs
+  return out;
+}
+
+void run_grid(dim3 grid, int threads, int64_t shared, const std::function<void()>& kernel) {
+  if (shared > settings().shared_limit)
+    throw std::runtime_error("cuda shim: " + std::to_string(shared) + " bytes of shared memory asked for");
+  const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    Block mine;
+    mine.fibers.resize(size_t(threads));
+    mine.stacks.reset(new unsigned char[size_t(threads) * stack_bytes]);
+    mine.shared.resize(size_t(shared + guard_bytes + 7) / 8);
+    mine.kernel = &kernel;
+    std::vector<size_t> order(static_cast<size_t>(threads));
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::minstd_rand random(unsigned(settings().schedule));
+    block = &mine;
+    for (int64_t b = begin; b < end; ++b) {
+      const dim3 at(unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y));
+      prepare(mine, grid, at, threads, shared);
+      run_block(order, random);
+      check_guard(mine, shared);
+    }
+    block = nullptr;
+  });
+}
+
+}  // namespace shim
+
+TORCH_LIBRARY_FRAGMENT(sampling_argmax_shim, m) {
+  m.def("settings(int multiprocessors, int shared_limit, int schedule) -> ()",
+        [](int64_t multiprocessors, int64_t shared_limit, int64_t schedule) {
+          shim::settings() = {multiprocessors, shared_limit, schedule};
+        });
+}
