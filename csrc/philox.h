@@ -34,7 +34,7 @@ SA_INLINE NoiseKey noise_key(uint64_t seed, uint64_t row, uint32_t sample) {
 }
 
 SA_INLINE uint64_t mul_wide(uint64_t a, uint32_t m) {
-#ifdef __CUDA_ARCH__
+#ifdef __CUDACC__
   uint64_t product;  // said outright: from the 64-bit product nvcc adds the high half's zero, 8 instructions a call
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(uint32_t(a)), "r"(m));
   return product;

@@ -73,9 +73,10 @@ void bins_backward(const DeviceProblem& problem, double reweight, double clip, c
 
 template <class T>
 void cells_backward(const DeviceProblem& problem, const Tensor& grad_bins, const Tensor& stats, Tensor& grad_logits) {
-  const int64_t bins = (grad_bins.size(3) + 3) / 4 * 4, room = (shared_limit() - 1024) / int64_t(sizeof(T));
+  const int64_t bins = problem.p.axes == 1 ? 0 : (grad_bins.size(3) + 3) / 4 * 4, room = (shared_limit() - 1024) / int64_t(sizeof(T));
   TORCH_CHECK_VALUE(bins <= room, "axis_sample: the axes of a map may have ", room, " bins together on CUDA, got ", bins);
-  const int at_once = int(std::clamp<int64_t>(std::min<int64_t>(8192, room) / bins, 1, problem.p.samples));
+  const int64_t fit = std::min<int64_t>(8192, room) / std::max<int64_t>(bins, 1);
+  const int at_once = int(std::clamp<int64_t>(fit, 1, problem.p.samples));
   with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
     with_axes(d.p, [&](auto axes) {
       const int64_t per_thread = 4 * quads_per_thread;

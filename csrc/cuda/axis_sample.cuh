@@ -336,7 +336,7 @@ struct AxisBackward {
   const DeviceProblem& d;
   const T *grad_bins, *stats;
   const uint32_t* schedule;
-  T* bins_shared;  // gradients of the bins of `at_once` samples
+  T* bins_shared;  // gradients of the bins of `at_once` samples; with one axis a cell reads its own bin where it is
   int at_once;
 
   struct Own {
@@ -385,7 +385,7 @@ struct AxisBackward {
                       int stride) const {
     LoopKey key = loop_key(row_key(d, row, first), schedule);
     for (uint32_t s = first; s < last; ++s, ++key.sample) {
-      const T* bins = bins_shared + (s - first) * stride;
+      const T* bins = axes == 1 ? grad_bins + (row * d.p.samples + s) * d.p.cells : bins_shared + (s - first) * stride;
 #pragma unroll
       for (int k = 0; k < quads_per_thread; ++k) {
         const Quad<uint32_t> words = quad_words(first_quad + k * blockDim.x, key, kGumbel);
@@ -408,10 +408,12 @@ struct AxisBackward {
     for (int k = 0; k < quads_per_thread; ++k) load(own[k], row, top, first_quad + k * blockDim.x);
     for (uint32_t s = 0; s < d.p.samples; s += at_once) {
       const uint32_t end = uint32_t(min(int64_t(s) + at_once, d.p.samples));
-      __syncthreads();  // all have used the bins before
-      for (int64_t i = threadIdx.x; i < int64_t(end - s) * bins; i += blockDim.x)
-        bins_shared[i / bins * stride + i % bins] = grad_bins[(row * d.p.samples + s) * bins + i];
-      __syncthreads();  // the bins are there
+      if constexpr (axes > 1) {
+        __syncthreads();  // all have used the bins before
+        for (int64_t i = threadIdx.x; i < int64_t(end - s) * bins; i += blockDim.x)
+          bins_shared[i / bins * stride + i % bins] = grad_bins[(row * d.p.samples + s) * bins + i];
+        __syncthreads();  // the bins are there
+      }
       pass(own, row, s, end, first_quad, stride);
     }
     for (int k = 0; k < quads_per_thread; ++k)

@@ -11,9 +11,9 @@
 #include "tensors.h"
 
 #ifdef __CUDACC__
-#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 
 #define SA_LIBRARY sampling_argmax
 #define SA_DEVICE CUDA
@@ -22,15 +22,21 @@ namespace sampling_argmax::cuda {
 
 using DeviceGuard = c10::cuda::CUDAGuard;
 
-inline int64_t multiprocessors() { return at::cuda::getCurrentDeviceProperties()->multiProcessorCount; }
-inline int64_t shared_limit() { return int64_t(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin); }
+inline int64_t device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+inline int64_t multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+inline int64_t shared_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, Args... args) {
   if (grid.x == 0) return;
   if (shared > 48 * 1024)
     C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
-  kernel<<<grid, threads, shared, at::cuda::getCurrentCUDAStream()>>>(Parameters(args)...);
+  kernel<<<grid, threads, shared, c10::cuda::getCurrentCUDAStream().stream()>>>(Parameters(args)...);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -15,7 +15,7 @@ namespace sampling_argmax::cuda {
 template <class V>
 constexpr bool is_double = sizeof(V) == 8;
 
-#ifdef __CUDA_ARCH__
+#ifdef __CUDACC__
 #define SA_SPECIAL_FUNCTION(name, instruction, host)             \
   SA_INLINE float name(float x) {                                \
     float y;                                                     \
@@ -95,7 +95,7 @@ SA_INLINE uint16_t bfloat16_bits(float x) {
   if (x != x) return 0x7FC0;
   return uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
-#ifdef __CUDA_ARCH__
+#ifdef __CUDACC__
 SA_INLINE float float16_number(uint16_t bits) {
   float x;
   asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));

@@ -1,4 +1,5 @@
-// Launches of sample and its backward on raw results; expected_error uses them for rows too long for its own kernel.
+// Launches of sample and its backward into given results, compiled in sample.cu; expected_error uses them for rows too
+// long for its own kernel.
 
 #pragma once
 
@@ -8,53 +9,10 @@
 namespace sampling_argmax::cuda {
 
 template <class T>
-void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats) {
-  with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
-    constexpr int count = SampleSums<T, basis, axes>::count;
-    const int64_t rows = d.p.rows(), tile = tile_cells(axes), segment_cells = tile * tiles_per_segment;
-    const int64_t groups_possible = (d.p.samples + samples_together - 1) / samples_together;
-    const int64_t groups = parts_wanted(rows, groups_possible);
-    const int64_t each = (groups_possible + groups - 1) / groups * samples_together;
-    const int64_t blocks_of_samples = (d.p.samples + each - 1) / each;
-    Partials<T> partials{nullptr, (d.p.cells + segment_cells - 1) / segment_cells};
-    Tensor partial_sums;
-    if (partials.segments > 1 && rows * blocks_of_samples < 2 * multiprocessors()) {
-      partial_sums = at::empty({rows, d.p.samples, partials.segments, count + 1}, samples.options());
-      partials.data = partial_sums.mutable_data_ptr<T>();
-    }
-    const int threads = threads_for(d.p.cells, 8, 128);
-    const int64_t used_tile = std::min(tile, (d.p.cells + 3) / 4 * 4);
-    const int64_t shared = schedule_bytes + int64_t(sizeof(T)) * SampleForward<T, basis, axes, weight>::shared_numbers(
-                                                                     int(used_tile), threads, samples_together);
-    T *samples_data = samples.mutable_data_ptr<T>(), *stats_data = stats.mutable_data_ptr<T>();
-    const unsigned splits = partials.data == nullptr ? 1 : unsigned(partials.segments);
-    launch(sample_forward<T, basis, axes, weight>, dim3(unsigned(rows), unsigned(blocks_of_samples), splits), threads,
-           shared, d, int(each), partials, samples_data, stats_data);
-    if (partials.data != nullptr)
-      launch(sample_combine<T, basis, axes, weight>, dim3(unsigned((rows * d.p.samples + 127) / 128)), 128, 0, d, partials,
-             samples_data, stats_data);
-  });
-}
+void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats);
 
 template <class T>
 void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples, const Tensor& stats,
-                            const SampleGradients<T>& out) {
-  with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
-    const bool with_points = out.points != nullptr;
-    const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
-    const int threads = threads_for(d.p.cells, per_thread, 128);
-    const int64_t ranges = (d.p.cells + per_thread * threads - 1) / (per_thread * threads);
-    const dim3 grid(unsigned(owners), unsigned(parts_wanted(owners, ranges)));
-    const T *grads = grad.const_data_ptr<T>(), *samples_data = samples.const_data_ptr<T>(),
-            *stats_data = stats.const_data_ptr<T>();
-    const int64_t shared = backward_shared_bytes<T>(threads);
-    if constexpr (basis == Basis::gaussian) {
-      if (with_points)
-        return launch(sample_backward<T, basis, axes, weight, true>, grid, threads, shared, d, grads, samples_data,
-                      stats_data, out);
-    }
-    launch(sample_backward<T, basis, axes, weight, false>, grid, threads, shared, d, grads, samples_data, stats_data, out);
-  });
-}
+                            const SampleGradients<T>& out);
 
 }  // namespace sampling_argmax::cuda
