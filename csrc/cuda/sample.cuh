@@ -231,7 +231,7 @@ constexpr int samples_together = 5;
 
 // Grid: rows, ranges of samples, segments (1 where a block has whole rows).
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, 4) sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
+__global__ void __launch_bounds__(128, axes == 3 ? 3 : 4) sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   T* shared = reinterpret_cast<T*>(memory + schedule_bytes);
