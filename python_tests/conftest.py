@@ -73,14 +73,39 @@ def shim():
     return cuda_shim.operators()
 
 
+def cuda_machines() -> list[str]:
+    """The CUDA kernels on the host, which needs a compiler as the extension does, and on a GPU where there is one."""
+    gpu = torch.cuda.is_available() and "cuda" in library.KERNEL_DEVICES
+    return ([] if library.LOAD_ERROR else ["cuda_shim"]) + (["cuda"] if gpu else [])
+
+
+_device = "cpu"
+
+
+def machine_device() -> str:
+    """The device of the fixture ``machine``."""
+    return _device
+
+
 @pytest.fixture
-def isa(request, monkeypatch):
-    """Run the CPU kernels of one instruction set, or the CUDA kernels on the host (indirect parametrisation by name)."""
-    if request.param == "cuda_shim":
+def machine(request, monkeypatch):
+    """Run one instruction set of the CPU, the CUDA kernels on the host, or those on a GPU (parametrised by name)."""
+    if request.param == "cuda":
+        monkeypatch.setattr("conftest._device", "cuda")
+        yield request.param
+    elif request.param == "cuda_shim":
         request.getfixturevalue("shim")
         monkeypatch.setitem(backends.NAMESPACES, "cpu", cuda_shim.NAMESPACE)
         yield request.param
-        return
+    else:
+        torch.ops.sampling_argmax.limit_isa(request.param)
+        yield request.param
+        torch.ops.sampling_argmax.limit_isa("best")
+
+
+@pytest.fixture
+def isa(request):
+    """Run the CPU kernels of one instruction set (indirect parametrisation by name)."""
     torch.ops.sampling_argmax.limit_isa(request.param)
     yield request.param
     torch.ops.sampling_argmax.limit_isa("best")

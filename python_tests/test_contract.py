@@ -4,18 +4,14 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from conftest import assert_close, machine_isas
+from conftest import assert_close, cuda_machines, machine_device, machine_isas
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, reference, sample
 
-DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-ISAS = machine_isas()
-if ISAS:
-    ISAS.append("cuda_shim")
-each_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
-each_device = pytest.mark.parametrize("device", DEVICES)
-best_and_cuda = pytest.mark.parametrize("isa", [*ISAS[-2:-1], "cuda_shim"] if ISAS else [], indirect=True)
+ISAS, CUDA = machine_isas(), cuda_machines()
+each_machine = pytest.mark.parametrize("machine", ISAS + CUDA, indirect=True)
+best_and_cuda = pytest.mark.parametrize("machine", ISAS[-1:] + CUDA, indirect=True)
 
 GRIDS = [(1, 1, 1), (2, 3, 7), (1, 2, 48), (1, 1, 3073), (2, 2, 5, 7), (1, 1, 63, 48), (1, 2, 1, 1), (2, 1, 3, 4, 5),
          (1, 1, 7, 1, 9), (1, 1, 3, 33, 65)]  # fmt: skip
@@ -32,20 +28,23 @@ class Case:
     tensors: dict
     arguments: dict = field(default_factory=dict)
 
-    def run(self, backend: str, dtype: torch.dtype | None = None) -> tuple[dict, dict]:
+    def run(self, backend: str = "auto", dtype: torch.dtype | None = None) -> tuple[dict, dict]:
         """Outputs and gradients by name; ``dtype`` replaces the tensors' own (the reference runs in float64)."""
-        leaves = {k: v.detach().to(dtype or v.dtype).requires_grad_() for k, v in self.tensors.items()}
+        device = "cpu" if backend == "reference" else machine_device()
+        leaves = {k: v.detach().to(device, dtype or v.dtype).requires_grad_() for k, v in self.tensors.items()}
+        arguments = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in self.arguments.items()}
         function = {"sample": sample, "axis_sample": axis_sample, "expected_error": expected_error,
                     "heatmap_moments": heatmap_moments}[self.op]  # fmt: skip
-        result = function(**leaves, **self.arguments, backend=backend)
+        result = function(**leaves, **arguments, backend=backend)
         outputs = result._asdict() if isinstance(result, tuple) else {"result": result}
         total = sum((x * probe(x)).sum() for x in outputs.values())
         names = list(leaves)
         grads = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True)
-        return outputs, {n: g for n, g in zip(names, grads, strict=True) if g is not None}
+        outputs = {name: x.cpu() for name, x in outputs.items()}
+        return outputs, {n: g.cpu() for n, g in zip(names, grads, strict=True) if g is not None}
 
-    def check(self, backend: str = "auto") -> None:
-        outputs, grads = self.run(backend)
+    def check(self) -> None:
+        outputs, grads = self.run()
         expected_outputs, expected_grads = self.run("reference", torch.float64)
         tau = self.arguments.get("tau", 1.0)
         for name, x in outputs.items():
@@ -88,19 +87,19 @@ AXIS_OPTIONS = {
 }
 
 
-@each_isa
+@each_machine
 @pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
 @pytest.mark.parametrize("shape", GRIDS, ids=str)
-def test_grids(shape, basis, isa):
+def test_grids(shape, basis, machine):
     for settings in SETTINGS:
         for case in grid_cases(shape, settings, basis):
-            case.check("cpu")
+            case.check()
 
 
-@each_isa
+@each_machine
 @pytest.mark.parametrize("basis", ["none", "gaussian"])
 @pytest.mark.parametrize("cloud", CLOUDS, ids=str)
-def test_points(cloud, basis, isa):
+def test_points(cloud, basis, machine):
     batch, keypoints, cells, axes = cloud
     tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
     width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
@@ -110,15 +109,15 @@ def test_points(cloud, basis, isa):
     }
     for settings in SETTINGS:
         settings = dict(settings, basis=basis, seed=3)
-        Case("sample", {**tensors, **width}, settings).check("cpu")
-        Case("expected_error", {**tensors, **target, **width}, settings).check("cpu")
-    Case("heatmap_moments", tensors, {"beta": 1.3}).check("cpu")
+        Case("sample", {**tensors, **width}, settings).check()
+        Case("expected_error", {**tensors, **target, **width}, settings).check()
+    Case("heatmap_moments", tensors, {"beta": 1.3}).check()
 
 
-@each_isa
+@each_machine
 @pytest.mark.parametrize("shape", GRIDS, ids=str)
-def test_moments(shape, isa):
-    Case("heatmap_moments", {"logits": noise(*shape)}, {"beta": 0.8}).check("cpu")
+def test_moments(shape, machine):
+    Case("heatmap_moments", {"logits": noise(*shape)}, {"beta": 0.8}).check()
 
 
 def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **changes):
@@ -137,9 +136,9 @@ def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **chang
 @best_and_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("basis", ["uniform", "triangular", "gaussian"])
-def test_dtypes(dtype, basis, isa):
+def test_dtypes(dtype, basis, machine):
     for case in all_ops(dtype=dtype, basis=basis):
-        outputs, _ = case.run("auto")
+        outputs, _ = case.run()
         expected = torch.float64 if dtype == torch.float64 else torch.float32
         assert all(x.dtype == expected for x in outputs.values())
         case.check()
@@ -147,7 +146,7 @@ def test_dtypes(dtype, basis, isa):
 
 @best_and_cuda
 @pytest.mark.parametrize("layout", ["transposed", "batch_last", "expanded", "offset"])
-def test_layouts(layout, isa):
+def test_layouts(layout, machine):
     base = noise(2, 2, 9, 9)
     logits = {
         "transposed": base.transpose(2, 3),
@@ -156,8 +155,8 @@ def test_layouts(layout, isa):
         "offset": torch.cat([base, base])[1:3, :, ::2, 1:],
     }[layout]
     for ours, plain in zip(all_ops(logits=logits), all_ops(logits=logits.contiguous()), strict=True):
-        outputs, grads = ours.run("auto")
-        expected_outputs, expected_grads = plain.run("auto")
+        outputs, grads = ours.run()
+        expected_outputs, expected_grads = plain.run()
         for name, x in outputs.items():
             assert torch.equal(x, expected_outputs[name])
         assert torch.equal(grads["logits"], expected_grads["logits"])
@@ -166,7 +165,7 @@ def test_layouts(layout, isa):
 @best_and_cuda
 @pytest.mark.parametrize("tau", [0.1, 0.7])
 @pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
-def test_minus_infinity(basis, tau, isa):
+def test_minus_infinity(basis, tau, machine):
     logits = noise(2, 3, 9, 7)
     logits[:, :, 2:4] = -torch.inf
     logits[0, 0, :, :] = -torch.inf
@@ -175,18 +174,18 @@ def test_minus_infinity(basis, tau, isa):
         if "tau" in case.arguments:
             case.arguments["tau"] = tau
         case.check()
-        assert (case.run("auto")[1]["logits"][logits == -torch.inf] == 0).all()
+        assert (case.run()[1]["logits"][logits == -torch.inf] == 0).all()
 
 
 @best_and_cuda
-def test_row_of_minus_infinity_is_nan_and_alone(isa):
+def test_row_of_minus_infinity_is_nan_and_alone(machine):
     logits = noise(2, 2, 9, 7)
     logits[1, 0] = -torch.inf
     check_spoiled_row(logits)
 
 
 @best_and_cuda
-def test_nan_spoils_its_row_only(isa):
+def test_nan_spoils_its_row_only(machine):
     logits = noise(2, 2, 9, 7)
     logits[1, 0, 4, 4] = torch.nan
     check_spoiled_row(logits)
@@ -198,7 +197,7 @@ def check_spoiled_row(logits):
     others = torch.ones(2, 2, dtype=torch.bool)
     others[1, 0] = False
     for case, good in zip(all_ops(logits=logits), all_ops(logits=clean), strict=True):
-        (outputs, grads), (expected_outputs, expected_grads) = case.run("auto"), good.run("auto")
+        (outputs, grads), (expected_outputs, expected_grads) = case.run(), good.run()
         for name, x in outputs.items():
             assert x[1, 0].isnan().all(), name
             assert torch.equal(x[others], expected_outputs[name][others])
@@ -208,21 +207,21 @@ def check_spoiled_row(logits):
 
 @best_and_cuda
 @pytest.mark.parametrize("tau", [0.1, 0.7])
-def test_weight_zero_reaches_nothing(tau, isa):
+def test_weight_zero_reaches_nothing(tau, machine):
     logits, target, weight = noise(2, 2, 9, 7), noise(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     logits[0, 1], target[1, 0] = torch.nan, torch.nan
     case = Case("expected_error", {"logits": logits, "target": target},
                 dict(weight=weight, num_samples=3, tau=tau, seed=1))  # fmt: skip
-    outputs, grads = case.run("auto")
+    outputs, grads = case.run()
     assert (outputs["result"][weight == 0] == 0).all()
     assert all((g[weight == 0] == 0).all() and not g.isnan().any() for g in grads.values())
 
 
 @best_and_cuda
 @pytest.mark.parametrize("shape", [(0, 3, 5, 7), (3, 0, 5, 7)])
-def test_empty_batch(shape, isa):
+def test_empty_batch(shape, machine):
     for case in all_ops(shape):
-        outputs, grads = case.run("auto")
+        outputs, grads = case.run()
         assert all(x.shape[:2] == shape[:2] for x in outputs.values())
         assert grads["logits"].shape == shape
 
