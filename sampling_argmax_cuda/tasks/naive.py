@@ -17,17 +17,21 @@ def _jitter(shape, basis: str, like: Tensor) -> Tensor:
     return torch.where(u < 0.5, (2 * u).sqrt() - 1, 1 - (2 - 2 * u).sqrt())
 
 
-def paper_samples(logits: Tensor, num_samples: int, tau: float, basis: str) -> Tensor:
-    """Paper Eq. 11-12 on ``[B, K, H, W]``: ``[B, K, S, 2]``; weights and noise of every cell are materialised."""
-    batch, keypoints, height, width = logits.shape
+def _positions(logits: Tensor, points: Tensor | None) -> list[Tensor]:
+    """Coordinates along x, y, z that broadcast to ``[B, K, S, N]``."""
+    if points is not None:
+        return [axis[:, None, None] for axis in points.unbind(-1)]
+    ranges = [torch.arange(n, dtype=logits.dtype, device=logits.device) for n in logits.shape[2:]]
+    return [c.flatten() for c in reversed(torch.meshgrid(*ranges, indexing="ij"))]
+
+
+def paper_samples(logits: Tensor, num_samples: int, tau: float, basis: str, points: Tensor | None = None) -> Tensor:
+    """Paper Eq. 11-12 on grids and points: ``[B, K, S, d]``; weights and noise of every cell are materialised."""
     z = logits.flatten(2)[:, :, None]
-    w = torch.softmax((z + _gumbel_like((batch, keypoints, num_samples, height * width), z)) / tau, -1)
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    axes = [
-        (c.flatten().to(z) + _jitter(w.shape, basis, z) if basis != "none" else c.flatten().to(z))
-        for c in (x, y)
-    ]
-    return torch.stack([(w * position).sum(-1) for position in axes], -1)
+    shape = (*logits.shape[:2], num_samples, z.shape[-1])
+    w = torch.softmax((z + _gumbel_like(shape, z)) / tau, -1)
+    moved = [c if basis == "none" else c + _jitter(shape, basis, z) for c in _positions(logits, points)]
+    return torch.stack([(w * position).sum(-1) for position in moved], -1)
 
 
 def _released_axis(h: Tensor, basis: str) -> Tensor:
@@ -44,9 +48,10 @@ def _released_axis(h: Tensor, basis: str) -> Tensor:
 
 
 def released_samples(logits: Tensor, num_samples: int, tau: float, basis: str) -> Tensor:
-    """The released estimator on ``[B, K, H, W]``: ``softmax(z + g / tau)``, marginals, noise per bin: ``[B, K, S, 2]``."""
-    batch, keypoints, height, width = logits.shape
+    """The released estimator on grids: ``softmax(z + g / tau)``, marginals, noise per bin: ``[B, K, S, d]``."""
+    grid = logits.shape[2:]
     z = logits.flatten(2)[:, :, None]
-    w = torch.softmax(z + _gumbel_like((batch, keypoints, num_samples, height * width), z) / tau, -1)
-    w = w.unflatten(-1, (height, width))
-    return torch.stack([_released_axis(w.sum(-2), basis), _released_axis(w.sum(-1), basis)], -1)
+    w = torch.softmax(z + _gumbel_like((*logits.shape[:2], num_samples, z.shape[-1]), z) / tau, -1).unflatten(-1, grid)
+    dims = range(3, w.dim())
+    marginals = [w.sum([d for d in dims if d != dim]) if len(grid) > 1 else w for dim in reversed(dims)]
+    return torch.stack([_released_axis(h, basis) for h in marginals], -1)
