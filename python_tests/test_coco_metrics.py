@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sampling_argmax_cuda.tasks.coco import OKS_SIGMAS
+from sampling_argmax_cuda.tasks.data import CocoData
+from sampling_argmax_cuda.tasks.evaluation import CocoEvaluation
 from sampling_argmax_cuda.tasks.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, rescore
+from sampling_argmax_cuda.tasks.synthetic import write_synthetic_coco
 
 
 def annotations(people: int = 12, images: int = 3) -> dict:
@@ -132,3 +136,46 @@ def test_rescoring_by_hand():
     scores = np.array([0.2, 0.4, 0.6, 0.0])
     assert rescore(1.0, scores, "sum") == pytest.approx(1.0 + 0.3 + 0.6)
     assert rescore(0.8, scores, "product") == pytest.approx(0.8 * 0.5)  # 0.2 itself does not count
+
+
+def detection_batch(people, rng):
+    """Predictions near the people of image 1, as crops of detections that have no truth, peaks larger where they fit."""
+    n, shifts = len(people), rng.permutation(len(people)) * 12.0
+    pixels = torch.tensor(np.array([p["keypoints"] for p in people]).reshape(n, 17, 3)[..., :2] + shifts[:, None, None])
+    peak = torch.tensor(1 / (1 + shifts))[:, None].expand(n, 17)
+    zeros = torch.zeros(n, 17)
+    batch = {"index": torch.arange(n), "image_id": torch.tensor([p["image_id"] for p in people]),
+             "area": torch.tensor([p["area"] for p in people]), "score": torch.ones(n),
+             "target": torch.zeros(n, 17, 2), "weight": zeros}  # fmt: skip
+    return batch, torch.zeros(n, 17, 2), peak, pixels, torch.zeros(n, 17, 3)
+
+
+def test_detections_are_calibrated_against_the_people_they_fit(tmp_path):
+    write_synthetic_coco(tmp_path / "drawn", 1, 12)
+    file = tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json"
+    people = json.loads(file.read_text())["annotations"]
+    evaluation = CocoEvaluation()
+    evaluation.add(*detection_batch(people, np.random.default_rng(0)))
+    scores = evaluation.compute(file, list)
+    assert "error" not in scores and scores["pearson"] > 0.5
+    assert not any(value == -1 or np.isnan(value) for value in scores.values())
+    areas = [p["area"] for p in people]
+    assert ("APl" in scores) == (max(areas) > 96**2) and ("APm" in scores) == any(32**2 < a < 96**2 for a in areas)
+
+
+def test_the_drawn_detector_has_false_alarms_of_low_score(tmp_path):
+    write_synthetic_coco(tmp_path / "drawn", 1, 40)
+    people = json.loads((tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json").read_text())["annotations"]
+    boxes = json.loads((tmp_path / "drawn" / "detections_val.json").read_text())
+    assert 3 <= len(boxes) - len(people) <= 25
+    assert sorted(b["score"] for b in boxes)[len(boxes) - len(people) - 1] <= 0.4 < 0.6
+    assert all(b["bbox"][2] > 0 and b["bbox"][0] + b["bbox"][2] <= 161 for b in boxes if b["score"] <= 0.4)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("image_size", (0, 0)), ("image_size", (100, 96)), ("batch_size", 0), ("num_workers", -1), ("scale", 1.0),
+    ("rotation", -1.0), ("flip", 1.5), ("half_body", -0.1), ("color", 2.0), ("synthetic_train", 0), ("seed", -1),
+])  # fmt: skip
+def test_data_arguments_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"data: {name} must be"):
+        CocoData(**{name: value})

@@ -1,5 +1,6 @@
 """COCO's data for the trainer: the same reader for real and generated files, batches that any run can replay."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,8 +98,16 @@ class CocoData(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if image_size[0] % 32 or image_size[1] % 32:
-            raise ValueError(f"data: image_size must be multiples of 32, got {tuple(image_size)}")
+        if any(n < 32 or n % 32 for n in image_size):
+            raise ValueError(f"data: image_size must be positive multiples of 32, got {tuple(image_size)}")
+        for name, value, low, high in (
+            ("batch_size", batch_size, 1, math.inf), ("num_workers", num_workers, 0, math.inf), ("scale", scale, 0, 1),
+            ("rotation", rotation, 0, 180), ("flip", flip, 0, 1), ("half_body", half_body, 0, 1), ("color", color, 0, 1),
+            ("synthetic_train", synthetic_train, 1, math.inf), ("synthetic_val", synthetic_val, 1, math.inf),
+            ("seed", seed, 0, math.inf),
+        ):  # fmt: skip
+            if not low <= value <= high or (name == "scale" and value == 1):
+                raise ValueError(f"data: {name} must be in [{low}, {high}{')' if name == 'scale' else ']'}, got {value}")
         self.save_hyperparameters(logger=False)  # the model's names would clash with these in the logs
         self.root = Path(root)
 

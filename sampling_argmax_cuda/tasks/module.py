@@ -173,7 +173,7 @@ class LocalizationModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
         for name, value in metrics.items():  # every rank has the same numbers
-            self.log(f"val/{name}", float(value), prog_bar=name in ("AP", "error"))
+            self.log(f"val/{name}", value, prog_bar=name in ("AP", "error"))
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         logits, position, peak = self.decode(batch["image"])

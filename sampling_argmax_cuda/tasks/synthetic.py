@@ -67,7 +67,7 @@ def paint_figure(image: np.ndarray, joints: np.ndarray, height: float, rng: np.r
             color = side_color(a) if side_color(a) == side_color(b) else MIDDLE
             cv2.line(image, points[a], points[b], shade(color), width, cv2.LINE_AA, 4)
     center = tuple(int(v) for v in np.rint((joints[3] + joints[4]) * 8))
-    cv2.circle(image, center, int(height * 0.075 * 16), shade((225, 190, 160)), -1, cv2.LINE_AA, 4)
+    cv2.circle(image, center, int(height * 0.075 * 16), shade((160, 190, 225)), -1, cv2.LINE_AA, 4)
     for joint in range(17):
         radius = height * (0.022 if joint > 4 else 0.014)
         cv2.circle(image, points[joint], int(radius * 16), side_color(joint), -1, cv2.LINE_AA, 4)
@@ -143,6 +143,16 @@ def _annotation(joints: np.ndarray, number: int, image_id: int) -> dict:
             "keypoints": [round(float(v), 2) for v in joints.reshape(-1)]}  # fmt: skip
 
 
+def _false_alarms(image_id: int, size: int, rng: np.random.Generator) -> list[dict]:
+    """At most one box around nobody, of low score, as a detector makes them."""
+    if rng.random() >= 0.3:
+        return []
+    width, height = rng.uniform(0.15, 0.5, 2) * size
+    corner = rng.random(2) * (size - np.array([width, height]))
+    box = [round(float(v), 2) for v in (*corner, width, height)]
+    return [{"image_id": image_id, "category_id": 1, "bbox": box, "score": round(float(rng.uniform(0.02, 0.4)), 3)}]
+
+
 def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
     images, annotations, detections = [], [], []
     (folder / f"{split}2017").mkdir(parents=True)
@@ -159,6 +169,7 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
             jitter = np.array(annotations[-1]["bbox"]) + rng.normal(0, 2, 4)
             box, score = [round(float(v), 2) for v in jitter], round(float(rng.uniform(0.6, 1)), 3)
             detections.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
+        detections += _false_alarms(image_id, size, rng)
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
                 "skeleton": [[a + 1, b + 1] for a, b in SKELETON]}  # fmt: skip
     content = {"info": {"description": "drawn figures"}, "images": images, "annotations": annotations,
