@@ -113,7 +113,7 @@ def test_validate_and_predict(data, tmp_path):
         (["--model.depth=19"], "depth must be one of 18, 34, 50, 101, 152, got 19"),
         (["--model.weights=/nowhere.pth"], "weights file /nowhere.pth does not exist"),
         (["--data.batch_size=99"], "training samples are fewer than one global batch of 99"),
-        (["--data.image_size=[65,64]"], "image_size must be multiples of 32"),
+        (["--data.image_size=[65,64]"], "image_size must be positive multiples of 32"),
         (["--config=nothing"], "no config of that name"),
     ],
 )

@@ -1,0 +1,40 @@
+"""Every CUDA operator forward and backward at small odd shapes, for compute-sanitizer: ``python -m bench.sanitize``."""
+
+import torch
+
+from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, sample
+
+SHAPES = [(2, 3, 37), (1, 2, 9, 7), (1, 1, 63, 48), (1, 1, 3, 5, 7), (1, 1, 2, 70, 50), (1, 1, 70_001)]
+
+
+def run_all(logits: torch.Tensor, **settings) -> None:
+    target = torch.ones(*logits.shape[:2], logits.dim() - 2, device=logits.device)
+    for call in (sample, axis_sample):
+        call(logits, **settings).sum().backward()
+    expected_error(logits, target, **settings).sum().backward()
+    sum(m.sum() for m in heatmap_moments(logits)).backward()
+
+
+def run_points(**settings) -> None:
+    logits = torch.randn(2, 3, 301, device="cuda", requires_grad=True)
+    points = torch.randn(2, 301, 3, device="cuda", requires_grad=True)
+    sigma = torch.ones(2, 3, device="cuda", requires_grad=True)
+    settings.update(points=points, sigma=sigma, basis="gaussian")
+    sample(logits, **settings).sum().backward()
+    expected_error(logits, torch.zeros(2, 3, 3, device="cuda"), **settings).sum().backward()
+
+
+def main() -> None:
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            logits = torch.randn(shape, device="cuda").to(dtype).requires_grad_()
+            for basis in ("none", "uniform", "triangular", "gaussian"):
+                for tau in (1.0, 0.7, 0.1):
+                    run_all(logits, num_samples=6, tau=tau, basis=basis, seed=1)
+    run_points(num_samples=6, tau=0.7, seed=1)
+    torch.cuda.synchronize()
+    print("all operators ran")
+
+
+if __name__ == "__main__":
+    main()
