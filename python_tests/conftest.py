@@ -65,10 +65,16 @@ def machine_isas() -> list[str]:
     return names
 
 
+def pytest_addoption(parser):
+    build = Path(__file__).parents[1] / "build" / "cuda_shim"
+    parser.addoption("--shim-sources", type=Path, default=cuda_shim.CSRC, help="csrc to build the CUDA kernels from")
+    parser.addoption("--shim-build", type=Path, default=build, help="folder to build them in")
+
+
 @pytest.fixture(scope="session")
-def shim():
+def shim(request):
     """The operators of the CUDA kernels as compiled for the host."""
-    cuda_shim.build(Path(__file__).parents[1] / "build" / "cuda_shim")
+    cuda_shim.build(request.config.getoption("--shim-build"), request.config.getoption("--shim-sources"))
     library.register(cuda_shim.NAMESPACE)
     return cuda_shim.operators()
 

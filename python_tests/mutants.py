@@ -1,0 +1,125 @@
+"""Mutants of the CUDA kernels: ``python python_tests/mutants.py`` says which of them the tests on the host kill.
+
+Each mutant is one change of one source. It is built into a folder of its own and has to survive a short list of tests:
+the CUDA part of test_contract.py and test_cuda_shim.py with random schedules. At least 95 % must die.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "bench" / "results" / "mutants.csv"
+TESTS = ["python_tests/test_cuda_shim.py", "python_tests/test_contract.py"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """The ``number``-th occurrence of ``old`` in csrc/``file`` becomes ``new``."""
+
+    file: str
+    old: str
+    new: str
+    number: int = 0
+
+    def apply(self, csrc: Path) -> None:
+        path = csrc / self.file
+        parts = path.read_text().split(self.old)
+        if len(parts) < self.number + 2:
+            raise ValueError(f"{self.file} has no occurrence {self.number} of {self.old!r}")
+        path.write_text(self.old.join(parts[: self.number + 1]) + self.new + self.old.join(parts[self.number + 1 :]))
+
+
+BARRIER = "__syncthreads();"
+MUTANTS = [
+    # barriers
+    Mutant("cuda/row.cuh", BARRIER, ";", 0), Mutant("cuda/row.cuh", BARRIER, ";", 1), Mutant("cuda/row.cuh", BARRIER, ";", 2),
+    Mutant("cuda/sample.cuh", BARRIER, ";", 0), Mutant("cuda/sample.cuh", BARRIER, ";", 1),
+    Mutant("cuda/sample_backward.cuh", BARRIER, ";", 0), Mutant("cuda/sample_backward.cuh", BARRIER, ";", 1),
+    Mutant("cuda/expected_error.cuh", BARRIER, ";", 0), Mutant("cuda/expected_error.cuh", BARRIER, ";", 1),
+    Mutant("cuda/expected_error.cuh", BARRIER, ";", 2),
+    Mutant("cuda/axis_sample.cuh", BARRIER, ";", 0), Mutant("cuda/axis_sample.cuh", BARRIER, ";", 2),
+    Mutant("cuda/axis_sample.cuh", BARRIER, ";", 4), Mutant("cuda/axis_sample.cuh", BARRIER, ";", 5),
+    Mutant("cuda/axis_sample.cuh", BARRIER, ";", 6), Mutant("cuda/axis_sample.cuh", BARRIER, ";", 7),
+    Mutant("cuda/axis_sample.cuh", "__syncwarp();", ";", 1),
+    # masks and bounds
+    Mutant("cuda/row.cuh", "if (i >= d.p.cells) return", "if (i > d.p.cells) return"),
+    Mutant("cuda/row.cuh", "i < d.p.cells; i += blockDim.x) top", "i + 1 < d.p.cells; i += blockDim.x) top"),
+    Mutant("cuda/sample.cuh", "(d.p.cells - begin + 3) / 4 * 4", "(d.p.cells - begin) / 4 * 4"),
+    Mutant("cuda/sample.cuh", "s + samples_together <= last", "s + samples_together < last + 2"),
+    Mutant("cuda/sample_backward.cuh", "if (4 * quad + j < d.p.cells) write", "if (4 * quad + j + 1 < d.p.cells) write"),
+    Mutant("cuda/axis_sample.cuh", "other < 0 || other >= size ? T(0)", "other < 0 || other > size ? T(0)"),
+    Mutant("cuda/axis_sample.cuh", "if (j > 0 && lean >= 0)", "if (lean >= 0)"),
+    Mutant("cuda/axis_sample.cuh", "j + 1 < axis.size && beyond < 0", "j + 2 < axis.size && beyond < 0"),
+    Mutant("cuda/expected_error.cuh", "weights[row] == T(0)", "weights[row] < T(0)"),
+    # indices and offsets
+    Mutant("cuda/row.cuh", "g & 1 ? words.v[2] : words.v[0]", "g & 1 ? words.v[0] : words.v[2]"),
+    Mutant("cuda/row.cuh", "single[j >> 1]", "single[j & 1]"),
+    Mutant("cuda/row.cuh", "row_hi};", "row_hi};", 0),
+    Mutant("philox.h", "stream | row_hi << 8", "stream | row_hi << 7"),
+    Mutant("philox.h", "uint32_t(row >> 32)}", "0u}"),
+    Mutant("cuda/row.cuh", "first + uint64_t(row), sample", "uint32_t(first + uint64_t(row)), sample"),
+    Mutant("cuda/sample.cuh", "uint32_t(begin / 4), cells / 4", "0u, cells / 4"),
+    Mutant("cuda/sample.cuh", "(segment * tiles_per_segment + t) * tile", "(segment + t) * tile"),
+    Mutant("cuda/sample_backward.cuh", "first_quad + k * blockDim.x, key", "first_quad + k, key"),
+    Mutant("cuda/axis_sample.cuh", "line % height) % height; k < count", "line % height) % height + 1; k < count"),
+    # noise
+    Mutant("cuda/row.cuh", "quad_words(g, key, kPair)", "quad_words(g, key, kGumbel)"),
+    Mutant("cuda/row.cuh", "of_pair ? axis == 1", "of_pair ? axis == 0"),
+    Mutant("cuda/axis_sample.cuh", "uint64_t(f >> 3), key, kSingle", "uint64_t(f >> 2), key, kSingle"),
+    Mutant("cuda/sample.cuh", "sample_key.sample += k;", ""),
+    Mutant("noise.h", "angle_word = uint32_t(f & 2 ? state.d : state.b)", "angle_word = uint32_t(f & 2 ? state.c : state.b)"),
+    # arithmetic
+    Mutant("cuda/primitives.cuh", "is_double<V> ? 0 : 0x1p-17", "is_double<V> ? 0 : -0.01"),
+    Mutant("cuda/row.cuh", "return a * rsqrt(e)", "return a * reciprocal(e)"),
+    Mutant("cuda/sample.cuh", "factor * factor", "factor"),
+    Mutant("cuda/sample.cuh", "square ? old * old : old", "old"),
+    Mutant("cuda/sample_backward.cuh", "exp2(d.shift - double(stat[0]))", "exp2(-double(stat[0]))"),
+    Mutant("cuda/sample_backward.cuh", "/ spread * chain * inverse", "/ spread * chain"),
+    Mutant("cuda/expected_error.cuh", "step->top = top", "step->top = 0"),
+    Mutant("cuda/axis_sample.cuh", "own *= 1 - abs(noise)", "own *= 1"),
+    Mutant("cuda/axis_sample.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
+    Mutant("cuda/soft_argmax.cuh", "exponent == 0) first_peak[0] = max(first_peak[0], -T(i))", "exponent == 0) first_peak[0] = -T(i)"),
+]  # fmt: skip
+MUTANTS = [m for m in MUTANTS if m.old != m.new]
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether all tests pass with the mutant built in."""
+    csrc = folder / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    mutant.apply(csrc)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-k", "cuda_shim",
+               "--shim-sources", str(csrc), "--shim-build", str(folder / "build"), *TESTS]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=1200).returncode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--first", type=int, default=0, help="number of the mutant to begin with")
+    parser.add_argument("--last", type=int, default=len(MUTANTS), help="number of the mutant to stop before")
+    options = parser.parse_args()
+    rows = []
+    for number in range(options.first, min(options.last, len(MUTANTS))):
+        mutant, start = MUTANTS[number], time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            alive = survives(mutant, Path(folder))
+        rows.append({"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new, "killed": int(not alive)})
+        print(number, "SURVIVED" if alive else "killed", mutant, f"{time.monotonic() - start:.0f} s", flush=True)
+    with RESULT.open("a" if options.first else "w", newline="") as file:
+        writer = csv.DictWriter(file, ["number", "file", "old", "new", "killed"], lineterminator="\n")
+        if not options.first:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

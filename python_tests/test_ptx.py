@@ -1,0 +1,156 @@
+"""The PTX that nvcc makes of the kernels, run by a simulator that checks memory and races; skipped without either.
+
+The simulator (``ptxsim`` on PYTHONPATH) is no part of this project. Results are compared with the CPU operators'.
+"""
+
+import pytest
+import torch
+
+from bench.budget import ROOT, tool
+from sampling_argmax_cuda.backends import operators
+
+ptxsim = pytest.importorskip("ptxsim", reason="the PTX simulator is not installed")
+Ptr, Struct, Uninit = ptxsim.Ptr, ptxsim.Struct, ptxsim.Uninit
+
+OPS = operators("cpu")
+SAMPLES, TAU, SCHEDULE_BYTES, THREADS = 6, 0.7, 96, 64
+SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20)]
+BASES = {"none": 0, "uniform": 1, "triangular": 2, "gaussian": 3}
+SEED = torch.tensor([5, 2**32 + 3])
+
+
+def module(header: str, instantiation: str, tmp_path):
+    try:
+        tool("nvcc")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    source = tmp_path / "kernel.cu"
+    source.write_text(
+        f'#include "cuda/{header}.cuh"\nusing namespace sampling_argmax;\nusing namespace sampling_argmax::cuda;\n'
+        f"template __global__ void sampling_argmax::cuda::{instantiation};\n"
+    )
+    return ptxsim.compile_cuda(str(source), arch="sm_90", include_dirs=[str(ROOT / "csrc")], options=["-std=c++20"])
+
+
+def division(d: int) -> tuple[int, int, int]:
+    bits = (d - 1).bit_length()
+    return d, ((2**bits - d << 32) // d + 1) % 2**32, bits
+
+
+def problem(logits, basis: str):
+    """A DeviceProblem of a contiguous two-dimensional grid; Weight::general."""
+    batch, keypoints, height, width = logits.shape
+    cells = height * width
+    values = [Ptr(logits), 0, 2, 1, height, width, cells, width, 1, keypoints * cells, cells, batch, keypoints, cells,
+              0, 0, 0, 0, 0, 0, 0, SAMPLES, TAU, 1.0, BASES[basis], Ptr(SEED), 2, *division(width), *division(height), 1,
+              1.4426950408889634 / TAU, 13.7 / TAU, -1 / TAU, -1 / TAU]  # fmt: skip
+    return Struct("<Qii6q5q3Q2q2Qqddi4xQiIIIIII?3xdddf4x", *values)
+
+
+def inputs(shape):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2
+    return logits, torch.randn(*shape[:2], SAMPLES, 2, generator=torch.Generator().manual_seed(1))
+
+
+def empty(*shape):
+    return torch.full(shape, float("nan"))
+
+
+def check(*pairs):
+    for got, expected in pairs:
+        assert (got - expected).abs().max() <= 3e-5 * expected.abs().max().clamp(min=1)
+
+
+def launch(mod, grid, args, shared, threads=THREADS):
+    stats = mod[mod.kernels[0]](grid=grid, block=(threads, 1, 1), args=args, dynamic_shared=shared, check=True)
+    assert not any(stats.unwritten.values() if isinstance(stats.unwritten, dict) else stats.unwritten)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("basis", ["uniform", "triangular"])
+def test_sample(shape, basis, tmp_path):
+    logits, grad = inputs(shape)
+    rows, cells = shape[0] * shape[1], shape[2] * shape[3]
+    padded = (cells + 3) // 4 * 4
+    expected, expected_stats = OPS.sample(logits, None, None, SEED, SAMPLES, TAU, 1.0, basis)
+    samples, stats = empty(*expected.shape), empty(*expected_stats.shape)
+    kernel = f"sample_forward<float, Basis::{basis}, 2, Weight::general>(DeviceProblem, int, Partials<float>, float*, float*)"
+    shared = SCHEDULE_BYTES + 4 * (3 * padded + 5 * 4 * (1 + THREADS // 32))
+    launch(module("sample", kernel, tmp_path), (rows, 2, 1),
+           [problem(logits, basis), 5, Struct("<Qq", 0, 1), Uninit(samples), Uninit(stats)], shared)  # fmt: skip
+    check((samples, expected), (stats, expected_stats))
+
+    wanted = OPS.sample_backward(grad, logits, None, None, SEED, expected, expected_stats, TAU, 1.0, basis, [True] + [False] * 2)[0]
+    out = empty(*shape)
+    kernel = (f"sample_backward<float, Basis::{basis}, 2, Weight::general, false>(DeviceProblem, const float*, "
+              "const float*, const float*, SampleGradients<float>)")  # fmt: skip
+    launch(module("sample_backward", kernel, tmp_path), (rows, 1, 1),
+           [problem(logits, basis), grad, expected, expected_stats, Struct("<QQQ", Ptr(out), 0, 0)],
+           SCHEDULE_BYTES + 32 * 64 + 4 * (1 + THREADS // 32))  # fmt: skip
+    check((out, wanted))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_expected_error(shape, tmp_path):
+    logits, _ = inputs(shape)
+    rows, padded = shape[0] * shape[1], (shape[2] * shape[3] + 3) // 4 * 4
+    target, weight = torch.full((*shape[:2], 2), 3.3), torch.ones(shape[:2])
+    needs = [True, False, False]
+    wanted = OPS.expected_error(logits, target, weight, None, None, SEED, SAMPLES, TAU, 1.0, "uniform", "l1", needs)
+    error, grad_target, grad = empty(*shape[:2]), empty(*target.shape), empty(*shape)
+    kernel = ("expected_error<float, Basis::uniform, 2, Weight::general, false>(DeviceProblem, Metric, const float*, "
+              "const float*, ErrorResults<float>)")  # fmt: skip
+    shared = SCHEDULE_BYTES + 4 * (8 + 7 * padded + 3 * (1 + THREADS // 32))
+    launch(module("expected_error", kernel, tmp_path), (rows, 1, 1),
+           [problem(logits, "uniform"), 0, target, weight, Struct("<5Q", Ptr(error), Ptr(grad_target), Ptr(grad), 0, 0)],
+           shared)  # fmt: skip
+    check((error, wanted[0]), (grad, wanted[1]), (grad_target, wanted[2]))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_axis_sample(shape, tmp_path):
+    logits, grad = inputs(shape)
+    rows, cells, bins = shape[0] * shape[1], shape[2] * shape[3], shape[2] + shape[3]
+    tile = (cells + 3) // 4 * 4
+    wanted = OPS.axis_sample(logits, None, SEED, SAMPLES, TAU, 1.0, "triangular", 0.0, None)
+    results = [empty(*x.shape) for x in wanted]
+    kernel = ("axis_sample_forward<float, Basis::triangular, 2, Weight::general>(DeviceProblem, double, int, int, float*, "
+              "float*, float*)")  # fmt: skip
+    shared = SCHEDULE_BYTES + 4 * (2 * (tile + 8) + tile + 2 * (1 + THREADS // 32))
+    launch(module("axis_sample", kernel, tmp_path), (rows, 2, 1),
+           [problem(logits, "triangular"), 0.0, tile, 3, *results], shared)  # fmt: skip
+    check(*zip(results, wanted, strict=True))
+
+    _, marginals, stats = wanted
+    bins_grad = empty(*marginals.shape)
+    kernel = ("axis_bins_backward<float, Basis::triangular, 2, Weight::general>(DeviceProblem, double, double, const float*, "
+              "const float*, const float*, float*, float*)")  # fmt: skip
+    launch(module("axis_sample", kernel, tmp_path), ((rows * SAMPLES + 1) // 2, 1, 1),
+           [problem(logits, "triangular"), 0.0, 0.0, grad, marginals, stats, bins_grad, None], 0)  # fmt: skip
+    whole, out = str(shape[3] % 4 == 0).lower(), empty(*shape)
+    kernel = f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, const float*, const float*, void*, int)"
+    launch(module("axis_sample", kernel, tmp_path), (rows, 1, 1),
+           [problem(logits, "triangular"), bins_grad, stats, out, 4],
+           SCHEDULE_BYTES + 4 * (8 + 4 * ((bins + 3) // 4 * 4)))  # fmt: skip
+    check((out, OPS.axis_sample_backward(grad, logits, None, SEED, marginals, stats, TAU, 1.0, "triangular", 0.0, None,
+                                         [True, False])[0]))  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_soft_argmax(shape, tmp_path):
+    logits, _ = inputs(shape)
+    rows = shape[0] * shape[1]
+    wanted = OPS.soft_argmax(logits, None, 1.0)
+    results = [empty(*x.shape) for x in wanted]
+    kernel = "soft_argmax_forward<float, 2>(DeviceProblem, float*, float*, float*, float*)"
+    shared = 4 * 4 * (1 + THREADS // 32)
+    launch(module("soft_argmax", kernel, tmp_path), (rows, 1, 1), [problem(logits, "none"), *results], shared)
+    check(*zip(results, wanted, strict=True))
+
+    grads = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(wanted)]
+    out = empty(*shape)
+    kernel = "soft_argmax_backward<float, 2>(DeviceProblem, MomentRow<float>, MomentRow<float>, void*, float*)"
+    launch(module("soft_argmax", kernel, tmp_path), (rows, 1, 1),
+           [problem(logits, "none"), Struct("<4Q", *map(Ptr, grads)), Struct("<4Q", *map(Ptr, wanted)), out, None],
+           shared)  # fmt: skip
+    check((out, OPS.soft_argmax_backward(*grads, logits, None, *wanted, 1.0, [True, False])[0]))
