@@ -41,8 +41,9 @@ class Kernel:
 
 
 def kernels() -> list[Kernel]:
-    forward, backward = "DeviceProblem, int, Partials<float>, float*, float*", (
-        "DeviceProblem, const float*, const float*, const float*, SampleGradients<float>"
+    forward, backward = (
+        "DeviceProblem, int, Partials<float>, float*, float*",
+        ("DeviceProblem, const float*, const float*, const float*, SampleGradients<float>"),
     )
     out = []
     for basis, axes, weight in [
@@ -119,7 +120,9 @@ def is_cell_loop(loop: list[str], kernel: Kernel) -> bool:
     """Loops that make weights, and the second loop of expected_error, which has four multiply-adds a quad."""
     counts = Counter(map(operation, loop))
     makes_weights = sum("MUFU.LG2" in i for i in loop) >= 4 and counts["DFMA"] + counts["DMUL"] == 0
-    keeps_weights = kernel.header == "expected_error" and counts["FFMA"] >= 12 and counts["STS"] > 0 and counts["MUFU"] == 0
+    keeps_weights = (
+        kernel.header == "expected_error" and counts["FFMA"] >= 12 and counts["STS"] > 0 and counts["MUFU"] == 0
+    )
     return makes_weights or keeps_weights
 
 
@@ -131,7 +134,9 @@ def measure(kernel: Kernel, architecture: str) -> dict:
     marginals = marginal_loops(all_loops, loops[-1])
     loops = sorted(loops, key=len, reverse=True)[: len(kernel.per_turn)]
     if len(loops) < len(kernel.per_turn):
-        raise RuntimeError(f"{kernel.name}, {architecture}: {len(loops)} loops over cells, expected {len(kernel.per_turn)}")
+        raise RuntimeError(
+            f"{kernel.name}, {architecture}: {len(loops)} loops over cells, expected {len(kernel.per_turn)}"
+        )
     parts = [describe(loop, cells) for loop, cells in zip(loops, kernel.per_turn, strict=True)]
     # expected_error passes through both of its loops; sample's second loop is for the samples left over.
     main = parts[0] if kernel.header != "expected_error" else {k: sum(p[k] for p in parts) for k in parts[0]}
@@ -167,13 +172,19 @@ def measure_all(names: str = "") -> dict:
     for kernel in kernels():
         if names in kernel.name:
             result["kernels"][kernel.name] = {a: measure(kernel, a) for a in ARCHITECTURES}
-            print(kernel.name, *(f"{v['instructions']:.2f}" for v in result["kernels"][kernel.name].values()), file=sys.stderr)
+            print(
+                kernel.name,
+                *(f"{v['instructions']:.2f}" for v in result["kernels"][kernel.name].values()),
+                file=sys.stderr,
+            )
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed counts and fail if one is higher")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed counts and fail if one is higher"
+    )
     parser.add_argument("--only", default="", help="count only kernels whose name holds this")
     options = parser.parse_args()
     result = measure_all(options.only)

@@ -47,12 +47,23 @@ def build(folder: Path) -> Path:
 
     program = folder / "instructions"
     includes = [f"-I{ROOT / 'csrc'}", f"-I{Path(torch.__file__).parent / 'include'}"]
-    subprocess.run(["g++", *compiler_flags(), *includes, ROOT / "bench" / "instructions.cpp", "-o", program], check=True)
+    subprocess.run(
+        ["g++", *compiler_flags(), *includes, ROOT / "bench" / "instructions.cpp", "-o", program], check=True
+    )
     return program
 
 
 def run(program: Path, op: str, basis: str, direction: str, samples: int) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, op, basis, direction, str(samples)]
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        program,
+        op,
+        basis,
+        direction,
+        str(samples),
+    ]
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     return int(re.search(r"Collected : (\d+)", log)[1])
 

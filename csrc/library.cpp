@@ -9,23 +9,30 @@
 #endif
 
 TORCH_LIBRARY(SA_LIBRARY, m) {
-  m.def("sample(Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, int num_samples, float tau, float beta, "
-        "str basis) -> (Tensor samples, Tensor stats)");
-  m.def("sample_backward(Tensor grad, Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, Tensor samples, "
-        "Tensor stats, float tau, float beta, str basis, bool[3] needs) -> (Tensor, Tensor, Tensor)");
-  m.def("axis_sample(Tensor logits, Tensor? sigma, Tensor seed, int num_samples, float tau, float beta, str basis, "
-        "float reweight, float? clip_grad) -> (Tensor samples, Tensor marginals, Tensor stats)");
-  m.def("axis_sample_backward(Tensor grad, Tensor logits, Tensor? sigma, Tensor seed, Tensor marginals, "
-        "Tensor stats, float tau, float beta, str basis, float reweight, float? clip_grad, bool[2] needs) "
-        "-> (Tensor, Tensor)");
-  m.def("expected_error(Tensor logits, Tensor target, Tensor? weight, Tensor? points, Tensor? sigma, Tensor seed, "
-        "int num_samples, float tau, float beta, str basis, str metric, bool[3] needs) "
-        "-> (Tensor error, Tensor grad_logits, Tensor grad_target, Tensor grad_points, Tensor grad_sigma)");
-  m.def("soft_argmax(Tensor logits, Tensor? points, float beta) "
-        "-> (Tensor mean, Tensor variance, Tensor peak, Tensor entropy)");
-  m.def("soft_argmax_backward(Tensor grad_mean, Tensor grad_variance, Tensor grad_peak, Tensor grad_entropy, "
-        "Tensor logits, Tensor? points, Tensor mean, Tensor variance, Tensor peak, Tensor entropy, float beta, "
-        "bool[2] needs) -> (Tensor, Tensor)");
+  m.def(
+      "sample(Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, int num_samples, float tau, float beta, "
+      "str basis) -> (Tensor samples, Tensor stats)");
+  m.def(
+      "sample_backward(Tensor grad, Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, Tensor samples, "
+      "Tensor stats, float tau, float beta, str basis, bool[3] needs) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "axis_sample(Tensor logits, Tensor? sigma, Tensor seed, int num_samples, float tau, float beta, str basis, "
+      "float reweight, float? clip_grad) -> (Tensor samples, Tensor marginals, Tensor stats)");
+  m.def(
+      "axis_sample_backward(Tensor grad, Tensor logits, Tensor? sigma, Tensor seed, Tensor marginals, "
+      "Tensor stats, float tau, float beta, str basis, float reweight, float? clip_grad, bool[2] needs) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "expected_error(Tensor logits, Tensor target, Tensor? weight, Tensor? points, Tensor? sigma, Tensor seed, "
+      "int num_samples, float tau, float beta, str basis, str metric, bool[3] needs) "
+      "-> (Tensor error, Tensor grad_logits, Tensor grad_target, Tensor grad_points, Tensor grad_sigma)");
+  m.def(
+      "soft_argmax(Tensor logits, Tensor? points, float beta) "
+      "-> (Tensor mean, Tensor variance, Tensor peak, Tensor entropy)");
+  m.def(
+      "soft_argmax_backward(Tensor grad_mean, Tensor grad_variance, Tensor grad_peak, Tensor grad_entropy, "
+      "Tensor logits, Tensor? points, Tensor mean, Tensor variance, Tensor peak, Tensor entropy, float beta, "
+      "bool[2] needs) -> (Tensor, Tensor)");
   // For tests and tools: the raw random words, the exponential of a word, and the build.
   m.def("random_words(Tensor seed, Tensor row, Tensor sample, Tensor index, int stream) -> Tensor");
   m.def("exponential(Tensor words) -> Tensor");

@@ -48,9 +48,7 @@ inline bool bounded_exponents(const Problem& p) {
   const double power = p.basis == Basis::gaussian ? 2 : 1;
   return power * exponent_spread / p.tau <= exponent_room;
 }
-inline double common_shift(const Problem& p) {
-  return bounded_exponents(p) ? exponent_centre / p.tau : 0;
-}
+inline double common_shift(const Problem& p) { return bounded_exponents(p) ? exponent_centre / p.tau : 0; }
 
 // Where expected_error puts the results of one row.
 template <class T>

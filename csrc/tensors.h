@@ -53,8 +53,8 @@ inline void describe_grid(Problem& p, const Tensor& logits) {
 }
 
 // What a call asks for, but the seed and, for a grid, its coordinates.
-inline Problem describe(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma, int64_t samples,
-                        double tau, double beta, const std::string& basis) {
+inline Problem describe(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
+                        int64_t samples, double tau, double beta, const std::string& basis) {
   Problem p{};
   p.logits = logits.const_data_ptr();
   p.dtype = dtype_of(logits);

@@ -25,17 +25,13 @@ def assert_close(name: str, got: torch.Tensor, expected: torch.Tensor, tau: floa
     """
     assert got.shape == expected.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
     got_nan, expected_nan = got.isnan(), expected.isnan()
-    assert torch.equal(got_nan, expected_nan), (
-        f"{name}: NaN in {got_nan.sum()} places, expected {expected_nan.sum()}"
-    )
+    assert torch.equal(got_nan, expected_nan), f"{name}: NaN in {got_nan.sum()} places, expected {expected_nan.sum()}"
     if got.numel() == 0:
         return
     difference = (got.double() - expected.double()).nan_to_num().abs().max().item()
     scale = max(1.0, expected.double().nan_to_num().abs().max().item())
     tolerance = TOLERANCES[got.dtype] * max(1.0, 0.5 / tau)
-    assert difference <= tolerance * scale, (
-        f"{name}: off by {difference:.3g}, allowed {tolerance * scale:.3g}"
-    )
+    assert difference <= tolerance * scale, f"{name}: off by {difference:.3g}, allowed {tolerance * scale:.3g}"
 
 
 def pytest_configure(config):

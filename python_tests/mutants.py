@@ -86,7 +86,7 @@ MUTANTS = [
     Mutant("cuda/expected_error.cuh", "step->top = top", "step->top = 0"),
     Mutant("cuda/axis_sample.cuh", "own *= 1 - abs(noise)", "own *= 1"),
     Mutant("cuda/axis_sample.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
-    Mutant("cuda/soft_argmax.cuh", "exponent == 0) first_peak[0] = max(first_peak[0], -T(i))", "exponent == 0) first_peak[0] = -T(i)"),
+    Mutant("cuda/soft_argmax.cuh", "max(first_peak[0], -T(i))", "-T(i)"),
 ]  # fmt: skip
 MUTANTS = [m for m in MUTANTS if m.old != m.new]
 
@@ -112,7 +112,9 @@ def main() -> None:
         mutant, start = MUTANTS[number], time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             alive = survives(mutant, Path(folder))
-        rows.append({"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new, "killed": int(not alive)})
+        rows.append(
+            {"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new, "killed": int(not alive)}
+        )
         print(number, "SURVIVED" if alive else "killed", mutant, f"{time.monotonic() - start:.0f} s", flush=True)
     with RESULT.open("a" if options.first else "w", newline="") as file:
         writer = csv.DictWriter(file, ["number", "file", "old", "new", "killed"], lineterminator="\n")

@@ -75,8 +75,7 @@ def test_each_augmentation_obeys_its_number():
     rng = np.random.default_rng(0)
     still = [Augment(0, 0, 0, 0, 0).draw(rng) for _ in range(100)]
     assert all(
-        d.scale == 1 and d.rotation == 0 and not d.flip and not d.half_body and d.gain == (1, 1, 1)
-        for d in still
+        d.scale == 1 and d.rotation == 0 and not d.flip and not d.half_body and d.gain == (1, 1, 1) for d in still
     )
     draws = [Augment(0.3, 40, 0.5, 0.3, 0.2).draw(rng) for _ in range(4000)]
     assert 0.7 <= min(d.scale for d in draws) < 0.71 and 1.29 < max(d.scale for d in draws) <= 1.3

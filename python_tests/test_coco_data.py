@@ -82,9 +82,7 @@ def test_normalisation_is_red_green_blue(tmp_path):
 def test_draws_depend_on_neither_worker_nor_order(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (200, 240, 3), np.uint8)
     path = write(tmp_path, [{**PERSON, "id": i} for i in range(6)], picture=picture)
-    data = CocoKeypoints(
-        tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16), augment=Augment()
-    )
+    data = CocoKeypoints(tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16), augment=Augment())
     data.set_epoch(3)
     backwards = {i: data[i]["image"] for i in reversed(range(6))}
     for workers in (0, 2):

@@ -40,9 +40,7 @@ def noisy_results(content: dict, noise: float) -> list[dict]:
     rng, people = np.random.default_rng(5), content["annotations"]
     points = np.array([p["keypoints"] for p in people]).reshape(-1, 17, 3)
     points[..., :2] += rng.normal(0, noise, points[..., :2].shape)
-    return coco_results(
-        [p["image_id"] for p in people], points, rng.random(len(people)), [p["area"] for p in people]
-    )
+    return coco_results([p["image_id"] for p in people], points, rng.random(len(people)), [p["area"] for p in people])
 
 
 def write(folder: Path, content) -> Path:
@@ -64,9 +62,7 @@ def test_oks_equals_pycocotools(tmp_path):
         for column, person in enumerate(theirs._gts[image, category]):
             target = np.array(person["keypoints"]).reshape(1, 17, 3)
             for row, result in enumerate(found):
-                ours = oks(
-                    np.array(result["keypoints"]).reshape(1, 17, 3), target, np.array([person["area"]])
-                )[0]
+                ours = oks(np.array(result["keypoints"]).reshape(1, 17, 3), target, np.array([person["area"]]))[0]
                 assert ours == pytest.approx(matrix[row, column], abs=1e-12)
                 pairs += 1
     assert pairs == 48
@@ -165,7 +161,9 @@ def test_detections_are_calibrated_against_the_people_they_fit(tmp_path):
 
 def test_the_drawn_detector_has_false_alarms_of_low_score(tmp_path):
     write_synthetic_coco(tmp_path / "drawn", 1, 40)
-    people = json.loads((tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json").read_text())["annotations"]
+    people = json.loads((tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json").read_text())[
+        "annotations"
+    ]
     boxes = json.loads((tmp_path / "drawn" / "detections_val.json").read_text())
     assert 3 <= len(boxes) - len(people) <= 25
     assert sorted(b["score"] for b in boxes)[len(boxes) - len(people) - 1] <= 0.4 < 0.6

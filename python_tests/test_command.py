@@ -48,8 +48,7 @@ def test_missing_extra_is_one_line_with_the_pip_command():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
     assert run.stderr.strip().splitlines() == [
-        "sampling-argmax fit: package 'lightning' is not installed; "
-        "run: pip install 'sampling-argmax-cuda[train]'"
+        "sampling-argmax fit: package 'lightning' is not installed; run: pip install 'sampling-argmax-cuda[train]'"
     ]
 
 

@@ -127,9 +127,7 @@ def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **chang
     settings = dict(num_samples=3, tau=0.7, basis=basis, seed=11)
     yield Case("sample", {"logits": logits}, settings)
     yield Case("axis_sample", {"logits": logits}, settings)
-    yield Case(
-        "expected_error", {"logits": logits, "target": noise(*shape[:2], len(shape) - 2).to(dtype)}, settings
-    )
+    yield Case("expected_error", {"logits": logits, "target": noise(*shape[:2], len(shape) - 2).to(dtype)}, settings)
     yield Case("heatmap_moments", {"logits": logits})
 
 
@@ -238,7 +236,8 @@ def test_gradcheck(basis):
     assert check(lambda z, s: axis_sample(z, sigma=s, reweight=0.5, **settings), (logits, sigma))
     for metric in ("l1", "l2", "euclidean", "smooth_l1"):
         assert check(
-            lambda z, t, s: expected_error(z, t, sigma=s, metric=metric, **settings), (logits, target, sigma)
+            lambda z, t, s, metric=metric: expected_error(z, t, sigma=s, metric=metric, **settings),
+            (logits, target, sigma),
         )
     assert check(lambda z: tuple(heatmap_moments(z, beta=1.1)), (logits,))
 
@@ -280,9 +279,7 @@ def test_opcheck(basis, transposed):
     opcheck(ops.sample_backward, (grad, plain, None, width, seed, y, stats, *settings, needs))
     _, marginals, stats = ops.axis_sample(plain, width, seed, 4, *settings, 0.5, 2.0)
     needs = needs[::2]
-    opcheck(
-        ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs)
-    )
+    opcheck(ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs))
     moments = ops.soft_argmax(plain, None, 1.5)
     opcheck(ops.soft_argmax_backward, (*moments, plain, None, *moments, 1.5, [True, False]))
 
@@ -297,9 +294,7 @@ def test_opcheck_points():
     opcheck(ops.sample, (logits, points, sigma, seed, 4, 0.7, 1.0, "gaussian"))
     opcheck(ops.soft_argmax, (logits, points, 1.5))
     target, needs = noise(2, 3, 3), [True, True, True]
-    opcheck(
-        ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs)
-    )
+    opcheck(ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs))
 
 
 def test_reference_is_not_the_package():

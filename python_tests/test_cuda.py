@@ -6,9 +6,9 @@ The contract itself is test_contract.py, which runs there too; these are the pro
 import pytest
 import torch
 from conftest import cuda_machines
+from sampling_argmax_cuda.reference.philox import words
 
 from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, sample
-from sampling_argmax_cuda.reference.philox import words
 
 pytestmark = pytest.mark.skipif("cuda" not in cuda_machines(), reason="needs a GPU and a build with CUDA")
 OPS = torch.ops.sampling_argmax
@@ -152,7 +152,9 @@ def test_compile_fullgraph():
     compiled = torch.compile(lambda z, seed: expected_error(z, torch.zeros_like(z[..., 0, :2]), seed=seed, **SETTINGS),
                              fullgraph=True)  # fmt: skip
     logits, seed = noise(2, 3, 16, 12), torch.tensor([1], device="cuda")
-    assert torch.equal(compiled(logits, seed), expected_error(logits, torch.zeros(2, 3, 2, device="cuda"), seed=seed, **SETTINGS))
+    assert torch.equal(
+        compiled(logits, seed), expected_error(logits, torch.zeros(2, 3, 2, device="cuda"), seed=seed, **SETTINGS)
+    )
 
 
 @pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import assert_close
 from cuda_shim import NAMESPACE
+from sampling_argmax_cuda.reference.philox import words
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, backends, expected_error, heatmap_moments, sample
-from sampling_argmax_cuda.reference.philox import words
 
 SHARED = 227 * 1024
 DEFAULT = (4, SHARED, 0)
@@ -138,7 +138,9 @@ def long_row_calls(basis, tau, points):
     return [error.detach(), *torch.autograd.grad(error.sum(), inputs)]
 
 
-@pytest.mark.parametrize("basis, with_points", [("triangular", False), ("gaussian", False), ("gaussian", True), ("none", True)])
+@pytest.mark.parametrize(
+    "basis, with_points", [("triangular", False), ("gaussian", False), ("gaussian", True), ("none", True)]
+)
 @pytest.mark.parametrize("tau", [0.7, 0.1])
 def test_rows_too_long_for_shared_memory(shim, basis, with_points, tau):
     """expected_error then goes through sample and its backward, with the same results to rounding."""

@@ -81,9 +81,7 @@ def test_discrete_expectation_bounds_the_error_of_the_expectation():
     one_hot = torch.full((1, 1, 5, 6), -math.inf, dtype=torch.float64)
     one_hot[0, 0, 1, 4] = 0
     target = torch.tensor([[[2.5, 3.0]]], dtype=torch.float64)
-    assert (
-        discrete_expectation_loss(one_hot, target).item() == soft_argmax_loss(one_hot, target).item() == 3.5
-    )
+    assert discrete_expectation_loss(one_hot, target).item() == soft_argmax_loss(one_hot, target).item() == 3.5
 
 
 @pytest.mark.parametrize("metric", METRICS)

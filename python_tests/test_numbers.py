@@ -28,13 +28,13 @@ def spread(draws: torch.Tensor) -> tuple[float, float]:
     return draws.double().mean().item(), draws.double().std().item()
 
 
-@pytest.mark.parametrize("basis, deviation", [("uniform", 1 / math.sqrt(12)), ("triangular", 1 / math.sqrt(6)), ("gaussian", 1.7)])  # fmt: skip
+@pytest.mark.parametrize(
+    "basis, deviation", [("uniform", 1 / math.sqrt(12)), ("triangular", 1 / math.sqrt(6)), ("gaussian", 1.7)]
+)
 def test_spread_of_a_one_hot_map(basis, deviation):
     draws = sample(one_hot(9, 4), num_samples=DRAWS, tau=1.0, basis=basis, sigma=1.7, seed=1)
     mean, std = spread(draws)
-    assert std == pytest.approx(deviation, rel=0.01) and mean == pytest.approx(
-        4, abs=5 * deviation / DRAWS**0.5
-    )
+    assert std == pytest.approx(deviation, rel=0.01) and mean == pytest.approx(4, abs=5 * deviation / DRAWS**0.5)
 
 
 def test_released_triangular_is_narrower_and_leans_inward():
@@ -59,9 +59,7 @@ def test_small_temperature_is_argmax_with_the_softmax_law(beta):
     """Cells win with probability softmax(beta z): chi^2 over 12 cells at 4e5 draws, and each within 4.5 errors."""
     # float64 and 1e-6, because near ties average two cells and land on a third one.
     logits, draws = torch.randn(1, 1, 12, generator=torch.Generator().manual_seed(3)).double(), 400_000
-    winners = (
-        sample(logits, num_samples=draws, tau=1e-6, beta=beta, basis="none", seed=5).round().long().flatten()
-    )
+    winners = sample(logits, num_samples=draws, tau=1e-6, beta=beta, basis="none", seed=5).round().long().flatten()
     p = torch.softmax(beta * logits.double().flatten(), 0)
     counts = torch.bincount(winners, minlength=12).double()
     assert ((counts / draws - p).abs() < 4.5 * (p * (1 - p) / draws).sqrt()).all()
@@ -82,9 +80,7 @@ def gaussian_draws(per_cell: bool, draws: int) -> tuple[torch.Tensor, torch.Tens
     """Positions and, for the loss (y - 3)^2, the gradient of each of ``draws`` independent rows."""
     z = torch.tensor([0.3, -0.5, 1.1, 0.2, -1.0, 0.6]).double().expand(draws, 1, 6).clone().requires_grad_()
     seed = 11 if per_cell else 12
-    y = reference.sample(
-        z, num_samples=1, tau=0.8, basis="gaussian", sigma=1.3, seed=seed, per_cell_noise=per_cell
-    )
+    y = reference.sample(z, num_samples=1, tau=0.8, basis="gaussian", sigma=1.3, seed=seed, per_cell_noise=per_cell)
     (grad,) = torch.autograd.grad((y - 3).square().sum(), z)
     return y.detach().flatten(), grad[:, 0]
 
@@ -106,9 +102,7 @@ TRUE_SHARE = 10 * HEAVY.sum().item() / (10 * HEAVY.sum().item() + (~HEAVY).sum()
 def operator_share(draws: int) -> float:
     """How often a heavy cell wins: heavy points lie at 1, the others at 0."""
     logits = torch.where(HEAVY, math.log(10.0), 0.0).view(1, 1, CELLS)
-    y = sample(
-        logits, num_samples=draws, tau=1e-3, basis="none", points=HEAVY.float().view(1, CELLS, 1), seed=21
-    )
+    y = sample(logits, num_samples=draws, tau=1e-3, basis="none", points=HEAVY.float().view(1, CELLS, 1), seed=21)
     return y.mean().item()
 
 
@@ -154,8 +148,6 @@ def test_a_key_of_seed_plus_sample_is_noticed():
 
     logits = torch.zeros(1, 1, 64)
     assert not repeats(lambda seed: sample(logits, num_samples=4, tau=1.0, seed=seed))
-    assert repeats(
-        lambda seed: torch.cat([sample(logits, num_samples=1, tau=1.0, seed=seed + s) for s in range(4)], 2)
-    )
+    assert repeats(lambda seed: torch.cat([sample(logits, num_samples=1, tau=1.0, seed=seed + s) for s in range(4)], 2))
     rows = sample(torch.zeros(1, 4, 64), num_samples=4, tau=1.0, seed=5)
     assert rows.flatten().unique().numel() == 16

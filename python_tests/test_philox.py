@@ -22,9 +22,7 @@ def numbers(text: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("counter, key, result", KNOWN_ANSWERS)
 def test_known_answers(counter, key, result):
-    assert [int(x) for x in philox4x32(*numbers(counter), *numbers(key))] == [
-        int(x, 16) for x in result.split()
-    ]
+    assert [int(x) for x in philox4x32(*numbers(counter), *numbers(key))] == [int(x, 16) for x in result.split()]
 
 
 @pytest.mark.parametrize("isa", ISAS, indirect=True)
@@ -81,9 +79,7 @@ def check_exponentials(first: int, count: int) -> tuple[float, float]:
     assert smallest > 0 and largest < torch.inf  # a NaN fails here too
     assert (e[1:] >= e[:-1]).all()
     if first < 2**26:
-        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / torch.log(
-            torch.tensor(2.0, dtype=torch.float64)
-        )
+        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / torch.log(torch.tensor(2.0, dtype=torch.float64))
         assert ((e.double() - exact).abs() / exact).max() <= 4e-5
     return e[0].item(), e[-1].item()
 

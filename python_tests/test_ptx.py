@@ -80,7 +80,9 @@ def test_sample(shape, basis, tmp_path):
            [problem(logits, basis), 5, Struct("<Qq", 0, 1), Uninit(samples), Uninit(stats)], shared)  # fmt: skip
     check((samples, expected), (stats, expected_stats))
 
-    wanted = OPS.sample_backward(grad, logits, None, None, SEED, expected, expected_stats, TAU, 1.0, basis, [True] + [False] * 2)[0]
+    wanted = OPS.sample_backward(
+        grad, logits, None, None, SEED, expected, expected_stats, TAU, 1.0, basis, [True] + [False] * 2
+    )[0]
     out = empty(*shape)
     kernel = (f"sample_backward<float, Basis::{basis}, 2, Weight::general, false>(DeviceProblem, const float*, "
               "const float*, const float*, SampleGradients<float>)")  # fmt: skip

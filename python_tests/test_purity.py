@@ -45,9 +45,7 @@ def test_bits_do_not_depend_on_threads_or_repeats(op, rows):
         for threads in (1, 2, 3, 4):
             torch.set_num_threads(threads)
             for _ in range(5):
-                assert all(
-                    torch.equal(a, b) for a, b in zip(with_gradient(op, logits, 3), expected, strict=True)
-                )
+                assert all(torch.equal(a, b) for a, b in zip(with_gradient(op, logits, 3), expected, strict=True))
     finally:
         torch.set_num_threads(before)
 
@@ -122,9 +120,7 @@ def test_compiled_once_for_all_seeds_and_batches(op):
 def test_vmap_over_logits_and_seeds():
     logits, seeds = noise(4, 2, 3, 9, 7), torch.arange(4)[:, None]
     mapped = torch.vmap(lambda z, s: sample(z, seed=s, **SETTINGS))(logits, seeds)
-    assert torch.equal(
-        mapped, torch.stack([sample(z, seed=s, **SETTINGS) for z, s in zip(logits, seeds, strict=True)])
-    )
+    assert torch.equal(mapped, torch.stack([sample(z, seed=s, **SETTINGS) for z, s in zip(logits, seeds, strict=True)]))
     shared = torch.vmap(lambda z: axis_sample(z, seed=seeds[0], **SETTINGS))(logits)
     assert torch.equal(shared[1], axis_sample(logits[1], seed=seeds[0], **SETTINGS))
 

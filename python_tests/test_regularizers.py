@@ -85,12 +85,8 @@ def test_dsntnn_agrees():
     centre = convert_coords(target, 6, "index", "cell")
     mean = convert_coords(soft_argmax(logits), 6, "index", "cell")
     torch.testing.assert_close(mean, dsntnn.dsnt(heatmaps))
-    torch.testing.assert_close(
-        js_divergence(logits, target, 1.0), dsntnn.js_reg_losses(heatmaps, centre, 1.0)
-    )
-    torch.testing.assert_close(
-        kl_divergence(logits, target, 1.0), dsntnn.kl_reg_losses(heatmaps, centre, 1.0)
-    )
+    torch.testing.assert_close(js_divergence(logits, target, 1.0), dsntnn.js_reg_losses(heatmaps, centre, 1.0))
+    torch.testing.assert_close(kl_divergence(logits, target, 1.0), dsntnn.kl_reg_losses(heatmaps, centre, 1.0))
     torch.testing.assert_close(variance_regularizer(logits, 1.0), dsntnn.variance_reg_losses(heatmaps, 1.0))
     cells = soft_argmax_loss(logits, target, metric="euclidean") * 2 / 6
     torch.testing.assert_close(cells, dsntnn.euclidean_losses(mean, centre))

@@ -177,6 +177,4 @@ def test_flip_test_of_a_mirrored_model_moves_a_quarter_cell():
     images[..., -1] = 1
     _, position, _ = module.decode(images)
     x = 3 + torch.arange(17) % 9
-    assert (
-        torch.allclose(position[0, :, 0], x - 0.125, atol=1e-4) and (position[0, :, 1] - 5).abs().max() < 1e-4
-    )
+    assert torch.allclose(position[0, :, 0], x - 0.125, atol=1e-4) and (position[0, :, 1] - 5).abs().max() < 1e-4

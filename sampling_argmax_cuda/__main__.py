@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(report())
         return 0
-    problem = (
-        f"doctor takes no options, got {argv[1]!r}" if command == "doctor" else f"unknown command {command!r}"
-    )
+    problem = f"doctor takes no options, got {argv[1]!r}" if command == "doctor" else f"unknown command {command!r}"
     print(f"sampling-argmax: {problem}\n{USAGE}", file=sys.stderr)
     return 2
 

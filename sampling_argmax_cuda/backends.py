@@ -24,9 +24,7 @@ def _cuda_missing() -> str | None:
     if library.LOAD_ERROR is not None:
         return f"{_INSTALL_HINT} ({library.LOAD_ERROR})"
     if "cuda" not in library.KERNEL_DEVICES:
-        return (
-            "the extension was built without CUDA (no nvcc that matches torch's CUDA version at build time)"
-        )
+        return "the extension was built without CUDA (no nvcc that matches torch's CUDA version at build time)"
     return None if torch.cuda.is_available() else "no CUDA device is visible"
 
 

@@ -17,9 +17,7 @@ def check_logits(op: str, logits: Tensor, points: Tensor | None) -> None:
         raise ValueError(f"{op}: logits must be float32, bfloat16, float16 or float64, got {logits.dtype}")
     if points is None:
         if logits.dim() not in (3, 4, 5):
-            raise ValueError(
-                f"{op}: logits must be [B, K, *axes] with 1 to 3 axes, got {tuple(logits.shape)}"
-            )
+            raise ValueError(f"{op}: logits must be [B, K, *axes] with 1 to 3 axes, got {tuple(logits.shape)}")
     else:
         check_points(op, logits, points)
     if math.prod(logits.shape[2:]) == 0:
@@ -33,9 +31,7 @@ def check_points(op: str, logits: Tensor, points: Tensor) -> None:
         raise ValueError(f"{op}: points need logits [B, K, N], not a grid, got logits {tuple(logits.shape)}")
     batch, _, cells = logits.shape
     if points.dim() != 3 or points.shape[:2] != (batch, cells) or points.shape[2] not in (1, 2, 3):
-        raise ValueError(
-            f"{op}: points must be [B, N, d] = [{batch}, {cells}, 1..3], got {tuple(points.shape)}"
-        )
+        raise ValueError(f"{op}: points must be [B, N, d] = [{batch}, {cells}, 1..3], got {tuple(points.shape)}")
     check_device(op, "points", points, logits)
 
 
@@ -49,9 +45,7 @@ def check_positive(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} must be > 0, got {value}")
 
 
-def check_sampling(
-    op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None
-) -> None:
+def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> None:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int | torch.SymInt) or num_samples < 1:
         raise ValueError(f"{op}: num_samples must be an integer >= 1, got {num_samples!r}")
     check_positive(op, "tau", tau)
@@ -59,9 +53,7 @@ def check_sampling(
     if basis not in BASES:
         raise ValueError(f"{op}: basis must be one of {', '.join(BASES)}, got {basis!r}")
     if points is not None and basis in ("uniform", "triangular"):
-        raise ValueError(
-            f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}"
-        )
+        raise ValueError(f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}")
 
 
 def arithmetic_dtype(logits: Tensor) -> torch.dtype:
@@ -78,16 +70,12 @@ def sigma_tensor(op: str, sigma: float | Tensor, logits: Tensor, basis: str) -> 
         sigma = torch.tensor(sigma, dtype=arithmetic_dtype(logits), device=logits.device)
     check_device(op, "sigma", sigma, logits)
     rows = logits.shape[:2]
-    if sigma.dim() > 2 or any(
-        n not in (1, m) for n, m in zip(reversed(sigma.shape), reversed(rows), strict=False)
-    ):
+    if sigma.dim() > 2 or any(n not in (1, m) for n, m in zip(reversed(sigma.shape), reversed(rows), strict=False)):
         raise ValueError(f"{op}: sigma must broadcast to [B, K] = {list(rows)}, got {tuple(sigma.shape)}")
     return sigma.to(arithmetic_dtype(logits)).expand(rows)
 
 
-def seed_tensor(
-    op: str, seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor
-) -> Tensor:
+def seed_tensor(op: str, seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor) -> Tensor:
     """``int64[1]`` (key) or ``int64[2]`` (key, first row) on the logits' device."""
     if seed is None:
         return torch.randint(0, 2**63 - 1, (1,), generator=generator, device=logits.device)
@@ -98,8 +86,6 @@ def seed_tensor(
             raise ValueError(f"{op}: seed must be an integer or an int64 tensor, got {seed!r}")
         return torch.tensor([seed], dtype=torch.int64, device=logits.device)
     if seed.dtype != torch.int64 or seed.dim() > 1 or seed.numel() not in (1, 2):
-        raise ValueError(
-            f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}"
-        )
+        raise ValueError(f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}")
     check_device(op, "seed", seed, logits)
     return seed.reshape(-1)

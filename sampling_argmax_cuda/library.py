@@ -25,8 +25,7 @@ LOAD_ERROR = _load()
 KERNEL_DEVICES = frozenset(
     device
     for device in ("cpu", "cuda")
-    if LOAD_ERROR is None
-    and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", device.upper())
+    if LOAD_ERROR is None and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", device.upper())
 )
 
 
@@ -75,9 +74,7 @@ def _axis_sample_backward_fake(
     return tuple(_grad_like(x, logits, n) for x, n in zip((logits, sigma), needs, strict=True))
 
 
-def _expected_error_fake(
-    logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs
-):
+def _expected_error_fake(logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs):
     # Each row's own part of the gradient of points, [B, K, N, d]: backward weighs it by the row's factor.
     rows = points.unsqueeze(1).expand(-1, logits.shape[1], -1, -1) if points is not None else None
     grads = [_grad_like(x, logits, n) for x, n in zip((logits, rows, sigma), needs, strict=True)]
@@ -157,9 +154,7 @@ def _expected_error_backward(ops, ctx, grad, *_):
     logits, target, _, points, sigma, *_ = ctx.needs_input_grad
     rows = grad[..., None]
     return (
-        (per_logit * rows.to(per_logit.dtype).reshape(*grad.shape, *(1,) * (per_logit.dim() - 2)))
-        if logits
-        else None,
+        (per_logit * rows.to(per_logit.dtype).reshape(*grad.shape, *(1,) * (per_logit.dim() - 2))) if logits else None,
         per_target * rows if target else None,
         None,
         torch.einsum("bk,bkni->bni", grad, per_point) if points else None,

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .losses import axis_sampling_loss
 from .checks import check_positive, check_sampling
+from .losses import axis_sampling_loss
 from .ops import axis_sample, expected_error, sample, soft_argmax
 from .schedules import Schedule, make_schedule
 

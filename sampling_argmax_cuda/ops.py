@@ -203,9 +203,7 @@ def heatmap_moments(
     return Moments(*backends.operators(target).soft_argmax(logits, points, beta))
 
 
-def soft_argmax(
-    logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto"
-) -> Tensor:
+def soft_argmax(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto") -> Tensor:
     """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in cell-index units."""
     return heatmap_moments(logits, beta=beta, points=points, backend=backend).mean
 

@@ -94,6 +94,4 @@ def make_schedule(schedule: str | float | Schedule) -> Schedule:
         if not (schedule > 0 and math.isfinite(schedule)):
             raise ValueError(f"make_schedule: tau must be > 0, got {schedule}")
         return ConstantTau(float(schedule))
-    raise ValueError(
-        f"make_schedule: schedule must be 'coco', 'h36m', a number > 0 or a callable, got {schedule!r}"
-    )
+    raise ValueError(f"make_schedule: schedule must be 'coco', 'h36m', a number > 0 or a callable, got {schedule!r}")

@@ -22,8 +22,7 @@ void axis_sample_all(const Problem& p, AxisOptions options, int64_t bins, Tensor
   const int64_t parts = parts_per_row(p.rows(), p.samples);
   for_each_part<T>(p.rows(), parts, 3 * p.padded() + bins + cell_padding, [&](int64_t row, int64_t part, T* scratch) {
     const int64_t first = p.samples * part / parts, last = p.samples * (part + 1) / parts;
-    SA_RUN(dispatch, AxisSampleRow, T, p, options, row, first, last, scratch, samples_data, marginals_data,
-           stats_data);
+    SA_RUN(dispatch, AxisSampleRow, T, p, options, row, first, last, scratch, samples_data, marginals_data, stats_data);
   });
 }
 
@@ -46,8 +45,7 @@ std::tuple<Tensor, Tensor, Tensor> axis_sample_cpu(const Tensor& logits, const O
 
 template <class T>
 void axis_sample_backward_all(const Problem& p, AxisOptions options, int64_t bins, const Tensor& grad,
-                              const Tensor& marginals, const Tensor& stats, Tensor& grad_logits,
-                              Tensor& grad_sigma) {
+                              const Tensor& marginals, const Tensor& stats, Tensor& grad_logits, Tensor& grad_sigma) {
   const T *grad_data = grad.const_data_ptr<T>(), *marginals_data = marginals.const_data_ptr<T>(),
           *stats_data = stats.const_data_ptr<T>();
   T* sigma_data = grad_sigma.numel() > 0 ? grad_sigma.mutable_data_ptr<T>() : nullptr;

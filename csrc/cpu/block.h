@@ -126,7 +126,7 @@ SA_INLINE Block<R> log2(Block<R> x) {
   if constexpr (is_double<R>) {
     SA_EACH(R) out.r[j] = log2(x.r[j]);
   } else {
-    constexpr float c[] = {0x1.715472p+0f,  -0x1.7155b8p-1f, 0x1.ec7b60p-2f, -0x1.70baf0p-2f,
+    constexpr float c[] = {0x1.715472p+0f, -0x1.7155b8p-1f, 0x1.ec7b60p-2f, -0x1.70baf0p-2f,
                            0x1.2596ecp-2f, -0x1.00100ap-2f, 0x1.e522acp-3f, -0x1.2a82fcp-3f};
     Block<R> exponent, t;
     SA_EACH(R) split_exponent(x.r[j], exponent.r[j], t.r[j]);

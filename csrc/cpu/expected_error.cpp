@@ -30,8 +30,7 @@ void zero_row(const Problem& p, int64_t row, ErrorTensors& out) {
 }
 
 template <class T>
-void expected_error_row(const Problem& p, Metric metric, int64_t row, const T* target, T* scratch,
-                        ErrorTensors& out) {
+void expected_error_row(const Problem& p, Metric metric, int64_t row, const T* target, T* scratch, ErrorTensors& out) {
   const bool with_points = out.grad_points.numel() > 0;
   const bool with_logits = out.grad_logits.numel() > 0 || with_points;
   T* cells = scratch + (3 + 2 * p.axes) * p.padded();
@@ -62,16 +61,16 @@ void expected_error_all(const Problem& p, Metric metric, const Tensor& target, c
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cpu(
     const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
-    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, double tau, double beta,
-    std::string basis, std::string metric, std::array<bool, 3> needs) {
+    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, double tau, double beta, std::string basis,
+    std::string metric, std::array<bool, 3> needs) {
   const Task task = make_task(logits, points, sigma, seed, num_samples, tau, beta, basis);
   const Problem& p = task.p;
   ErrorTensors out;
   out.error = empty_result(logits, {p.batch, p.keypoints});
   out.grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   out.grad_target = empty_result(logits, {p.batch, p.keypoints, p.axes});
-  out.grad_points = needs[1] && points ? empty_result(logits, {p.batch, p.keypoints, p.cells, p.axes})
-                                       : empty_result(logits, {0});
+  out.grad_points =
+      needs[1] && points ? empty_result(logits, {p.batch, p.keypoints, p.cells, p.axes}) : empty_result(logits, {0});
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
   const Tensor target_in = target.contiguous();
   const OptionalTensor weight_in = weight ? OptionalTensor(weight->contiguous()) : std::nullopt;

@@ -38,15 +38,14 @@ struct ExpectedErrorRow {
     return sums;
   }
 
-  static void add_gradient(const Problem& p, const T* weights, const T* const (&at)[3],
-                           const SampleSlope<T>& slope, T* grad_logits, T* grad_points) {
+  static void add_gradient(const Problem& p, const T* weights, const T* const (&at)[3], const SampleSlope<T>& slope,
+                           T* grad_logits, T* grad_points) {
     for (int64_t i = 0; i < p.padded(); i += V::size) {
       const V w = load_block<R>(weights + i);
       V change = V(-slope.centre);
       if constexpr (basis == Basis::gaussian) change = fma(w, V(slope.curve), change);
 #pragma GCC unroll 3
-      for (int axis = 0; axis < axes; ++axis)
-        change = fma(load_block<R>(at[axis] + i), V(slope.slope[axis]), change);
+      for (int axis = 0; axis < axes; ++axis) change = fma(load_block<R>(at[axis] + i), V(slope.slope[axis]), change);
       store(grad_logits + i, fma(w, change, load_block<R>(grad_logits + i)));
       if (grad_points == nullptr) continue;
       for (int axis = 0; axis < axes; ++axis) {
@@ -106,8 +105,8 @@ struct ExpectedErrorRow {
     prepare_exponents<R>(p, row, a);
     double error = 0, grad_target[axes] = {}, grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s)
-      error += add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), out,
-                          grad_target, grad_sigma);
+      error += add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), out, grad_target,
+                          grad_sigma);
     *out.error = T(error / double(p.samples));
     for (int axis = 0; axis < axes; ++axis) out.grad_target[axis] = T(grad_target[axis] / double(p.samples));
     if (out.grad_sigma != nullptr) *out.grad_sigma = T(grad_sigma / double(p.samples));

@@ -109,24 +109,24 @@ void write_points(const Problem& p, const T* from, int64_t begin, int64_t end, T
 
 // Runs Kernel<R, basis, axes>::run for the element type T (a template parameter of the caller) and the machine.
 #ifdef SA_X86
-#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
-  [&] {                                                                                               \
-    if constexpr (sizeof(T) == 8) {                                                                   \
-      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
-    } else {                                                                                          \
-      switch (current_isa()) {                                                                        \
-        case Isa::avx512: return avx512::dispatch<avx512::Kernel, avx512::F>(__VA_ARGS__);            \
-        case Isa::avx2: return avx2::dispatch<avx2::Kernel, avx2::F>(__VA_ARGS__);                    \
-        default: return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);               \
-      }                                                                                               \
-    }                                                                                                 \
+#define SA_RUN(dispatch, Kernel, T, ...)                                                   \
+  [&] {                                                                                    \
+    if constexpr (sizeof(T) == 8) {                                                        \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);          \
+    } else {                                                                               \
+      switch (current_isa()) {                                                             \
+        case Isa::avx512: return avx512::dispatch<avx512::Kernel, avx512::F>(__VA_ARGS__); \
+        case Isa::avx2: return avx2::dispatch<avx2::Kernel, avx2::F>(__VA_ARGS__);         \
+        default: return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);    \
+      }                                                                                    \
+    }                                                                                      \
   }()
 #else
-#define SA_RUN(dispatch, Kernel, T, ...)                                                              \
-  [&] {                                                                                               \
-    if constexpr (sizeof(T) == 8)                                                                     \
-      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__);                     \
-    else                                                                                              \
-      return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);                          \
+#define SA_RUN(dispatch, Kernel, T, ...)                                          \
+  [&] {                                                                           \
+    if constexpr (sizeof(T) == 8)                                                 \
+      return portable::dispatch<portable::Kernel, portable::Double>(__VA_ARGS__); \
+    else                                                                          \
+      return portable::dispatch<portable::Kernel, portable::F>(__VA_ARGS__);      \
   }()
 #endif

@@ -45,8 +45,7 @@ void prepare_exponents(const Problem& p, int64_t row, double scale, double shift
   gather_row(p, row, a);
   for (int64_t i = p.cells; i < p.padded(); ++i) a[i] = -T(__builtin_inf());
   const Block<R> top(row_max<R>(a, p.padded())), factor = Block<R>(T(scale)), moved = Block<R>(T(shift));
-  for (int64_t i = 0; i < p.padded(); i += Block<R>::size)
-    store(a + i, (load_block<R>(a + i) - top) * factor - moved);
+  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) store(a + i, (load_block<R>(a + i) - top) * factor - moved);
 }
 
 template <class R>
@@ -56,11 +55,10 @@ void prepare_exponents(const Problem& p, int64_t row, typename R::Scalar* a) {
 
 // The exponents of one sample less `shift`; they are `a` itself where there is nothing to take off.
 template <class R>
-const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::Scalar* a,
-                                            typename R::Scalar shift, typename R::Scalar* out) {
+const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::Scalar* a, typename R::Scalar shift,
+                                            typename R::Scalar* out) {
   if (bounded_exponents(p)) return a;
-  for (int64_t i = 0; i < p.padded(); i += Block<R>::size)
-    store(out + i, load_block<R>(a + i) - Block<R>(shift));
+  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) store(out + i, load_block<R>(a + i) - Block<R>(shift));
   return out;
 }
 
@@ -80,8 +78,7 @@ void prepare_coords(const Problem& p, int64_t row, T* scratch, const T* (&coords
 template <class T>
 T row_sigma(const Problem& p, int64_t row) {
   if (p.sigma == nullptr) return T(0);
-  return static_cast<const T*>(
-      p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
+  return static_cast<const T*>(p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
 }
 
 template <class R>
@@ -96,8 +93,7 @@ template <class R>
 typename R::Scalar sample_max(const Problem& p, const typename R::Scalar* a, NoiseKey key) {
   using T = typename R::Scalar;
   Block<R> m = Block<R>(-T(__builtin_inf()));
-  for (int64_t i = 0; i < p.padded(); i += Block<R>::size)
-    m = max(weight_exponents<R>(a, i, key, T(-1 / p.tau)), m);
+  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) m = max(weight_exponents<R>(a, i, key, T(-1 / p.tau)), m);
   T lanes[Block<R>::size];
   store(lanes, m);
   T result = lanes[0];

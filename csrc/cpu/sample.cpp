@@ -19,9 +19,9 @@ void sample_all(const Problem& p, Tensor& samples, Tensor& stats) {
   });
 }
 
-std::tuple<Tensor, Tensor> sample_cpu(const Tensor& logits, const OptionalTensor& points,
-                                      const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples,
-                                      double tau, double beta, std::string basis) {
+std::tuple<Tensor, Tensor> sample_cpu(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
+                                      const Tensor& seed, int64_t num_samples, double tau, double beta,
+                                      std::string basis) {
   const Task task = make_task(logits, points, sigma, seed, num_samples, tau, beta, basis);
   const Problem& p = task.p;
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
@@ -64,10 +64,11 @@ void sample_backward_all(const Problem& p, const Tensor& grad, const Tensor& sam
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(
-    const Tensor& grad, const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-    const Tensor& seed, const Tensor& samples, const Tensor& stats, double tau, double beta, std::string basis,
-    std::array<bool, 3> needs) {
+std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(const Tensor& grad, const Tensor& logits,
+                                                       const OptionalTensor& points, const OptionalTensor& sigma,
+                                                       const Tensor& seed, const Tensor& samples, const Tensor& stats,
+                                                       double tau, double beta, std::string basis,
+                                                       std::array<bool, 3> needs) {
   const Task task = make_task(logits, points, sigma, seed, samples.size(2), tau, beta, basis);
   Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   Tensor grad_points = empty_gradient(logits, points, needs[1]);

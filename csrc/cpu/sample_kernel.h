@@ -72,16 +72,14 @@ struct SampleRow {
 template <class T>
 struct SampleSlope {
   T slope[3] = {}, centre = 0, curve = 0;
-  T point[3] = {};    // dL/dpoint_ia = point_a w_i
-  double sigma = 0;   // dL/dsigma
+  T point[3] = {};   // dL/dpoint_ia = point_a w_i
+  double sigma = 0;  // dL/dsigma
 };
 
 template <class T, Basis basis, int axes>
-SampleSlope<T> sample_slope(const Problem& p, int64_t row, NoiseKey key, const T* grad, const T* y,
-                            const T* stats) {
+SampleSlope<T> sample_slope(const Problem& p, int64_t row, NoiseKey key, const T* grad, const T* y, const T* stats) {
   SampleSlope<T> out;
-  const double inverse =
-      bounded_exponents(p) ? __builtin_exp2(common_shift(p) - double(stats[0])) : 1;  // 1 / sum of w
+  const double inverse = bounded_exponents(p) ? __builtin_exp2(common_shift(p) - double(stats[0])) : 1;  // 1 / sum of w
   const double chain = p.beta / p.tau * inverse;
   double centre = 0, noise = 0;
   for (int axis = 0; axis < axes; ++axis) {
@@ -101,9 +99,8 @@ SampleSlope<T> sample_slope(const Problem& p, int64_t row, NoiseKey key, const T
 }
 
 template <class R, Basis basis, int axes>
-void add_sample_gradient(const Problem& p, const typename R::Scalar* a,
-                         const typename R::Scalar* const (&coords)[3], NoiseKey key, int64_t begin,
-                         int64_t end, const SampleSlope<typename R::Scalar>& slope,
+void add_sample_gradient(const Problem& p, const typename R::Scalar* a, const typename R::Scalar* const (&coords)[3],
+                         NoiseKey key, int64_t begin, int64_t end, const SampleSlope<typename R::Scalar>& slope,
                          typename R::Scalar* grad_logits, typename R::Scalar* grad_points) {
   using T = typename R::Scalar;
   using V = Block<R>;
@@ -141,11 +138,10 @@ struct SampleRowBackward {
     for (int64_t s = 0; s < p.samples; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
       const int64_t at = row * p.samples + s;
-      const auto slope = sample_slope<T, basis, axes>(p, row, key, grad + at * axes, samples + at * axes,
-                                                      stats + at * stat_count);
+      const auto slope =
+          sample_slope<T, basis, axes>(p, row, key, grad + at * axes, samples + at * axes, stats + at * stat_count);
       const T* exponents = shifted_exponents<R>(p, a, stats[at * stat_count], shifted);
-      add_sample_gradient<R, basis, axes>(p, exponents, coords, key, begin, end, slope, grad_logits,
-                                          grad_points);
+      add_sample_gradient<R, basis, axes>(p, exponents, coords, key, begin, end, slope, grad_logits, grad_points);
       grad_sigma += slope.sigma;
     }
     return grad_sigma;

@@ -46,9 +46,7 @@ SA_INLINE void expand_fields(U words, U* out) {
   out[1] = {_mm256_cvtepu16_epi32(_mm256_extracti128_si256(words.v, 1))};
 }
 SA_INLINE void store(uint32_t* p, U a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
-SA_INLINE U load_words(const uint32_t* p) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
-}
+SA_INLINE U load_words(const uint32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 
 // x = 2^exponent * (1 + t) with t in [sqrt(1/2) - 1, sqrt(2) - 1).
 SA_INLINE void split_exponent(F x, F& exponent, F& t) {
@@ -60,9 +58,7 @@ SA_INLINE void split_exponent(F x, F& exponent, F& t) {
 }
 
 // 2^n from n + magic + 127, magic = 1.5 * 2^23: the sum's low bits are the exponent field.
-SA_INLINE F power_of_two(F biased) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(biased.v), 23));
-}
+SA_INLINE F power_of_two(F biased) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(biased.v), 23)); }
 
 // ---- Philox: four counters a set, one in the low half of each 64-bit lane ----
 

@@ -32,8 +32,8 @@ SA_INLINE F sqrt(F a) {
 SA_INLINE F abs(F a) { return _mm512_abs_ps(a.v); }
 SA_INLINE F copysign(F magnitude, F sign) {
   const __m512i mask = _mm512_set1_epi32(int(0x80000000u));
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(mask, _mm512_castps_si512(sign.v),
-                                                       _mm512_castps_si512(magnitude.v), 0xCA));
+  return _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(mask, _mm512_castps_si512(sign.v), _mm512_castps_si512(magnitude.v), 0xCA));
 }
 
 // 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
@@ -63,9 +63,7 @@ SA_INLINE void split_exponent(F x, F& exponent, F& t) {
 }
 
 // 2^n from n + magic + 127, magic = 1.5 * 2^23: the sum's low bits are the exponent field.
-SA_INLINE F power_of_two(F biased) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(biased.v), 23));
-}
+SA_INLINE F power_of_two(F biased) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(biased.v), 23)); }
 
 // ---- Philox: eight counters a set, one in the low half of each 64-bit lane ----
 

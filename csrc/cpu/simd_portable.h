@@ -52,17 +52,13 @@ SA_INLINE Double sqrt(Double a) { return __builtin_sqrt(a.v); }
 SA_INLINE F abs(F a) { return __builtin_fabsf(a.v); }
 SA_INLINE Double abs(Double a) { return __builtin_fabs(a.v); }
 SA_INLINE F copysign(F magnitude, F sign) { return __builtin_copysignf(magnitude.v, sign.v); }
-SA_INLINE Double copysign(Double magnitude, Double sign) {
-  return __builtin_copysign(magnitude.v, sign.v);
-}
+SA_INLINE Double copysign(Double magnitude, Double sign) { return __builtin_copysign(magnitude.v, sign.v); }
 SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
 SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
 
 // 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
-SA_INLINE F survival(F number) {
-  return fma(number, F(-0x1p-32f), F(number.v < 0 ? -0x1p-33f : 1 + 0x1p-23f));
-}
+SA_INLINE F survival(F number) { return fma(number, F(-0x1p-32f), F(number.v < 0 ? -0x1p-33f : 1 + 0x1p-23f)); }
 
 SA_INLINE F to_number(U a) { return float(int32_t(a.v)); }
 SA_INLINE Double to_double(U a) { return double(a.v); }

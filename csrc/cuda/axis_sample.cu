@@ -40,9 +40,9 @@ void forward_into(const DeviceProblem& problem, double reweight, Tensor& samples
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const OptionalTensor& sigma, const Tensor& seed,
-                                               int64_t num_samples, double tau, double beta, std::string basis,
-                                               double reweight, std::optional<double>) {
+std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const OptionalTensor& sigma,
+                                                    const Tensor& seed, int64_t num_samples, double tau, double beta,
+                                                    std::string basis, double reweight, std::optional<double>) {
   const DeviceGuard guard(logits.device());
   const Problem p = describe(logits, std::nullopt, sigma, num_samples, tau, beta, basis);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
@@ -58,13 +58,13 @@ std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const 
 
 // Gradients of the bins and, per sample, of sigma.
 template <class T>
-void bins_backward(const DeviceProblem& problem, double reweight, double clip, const Tensor& grad, const Tensor& marginals,
-                   const Tensor& stats, Tensor& grad_bins, Tensor& grad_sigmas) {
+void bins_backward(const DeviceProblem& problem, double reweight, double clip, const Tensor& grad,
+                   const Tensor& marginals, const Tensor& stats, Tensor& grad_bins, Tensor& grad_sigmas) {
   with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
     with_axes(d.p, [&](auto axes) {
       with_bin_basis(d.p, [&](auto basis) {
-        launch(axis_bins_backward<T, basis, axes, weight>, dim3(unsigned((d.p.rows() * d.p.samples + 3) / 4)), 128, 0, d,
-               reweight, clip, grad.const_data_ptr<T>(), marginals.const_data_ptr<T>(), stats.const_data_ptr<T>(),
+        launch(axis_bins_backward<T, basis, axes, weight>, dim3(unsigned((d.p.rows() * d.p.samples + 3) / 4)), 128, 0,
+               d, reweight, clip, grad.const_data_ptr<T>(), marginals.const_data_ptr<T>(), stats.const_data_ptr<T>(),
                grad_bins.mutable_data_ptr<T>(), data_or_null<T>(grad_sigmas));
       });
     });
@@ -73,8 +73,10 @@ void bins_backward(const DeviceProblem& problem, double reweight, double clip, c
 
 template <class T>
 void cells_backward(const DeviceProblem& problem, const Tensor& grad_bins, const Tensor& stats, Tensor& grad_logits) {
-  const int64_t bins = problem.p.axes == 1 ? 0 : (grad_bins.size(3) + 3) / 4 * 4, room = (shared_limit() - 1024) / int64_t(sizeof(T));
-  TORCH_CHECK_VALUE(bins <= room, "axis_sample: the axes of a map may have ", room, " bins together on CUDA, got ", bins);
+  const int64_t bins = problem.p.axes == 1 ? 0 : (grad_bins.size(3) + 3) / 4 * 4,
+                room = (shared_limit() - 1024) / int64_t(sizeof(T));
+  TORCH_CHECK_VALUE(bins <= room, "axis_sample: the axes of a map may have ", room, " bins together on CUDA, got ",
+                    bins);
   const int64_t fit = std::min<int64_t>(8192, room) / std::max<int64_t>(bins, 1);
   const int at_once = int(std::clamp<int64_t>(fit, 1, problem.p.samples));
   with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
@@ -100,14 +102,15 @@ void backward_into(const DeviceProblem& d, double reweight, double clip, const T
   bins_backward<T>(d, reweight, clip, grad, marginals, stats, grad_bins, grad_sigmas);
   if (grad_logits.numel() > 0) cells_backward<T>(d, grad_bins, stats, grad_logits);
   if (grad_sigma.numel() > 0)
-    launch(sum_samples<T>, dim3(unsigned((d.p.rows() + 127) / 128)), 128, 0, grad_sigmas.const_data_ptr<T>(), d.p.rows(),
-           d.p.samples, grad_sigma.mutable_data_ptr<T>());
+    launch(sum_samples<T>, dim3(unsigned((d.p.rows() + 127) / 128)), 128, 0, grad_sigmas.const_data_ptr<T>(),
+           d.p.rows(), d.p.samples, grad_sigma.mutable_data_ptr<T>());
 }
 
-std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const Tensor& logits, const OptionalTensor& sigma,
-                                                   const Tensor& seed, const Tensor& marginals, const Tensor& stats,
-                                                   double tau, double beta, std::string basis, double reweight,
-                                                   std::optional<double> clip_grad, std::array<bool, 2> needs) {
+std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const Tensor& logits,
+                                                     const OptionalTensor& sigma, const Tensor& seed,
+                                                     const Tensor& marginals, const Tensor& stats, double tau,
+                                                     double beta, std::string basis, double reweight,
+                                                     std::optional<double> clip_grad, std::array<bool, 2> needs) {
   const DeviceGuard guard(logits.device());
   const Problem p = describe(logits, std::nullopt, sigma, grad.size(2), tau, beta, basis);
   Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});

@@ -18,7 +18,8 @@ SA_INLINE T bin_noise(uint32_t f, const NoiseKey& key) {
   if constexpr (basis == Basis::gaussian) return standard_normal<T>(f, key);
   const auto state = philox(uint64_t(f >> 3), key, kSingle);
   const uint32_t word = uint32_t(f & 4 ? (f & 2 ? state.d : state.c) : (f & 2 ? state.b : state.a));
-  if constexpr (basis == Basis::triangular) return triangular_position(field_integer<T>(word, f & 1, integer_exponent), T(0));
+  if constexpr (basis == Basis::triangular)
+    return triangular_position(field_integer<T>(word, f & 1, integer_exponent), T(0));
   return uniform_position(field_number<T>(word, f & 1), T(field_shift<T>)) + T(field_rest<T>);
 }
 
@@ -66,7 +67,8 @@ SA_INLINE BinLayout bin_layout(const Problem& p) {
 template <Basis basis, int axes, class T>
 SA_INLINE Axis<basis, T> axis_of(const DeviceProblem& d, int64_t row, int axis, const T* marginals, double reweight) {
   const BinLayout bins = bin_layout<axes>(d.p);
-  return {uint32_t(bins.first[axis]), bins.size[axis], marginals + bins.first[axis], row_sigma<T>(d.p, row), T(reweight)};
+  return {uint32_t(bins.first[axis]), bins.size[axis], marginals + bins.first[axis], row_sigma<T>(d.p, row),
+          T(reweight)};
 }
 
 // ---- forward ----
@@ -215,8 +217,10 @@ struct AxisForward {
     const int64_t at = row * d.p.samples + s;
     T* h = marginals + at * bin_layout<axes>(d.p).total;
     const T high = weight == Weight::low ? sample_top(loop) : T(0);
-    if constexpr (axes == 1) fill_line(h, loop, high, ready);
-    else fill_marginals(h, loop, high, ready);
+    if constexpr (axes == 1)
+      fill_line(h, loop, high, ready);
+    else
+      fill_marginals(h, loop, high, ready);
     const T sum = normalise(h);
     if (threadIdx.x == 0) stats[at] = log2(sum) + (weight == Weight::low ? high : T(d.shift));
     coordinates(h, key, samples + at * axes);
@@ -232,8 +236,9 @@ constexpr int axis_shared_bytes(int tile, int threads) {
 
 // Grid: rows, ranges of samples.
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, 4) axis_sample_forward(DeviceProblem d, double reweight, int tile,
-                                                              int samples_per_block, T* samples, T* marginals, T* stats) {
+__global__ void __launch_bounds__(128, 4)
+    axis_sample_forward(DeviceProblem d, double reweight, int tile, int samples_per_block, T* samples, T* marginals,
+                        T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   T* exponents = reinterpret_cast<T*>(memory + schedule_bytes);
@@ -241,8 +246,8 @@ __global__ void __launch_bounds__(128, 4) axis_sample_forward(DeviceProblem d, d
   const int64_t row = blockIdx.x;
   store_schedule(row_key(d, row, 0).seed, schedule);
   const T top = row_top(d, row, result);
-  const AxisForward<T, basis, axes, weight> block{d, reweight, samples, marginals, stats, schedule, exponents, weights,
-                                                  lines, result, row, top, tile};
+  const AxisForward<T, basis, axes, weight> block{d,       reweight, samples, marginals, stats, schedule, exponents,
+                                                  weights, lines,    result,  row,       top,   tile};
   const uint32_t last = uint32_t(min(int64_t(blockIdx.y + 1) * samples_per_block, d.p.samples));
   bool ready = false;
   for (uint32_t s = blockIdx.y * samples_per_block; s < last; ++s, ready = d.p.cells <= tile) block.run(s, ready);
@@ -304,8 +309,9 @@ SA_INLINE T axis_backward(const Axis<basis, T>& axis, const NoiseKey& key, T gra
 
 // One warp a (row, sample).
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128) axis_bins_backward(DeviceProblem d, double reweight, double clip, const T* grads,
-                                                          const T* marginals, const T* stats, T* grad_bins, T* grad_sigma) {
+__global__ void __launch_bounds__(128)
+    axis_bins_backward(DeviceProblem d, double reweight, double clip, const T* grads, const T* marginals,
+                       const T* stats, T* grad_bins, T* grad_sigma) {
   const int64_t item = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
   if (item >= d.p.rows() * d.p.samples) return;
   const int64_t row = item / d.p.samples, bins = bin_layout<axes>(d.p).total;
@@ -356,7 +362,8 @@ struct AxisBackward {
       if (whole_quads && j > 0) continue;
       const uint32_t at[3] = {i - line * d.width.divisor, line - z * d.height.divisor, z};
 #pragma unroll
-      for (int axis = 0; axis < axes; ++axis) own.bin[axis][j] = i < d.p.cells ? uint32_t(bins.first[axis]) + at[axis] : 0;
+      for (int axis = 0; axis < axes; ++axis)
+        own.bin[axis][j] = i < d.p.cells ? uint32_t(bins.first[axis]) + at[axis] : 0;
     }
   }
 
@@ -392,7 +399,8 @@ struct AxisBackward {
         const Quad<T> slopes = cell_slopes(own[k], bins);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          const T a = weight == Weight::low ? own[k].exponent.v[j] - stats[row * d.p.samples + s] : own[k].exponent.v[j];
+          const T a =
+              weight == Weight::low ? own[k].exponent.v[j] - stats[row * d.p.samples + s] : own[k].exponent.v[j];
           const T w = weigh<weight>(exponential<T>(words.v[j]), a, d.template log_factor<T>());
           own[k].grad[j] = fma(w, slopes.v[j], own[k].grad[j]);
         }
@@ -426,8 +434,8 @@ struct AxisBackward {
 
 // Grid: rows, ranges of cells.
 template <class T, int axes, Weight weight, bool whole_quads>
-__global__ void __launch_bounds__(128, 4) axis_sample_backward(DeviceProblem d, const T* grad_bins, const T* stats,
-                                                               void* grad_logits, int at_once) {
+__global__ void __launch_bounds__(128, 4)
+    axis_sample_backward(DeviceProblem d, const T* grad_bins, const T* stats, void* grad_logits, int at_once) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   T* scratch = reinterpret_cast<T*>(memory + schedule_bytes);

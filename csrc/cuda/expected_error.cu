@@ -25,7 +25,8 @@ bool launch_expected_error(const DeviceProblem& problem, Metric metric, const T*
   const bool with_points = out.grad_points.numel() > 0;
   with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     const int threads = threads_for(d.p.cells, 8, 256);
-    const int64_t cells = (d.p.cells + 3) / 4 * 4, per_cell = ErrorTables<T, basis, axes>::numbers_per_cell(with_points);
+    const int64_t cells = (d.p.cells + 3) / 4 * 4,
+                  per_cell = ErrorTables<T, basis, axes>::numbers_per_cell(with_points);
     if (cells * per_cell * int64_t(sizeof(T)) > shared_limit() - 4096) {
       launched = false;
       return;
@@ -54,7 +55,8 @@ __global__ void error_of_samples(Metric metric, int64_t rows, int64_t count, con
   for (int64_t s = 0; s < count; ++s) {
     T difference[axes], slope[axes];
     const int64_t at = (row * count + s) * axes;
-    for (int axis = 0; axis < axes; ++axis) difference[axis] = masked ? T(0) : samples[at + axis] - targets[row * axes + axis];
+    for (int axis = 0; axis < axes; ++axis)
+      difference[axis] = masked ? T(0) : samples[at + axis] - targets[row * axes + axis];
     total += distance<axes>(metric, difference, slope);
     for (int axis = 0; axis < axes; ++axis) {
       sums[axis] -= slope[axis];
@@ -78,7 +80,8 @@ void long_rows(const DeviceProblem& d, const OptionalTensor& points, Metric metr
                const OptionalTensor& weight, ErrorTensors& out) {
   Tensor samples = at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.axes}, out.error.options());
   Tensor slopes = at::empty_like(samples);
-  Tensor stats = at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.basis == Basis::gaussian ? 2 : 1}, samples.options());
+  Tensor stats =
+      at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.basis == Basis::gaussian ? 2 : 1}, samples.options());
   launch_sample<T>(d, samples, stats);
   with_axes(d.p, [&](auto axes) {
     launch(error_of_samples<T, axes>, dim3(unsigned((d.p.rows() + 127) / 128)), 128, 0, metric, d.p.rows(), d.p.samples,
@@ -126,9 +129,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cuda(
   out.error = empty_result(logits, {batch, keypoints});
   out.grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
   out.grad_target = at::empty(target.sizes(), out.error.options());
-  out.grad_points = needs[1] && points
-                        ? empty_result(logits, {batch, keypoints, points->size(1), points->size(2)})
-                        : empty_result(logits, {0});
+  out.grad_points = needs[1] && points ? empty_result(logits, {batch, keypoints, points->size(1), points->size(2)})
+                                       : empty_result(logits, {0});
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
   auto* body = logits.scalar_type() == at::kDouble ? &run<double> : &run<float>;
   body(logits, target.contiguous(), dense(weight), cells, sigma, seed, num_samples, tau, beta, basis,
@@ -139,6 +141,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cuda(
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
-  m.impl("expected_error", &sampling_argmax::cuda::expected_error_cuda);
-}
+TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) { m.impl("expected_error", &sampling_argmax::cuda::expected_error_cuda); }

@@ -66,8 +66,10 @@ struct ExpectedError {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const T exponential_j = exponential<T>(words.v[j]), factor = d.template log_factor<T>();
-      if constexpr (weight == Weight::low) w.v[j] = e[j] = fma(log2(exponential_j), factor, a.v[j]);
-      else w.v[j] = weigh<weight>(exponential_j, a.v[j], factor);
+      if constexpr (weight == Weight::low)
+        w.v[j] = e[j] = fma(log2(exponential_j), factor, a.v[j]);
+      else
+        w.v[j] = weigh<weight>(exponential_j, a.v[j], factor);
     }
     store_quad(kept.weights + 4 * q, w);
     if constexpr (weight == Weight::low) {
@@ -174,8 +176,8 @@ constexpr int error_shared_bytes(int padded, int threads, bool with_points) {
 
 // Grid: rows. A row of weight 0 is not read at all: whatever it holds, its error and gradients are 0.
 template <class T, Basis basis, int axes, Weight weight, bool with_points>
-__global__ void __launch_bounds__(256, 2) expected_error(DeviceProblem d, Metric metric, const T* targets,
-                                                         const T* weights, ErrorResults<T> out) {
+__global__ void __launch_bounds__(256, 2)
+    expected_error(DeviceProblem d, Metric metric, const T* targets, const T* weights, ErrorResults<T> out) {
   SA_SHARED_MEMORY(memory);
   using Block = ExpectedError<T, basis, axes, weight, with_points>;
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);

@@ -16,11 +16,11 @@ template <class V>
 constexpr bool is_double = sizeof(V) == 8;
 
 #ifdef __CUDACC__
-#define SA_SPECIAL_FUNCTION(name, instruction, host)             \
-  SA_INLINE float name(float x) {                                \
-    float y;                                                     \
+#define SA_SPECIAL_FUNCTION(name, instruction, host)               \
+  SA_INLINE float name(float x) {                                  \
+    float y;                                                       \
     asm(instruction ".approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); \
-    return y;                                                    \
+    return y;                                                      \
   }
 #else
 #define SA_SPECIAL_FUNCTION(name, instruction, host) \

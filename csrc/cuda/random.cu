@@ -11,7 +11,8 @@ constexpr int threads = 128;
 
 dim3 blocks(int64_t count) { return dim3(unsigned((count + threads - 1) / threads)); }
 
-Tensor random_words_cuda(const Tensor& seed, const Tensor& row, const Tensor& sample, const Tensor& index, int64_t stream) {
+Tensor random_words_cuda(const Tensor& seed, const Tensor& row, const Tensor& sample, const Tensor& index,
+                         int64_t stream) {
   const DeviceGuard guard(index.device());
   Tensor words = at::empty(index.sizes(), index.options());
   launch(random_words<int64_t>, blocks(index.numel()), threads, schedule_bytes, seed.const_data_ptr<int64_t>(),

@@ -84,8 +84,7 @@ SA_INLINE int64_t logits_offset(const Problem& p, int64_t row) {
 template <class T>
 SA_INLINE T row_sigma(const Problem& p, int64_t row) {
   if (p.sigma == nullptr) return T(0);
-  return static_cast<const T*>(
-      p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
+  return static_cast<const T*>(p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
 }
 
 SA_INLINE NoiseKey row_key(const DeviceProblem& d, int64_t row, uint32_t sample) {

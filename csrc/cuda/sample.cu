@@ -28,14 +28,14 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     launch(sample_forward<T, basis, axes, weight>, dim3(unsigned(rows), unsigned(blocks_of_samples), splits), threads,
            shared, d, int(each), partials, samples_data, stats_data);
     if (partials.data != nullptr)
-      launch(sample_combine<T, basis, axes, weight>, dim3(unsigned((rows * d.p.samples + 127) / 128)), 128, 0, d, partials,
-             samples_data, stats_data);
+      launch(sample_combine<T, basis, axes, weight>, dim3(unsigned((rows * d.p.samples + 127) / 128)), 128, 0, d,
+             partials, samples_data, stats_data);
   });
 }
 
 template <class T>
-void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples, const Tensor& stats,
-                            const SampleGradients<T>& out) {
+void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples,
+                            const Tensor& stats, const SampleGradients<T>& out) {
   with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     const bool with_points = out.points != nullptr;
     const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
@@ -50,7 +50,8 @@ void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, co
         return launch(sample_backward<T, basis, axes, weight, true>, grid, threads, shared, d, grads, samples_data,
                       stats_data, out);
     }
-    launch(sample_backward<T, basis, axes, weight, false>, grid, threads, shared, d, grads, samples_data, stats_data, out);
+    launch(sample_backward<T, basis, axes, weight, false>, grid, threads, shared, d, grads, samples_data, stats_data,
+           out);
   });
 }
 
@@ -64,7 +65,8 @@ template void launch_sample_backward<double>(const DeviceProblem&, const Tensor&
 namespace {
 
 std::tuple<Tensor, Tensor> sample_cuda(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                                  const Tensor& seed, int64_t num_samples, double tau, double beta, std::string basis) {
+                                       const Tensor& seed, int64_t num_samples, double tau, double beta,
+                                       std::string basis) {
   const DeviceGuard guard(logits.device());
   const OptionalTensor cells = dense(points);
   const Problem p = describe(logits, cells, sigma, num_samples, tau, beta, basis);
@@ -85,10 +87,11 @@ void backward_into(const DeviceProblem& d, const Tensor& grad, const Tensor& sam
   launch_sample_backward<T>(d, grad, samples, stats, out);
 }
 
-std::tuple<Tensor, Tensor, Tensor> sample_backward_cuda(const Tensor& grad, const Tensor& logits, const OptionalTensor& points,
-                                                   const OptionalTensor& sigma, const Tensor& seed,
-                                                   const Tensor& samples, const Tensor& stats, double tau, double beta,
-                                                   std::string basis, std::array<bool, 3> needs) {
+std::tuple<Tensor, Tensor, Tensor> sample_backward_cuda(const Tensor& grad, const Tensor& logits,
+                                                        const OptionalTensor& points, const OptionalTensor& sigma,
+                                                        const Tensor& seed, const Tensor& samples, const Tensor& stats,
+                                                        double tau, double beta, std::string basis,
+                                                        std::array<bool, 3> needs) {
   const DeviceGuard guard(logits.device());
   const OptionalTensor cells = dense(points);
   const Problem p = describe(logits, cells, sigma, samples.size(2), tau, beta, basis);

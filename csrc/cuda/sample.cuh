@@ -208,12 +208,14 @@ struct SampleForward {
           tables.template fill<basis, weight>(d, row, top, uint32_t(begin), cells);
           __syncthreads();  // the tables are filled
         }
-        add_tile<weight>(sums, tables, uint32_t(begin / 4), cells / 4, loop_key(row_key(d, row, s), schedule), d.template log_factor<T>());
+        add_tile<weight>(sums, tables, uint32_t(begin / 4), cells / 4, loop_key(row_key(d, row, s), schedule),
+                         d.template log_factor<T>());
       }
       reduce(sums, result);
       if (threadIdx.x >= together) continue;
       const T* mine = result + threadIdx.x * count;
-      const T mine_top = weight == Weight::low ? result[together * count * (1 + blockDim.x / warp_size) + threadIdx.x] : T(0);
+      const T mine_top =
+          weight == Weight::low ? result[together * count * (1 + blockDim.x / warp_size) + threadIdx.x] : T(0);
       if (partials.data == nullptr) {
         total.template add<weight>(mine, mine_top);
       } else {
@@ -231,7 +233,8 @@ constexpr int samples_together = 5;
 
 // Grid: rows, ranges of samples, segments (1 where a block has whole rows).
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, axes == 3 ? 3 : 4) sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
+__global__ void __launch_bounds__(128, axes == 3 ? 3 : 4)
+    sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   T* shared = reinterpret_cast<T*>(memory + schedule_bytes);
@@ -241,7 +244,8 @@ __global__ void __launch_bounds__(128, axes == 3 ? 3 : 4) sample_forward(DeviceP
   const SampleForward<T, basis, axes, weight> block{d, partials, samples, stats, shared, schedule, row, top};
   const uint32_t last = min(int64_t(blockIdx.y + 1) * samples_per_block, d.p.samples);
   uint32_t s = blockIdx.y * samples_per_block;
-  const int64_t tile = tile_cells(axes), segments = (d.p.cells + tile * tiles_per_segment - 1) / (tile * tiles_per_segment);
+  const int64_t tile = tile_cells(axes),
+                segments = (d.p.cells + tile * tiles_per_segment - 1) / (tile * tiles_per_segment);
   const int64_t first_segment = partials.data == nullptr ? 0 : blockIdx.z;
   const int64_t last_segment = partials.data == nullptr ? segments : first_segment + 1;
   const bool one_tile = d.p.cells <= tile;

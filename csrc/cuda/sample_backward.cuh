@@ -159,7 +159,8 @@ struct SampleBackward {
       if (out.sigma != nullptr && threadIdx.x == 0 && blockIdx.y == 0 && first_time) out.sigma[row] = sigma;
     }
     if constexpr (with_points)
-      for (int k = 0; k < quads_per_thread; ++k) store_points(own[k], first_row / d.p.keypoints, first_quad + k * blockDim.x);
+      for (int k = 0; k < quads_per_thread; ++k)
+        store_points(own[k], first_row / d.p.keypoints, first_quad + k * blockDim.x);
   }
 };
 
@@ -170,14 +171,15 @@ constexpr int backward_shared_bytes(int threads) {
 
 // Grid: rows (with points: batch elements), ranges of cells.
 template <class T, Basis basis, int axes, Weight weight, bool with_points>
-__global__ void __launch_bounds__(128, 4) sample_backward(DeviceProblem d, const T* grads, const T* samples,
-                                                          const T* stats, SampleGradients<T> out) {
+__global__ void __launch_bounds__(128, 4)
+    sample_backward(DeviceProblem d, const T* grads, const T* samples, const T* stats, SampleGradients<T> out) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   auto* slopes = reinterpret_cast<SampleSlope<T>*>(memory + schedule_bytes);
   T* scratch = reinterpret_cast<T*>(slopes + slopes_at_once);
   store_schedule(row_key(d, 0, 0).seed, schedule);
-  const SampleBackward<T, basis, axes, weight, with_points> block{d, grads, samples, stats, out, schedule, slopes, scratch};
+  const SampleBackward<T, basis, axes, weight, with_points> block{d,   grads,    samples, stats,
+                                                                  out, schedule, slopes,  scratch};
   const int64_t rows = with_points ? d.p.keypoints : 1;
   const uint32_t quads = blockDim.x * quads_per_thread, ranges_of_cells = (d.p.cells + 4 * quads - 1) / (4 * quads);
   for (uint32_t range = blockIdx.y; range < ranges_of_cells; range += gridDim.y)

@@ -12,7 +12,7 @@ template <class T>
 void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats);
 
 template <class T>
-void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples, const Tensor& stats,
-                            const SampleGradients<T>& out);
+void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples,
+                            const Tensor& stats, const SampleGradients<T>& out);
 
 }  // namespace sampling_argmax::cuda

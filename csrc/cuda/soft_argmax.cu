@@ -22,7 +22,8 @@ void forward_into(const DeviceProblem& d, Tensor& mean, Tensor& variance, Tensor
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(const Tensor& logits, const OptionalTensor& points, double beta) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(const Tensor& logits, const OptionalTensor& points,
+                                                            double beta) {
   const DeviceGuard guard(logits.device());
   const OptionalTensor cells = dense(points);
   const Problem p = moments_problem(logits, cells, beta);
@@ -56,10 +57,10 @@ void backward_into(const DeviceProblem& d, const MomentTensors& grads, const Mom
 }
 
 std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(const Tensor& grad_mean, const Tensor& grad_variance,
-                                                   const Tensor& grad_peak, const Tensor& grad_entropy,
-                                                   const Tensor& logits, const OptionalTensor& points, const Tensor& mean,
-                                                   const Tensor& variance, const Tensor& peak, const Tensor& entropy,
-                                                   double beta, std::array<bool, 2> needs) {
+                                                     const Tensor& grad_peak, const Tensor& grad_entropy,
+                                                     const Tensor& logits, const OptionalTensor& points,
+                                                     const Tensor& mean, const Tensor& variance, const Tensor& peak,
+                                                     const Tensor& entropy, double beta, std::array<bool, 2> needs) {
   const DeviceGuard guard(logits.device());
   const OptionalTensor cells = dense(points);
   const Problem p = moments_problem(logits, cells, beta);

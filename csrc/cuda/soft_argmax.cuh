@@ -23,8 +23,7 @@ SA_INLINE T finite(T exponent) {
 }
 
 template <class T, int axes>
-__global__ void __launch_bounds__(256) soft_argmax_forward(DeviceProblem d, T* mean, T* variance,
-                                                           T* peak, T* entropy) {
+__global__ void __launch_bounds__(256) soft_argmax_forward(DeviceProblem d, T* mean, T* variance, T* peak, T* entropy) {
   SA_SHARED_MEMORY(memory);
   T* result = reinterpret_cast<T*>(memory);
   const int64_t row = blockIdx.x, offset = logits_offset(d.p, row);
@@ -74,11 +73,12 @@ SA_INLINE void moment_cell(const DeviceProblem& d, int64_t row, uint32_t i, T ex
   grad_logit = probability * change * T(d.p.beta);
 }
 
-// Grid: rows, with points batch elements. dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i + H)
+// Grid: rows, with points batch elements. dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i +
+// H)
 // - gp peak) + beta gp peak [i first peak]; points add p_i (gm_a + 2 gv_a (c - m)).
 template <class T, int axes>
-__global__ void __launch_bounds__(256) soft_argmax_backward(DeviceProblem d, MomentRow<T> grad, MomentRow<T> value,
-                                                            void* grad_logits, T* grad_points) {
+__global__ void __launch_bounds__(256)
+    soft_argmax_backward(DeviceProblem d, MomentRow<T> grad, MomentRow<T> value, void* grad_logits, T* grad_points) {
   SA_SHARED_MEMORY(memory);
   T* result = reinterpret_cast<T*>(memory);
   const int64_t rows = grad_points == nullptr ? 1 : d.p.keypoints;

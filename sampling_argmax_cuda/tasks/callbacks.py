@@ -40,9 +40,7 @@ def picture(image: Tensor) -> np.ndarray:
     return np.clip(image.float().cpu().numpy().transpose(1, 2, 0) * _STD + _MEAN, 0, 1)
 
 
-def draw_skeleton(
-    axes, points: np.ndarray, visible: np.ndarray, color: str, label: str | None = None
-) -> None:
+def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, color: str, label: str | None = None) -> None:
     """Joints ``[17, 2]`` in pixels, and the bones between visible ones."""
     for a, b in SKELETON:
         if visible[a] and visible[b]:
@@ -106,9 +104,7 @@ class PredictionFiles(BasePredictionWriter):
 
         folder, records = Path(trainer.log_dir or trainer.default_root_dir), []
         for batch in predictions:
-            for name, keypoints in zip(
-                batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True
-            ):
+            for name, keypoints in zip(batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True):
                 record = {
                     "file_name": str(name),
                     "category_id": 1,

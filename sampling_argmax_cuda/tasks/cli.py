@@ -20,9 +20,7 @@ def run_callbacks(folder: str) -> list:
     Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
     """
     where = {"dirpath": str(Path(folder) / "checkpoints"), "enable_version_counter": False}
-    best = ModelCheckpoint(
-        filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **where
-    )
+    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
     return [best, last, OverlayPictures(), PredictionFiles()]
 
@@ -44,13 +42,9 @@ def config_path(name: str) -> str:
     if Path(name).exists():
         return name
     configs = resources.files(__package__) / "configs"
-    known = sorted(
-        item.name.removesuffix(".yaml") for item in configs.iterdir() if item.name.endswith(".yaml")
-    )
+    known = sorted(item.name.removesuffix(".yaml") for item in configs.iterdir() if item.name.endswith(".yaml"))
     if name not in known:
-        raise FileNotFoundError(
-            f"--config: no file {name}, and no config of that name (known: {', '.join(known)})"
-        )
+        raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {', '.join(known)})")
     return str(configs / f"{name}.yaml")
 
 

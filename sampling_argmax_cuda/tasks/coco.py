@@ -100,13 +100,9 @@ def _person(record: dict, where: str) -> dict:
 def read_people(path: Path) -> tuple[dict, list[dict]]:
     """Images by number, and the people with at least one labelled keypoint that are no crowd."""
     content, where = read_json(path, "annotation"), str(path)
-    images = {
-        _integer(image, "id", f"{where}: an image"): image for image in records(content, "images", where)
-    }
+    images = {_integer(image, "id", f"{where}: an image"): image for image in records(content, "images", where)}
     people = [_person(record, where) for record in records(content, "annotations", where)]
-    people = [
-        p for p in people if not p["crowd"] and (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()
-    ]
+    people = [p for p in people if not p["crowd"] and (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
     for person in people:
         if person["image_id"] not in images:
             raise ValueError(f"{where}: annotation {person['annotation_id']}: no image {person['image_id']}")
@@ -165,9 +161,7 @@ class CocoKeypoints(Dataset):
         """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
         record = self.images[image_id]
         if "file_name" not in record and "coco_url" not in record:
-            raise ValueError(
-                f"{self.annotation_file}: image {image_id}: fields 'file_name' and 'coco_url' are missing"
-            )
+            raise ValueError(f"{self.annotation_file}: image {image_id}: fields 'file_name' and 'coco_url' are missing")
         path = self.image_dir / str(record.get("file_name", ""))
         if not path.is_file() and "coco_url" in record:
             other = self.root.joinpath(*str(record["coco_url"]).split("/")[-2:])

@@ -21,9 +21,7 @@ class GlobalBatches(Sampler[list[int]]):
     Evaluation keeps the order and every sample exactly once; ranks get equally many batches.
     """
 
-    def __init__(
-        self, dataset: Dataset, batch_size: int, train: bool, seed: int, rank: int, world: int
-    ) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, train: bool, seed: int, rank: int, world: int) -> None:
         if batch_size < 1:
             raise ValueError(f"data: batch_size must be >= 1, got {batch_size}")
         if train and len(dataset) < batch_size * world:
@@ -107,7 +105,9 @@ class CocoData(lightning.LightningDataModule):
             ("seed", seed, 0, math.inf),
         ):  # fmt: skip
             if not low <= value <= high or (name == "scale" and value == 1):
-                raise ValueError(f"data: {name} must be in [{low}, {high}{')' if name == 'scale' else ']'}, got {value}")
+                raise ValueError(
+                    f"data: {name} must be in [{low}, {high}{')' if name == 'scale' else ']'}, got {value}"
+                )
         self.save_hyperparameters(logger=False)  # the model's names would clash with these in the logs
         self.root = Path(root)
 
@@ -130,9 +130,7 @@ class CocoData(lightning.LightningDataModule):
         h = self.hparams
         annotations = self._annotations(split)
         images = self.root / annotations.stem.removeprefix("person_keypoints_")
-        augment = Augment(
-            scale=h.scale, rotation=h.rotation, flip=h.flip, half_body=h.half_body, color=h.color
-        )
+        augment = Augment(scale=h.scale, rotation=h.rotation, flip=h.flip, half_body=h.half_body, color=h.color)
         return CocoKeypoints(
             self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
             image_size=tuple(h.image_size), heatmap_size=tuple(n // 4 for n in h.image_size),
@@ -164,6 +162,4 @@ class CocoData(lightning.LightningDataModule):
         return self._loader(self.val_data, train=False)
 
     def predict_dataloader(self) -> DataLoader:
-        return DataLoader(
-            self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers
-        )
+        return DataLoader(self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers)

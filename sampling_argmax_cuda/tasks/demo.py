@@ -86,9 +86,7 @@ def print_table(rows: list[tuple[str, History]], ops: dict[str, tuple[float, flo
     print(f"\n{'method':<17}{'error (cells)':>14}{'AP':>8}{'calibration':>13}{'ms / step':>11}")
     for name, history in rows:
         last, step = history.epochs[-1], sorted(history.steps)[len(history.steps) // 2] * 1e3
-        print(
-            f"{name:<17}{last['val/error']:>14.3f}{last['val/AP']:>8.3f}{last['val/pearson']:>13.3f}{step:>11.1f}"
-        )
+        print(f"{name:<17}{last['val/error']:>14.3f}{last['val/AP']:>8.3f}{last['val/pearson']:>13.3f}{step:>11.1f}")
     print(f"\n{'sample, 8x17x64x48, S = 30, forward + backward':<50}{'ms':>9}{'peak MiB':>11}")
     for name, (milliseconds, memory) in ops.items():
         print(f"{name:<50}{milliseconds:>9.1f}{memory:>11.1f}")
@@ -101,9 +99,7 @@ def plot(rows: list[tuple[str, History]], path: Path) -> None:
         figure.subplots(1, 2), (("val/error", "error (cells)"), ("val/AP", "AP")), strict=True
     ):
         for method, history in rows:
-            axes.plot(
-                range(1, len(history.epochs) + 1), [e[name] for e in history.epochs], "o-", ms=3, label=method
-            )
+            axes.plot(range(1, len(history.epochs) + 1), [e[name] for e in history.epochs], "o-", ms=3, label=method)
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -113,9 +109,7 @@ def plot(rows: list[tuple[str, History]], path: Path) -> None:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("sampling-argmax demo", description=__doc__)
     parser.add_argument("--epochs", type=int, default=13, help="epochs of each method")
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo-output"), help="folder of data, pictures and plot"
-    )
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of data, pictures and plot")
     args = parser.parse_args(argv)
     if args.epochs < 1:
         parser.error(f"--epochs must be >= 1, got {args.epochs}")

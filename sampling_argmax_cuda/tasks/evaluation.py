@@ -36,9 +36,7 @@ class CocoEvaluation:
         self.rule = rule
         self.records: list[dict] = []
 
-    def add(
-        self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor
-    ) -> None:
+    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         columns = {
             "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"], "box": batch["score"],

@@ -88,9 +88,7 @@ def distract(image: np.ndarray, count: int, rng: np.random.Generator) -> None:
         b = a + (b - a) // 3
         color = tuple(int(v) for v in (LEFT, RIGHT, MIDDLE)[rng.integers(3)])
         if rng.random() < 0.5:
-            cv2.line(
-                image, tuple(map(int, a)), tuple(map(int, b)), color, int(rng.integers(2, 6)), cv2.LINE_AA
-            )
+            cv2.line(image, tuple(map(int, a)), tuple(map(int, b)), color, int(rng.integers(2, 6)), cv2.LINE_AA)
         else:
             cv2.circle(image, tuple(map(int, a)), int(rng.integers(2, 7)), color, -1, cv2.LINE_AA)
 
@@ -184,9 +182,7 @@ def _is_written(root: Path, settings: dict) -> bool:
     return marker.is_file() and read_json(marker, "synthetic data") == settings
 
 
-def write_synthetic_coco(
-    root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0
-) -> None:
+def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
     """Write a generated data set in COCO's layout under ``root``, whole or not at all.
 
     A folder that already holds this data set is left as it is; one that holds anything else is a ValueError.
