@@ -50,11 +50,11 @@ inline bool bounded_exponents(const Problem& p) {
 }
 inline double common_shift(const Problem& p) { return bounded_exponents(p) ? exponent_centre / p.tau : 0; }
 
-// Where expected_error puts the results of one row.
+// What expected_error adds up over some samples of one row.
 template <class T>
-struct ErrorOutputs {
-  T *error, *grad_target, *grad_sigma;  // grad_sigma may be null
-  T *grad_logits, *grad_points;         // padded tables of the row, or null where not needed
+struct ErrorPart {
+  double error = 0, grad_target[3] = {}, grad_sigma = 0;
+  T *grad_logits = nullptr, *grad_points = nullptr;  // padded tables, or null where not needed
 };
 
 // What axis_sample asks for besides a Problem. No clipping is a clip of 0.

@@ -65,12 +65,14 @@ def pytest_addoption(parser):
     build = Path(__file__).parents[1] / "build" / "cuda_shim"
     parser.addoption("--shim-sources", type=Path, default=cuda_shim.CSRC, help="csrc to build the CUDA kernels from")
     parser.addoption("--shim-build", type=Path, default=build, help="folder to build them in")
+    parser.addoption("--shim-optimize", default="-O2", help="optimisation to build them with")
 
 
 @pytest.fixture(scope="session")
 def shim(request):
     """The operators of the CUDA kernels as compiled for the host."""
-    cuda_shim.build(request.config.getoption("--shim-build"), request.config.getoption("--shim-sources"))
+    option = request.config.getoption
+    cuda_shim.build(option("--shim-build"), option("--shim-sources"), option("--shim-optimize"))
     library.register(cuda_shim.NAMESPACE)
     return cuda_shim.operators()
 

@@ -1,7 +1,8 @@
 // expected_error: samples, their distance to the target and its gradient, in one pass over the noise. For each
 // sample the weights and positions of the first half are kept (4 (1 + d) bytes a cell of scratch, d = 0 for the
 // bases without noise per cell), so that the gradient costs d + 1 multiply-adds a cell and no noise is drawn
-// twice. Equations (14)-(16) of reference/README.md. Work is split over rows. No include guard (see foreach_isa.h).
+// twice. Equations (14)-(16) of reference/README.md. Work is split over (row, groups of samples); groups are summed in
+// their order. No include guard (see foreach_isa.h).
 
 template <class R, Basis basis, int axes>
 struct ExpectedErrorRow {
@@ -56,9 +57,8 @@ struct ExpectedErrorRow {
   }
 
   // One sample: adds its distance and gradients to the row's.
-  static double add_sample(const Problem& p, Metric metric, int64_t row, int64_t s, const T* target, T* a,
-                           const T* const (&coords)[3], T* scratch, const ErrorOutputs<T>& out,
-                           double (&grad_target)[axes], double& grad_sigma) {
+  static void add_sample(const Problem& p, Metric metric, int64_t row, int64_t s, const T* target, T* a,
+                         const T* const (&coords)[3], T* scratch, ErrorPart<T>& out) {
     const int64_t padded = p.padded();
     T *shifted = scratch, *weights = scratch + padded, *positions = scratch + 2 * padded;
     const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
@@ -74,13 +74,13 @@ struct ExpectedErrorRow {
       y[axis] = sums.position[axis] * inverse + sigma * n[axis] * spread;
       difference[axis] = y[axis] - double(target[axis]);
     }
-    const double error = distance<axes>(metric, difference, slope);
+    out.error += distance<axes>(metric, difference, slope);
 
     const double chain = p.beta / p.tau * inverse / double(p.samples);
     SampleSlope<T> gradient;
     double centre = 0, noise = 0;
     for (int axis = 0; axis < axes; ++axis) {
-      grad_target[axis] -= slope[axis];
+      out.grad_target[axis] -= slope[axis];
       centre += slope[axis] * y[axis];
       noise += slope[axis] * n[axis];
       gradient.slope[axis] = T(slope[axis] * chain);
@@ -88,28 +88,22 @@ struct ExpectedErrorRow {
     }
     gradient.centre = T(centre * chain);
     if constexpr (basis == Basis::gaussian) gradient.curve = T(noise * sigma / spread * chain * inverse);
-    grad_sigma += noise * spread;
+    out.grad_sigma += noise * spread;
     if (out.grad_logits != nullptr) {
       const T* at[3];
       for (int axis = 0; axis < axes; ++axis) at[axis] = noisy ? positions + axis * padded : coords[axis];
       add_gradient(p, weights, at, gradient, out.grad_logits, out.grad_points);
     }
-    return error;
   }
 
-  static int run(const Problem& p, Metric metric, int64_t row, const T* target, T* scratch,
-                 const ErrorOutputs<T>& out) {
+  static int run(const Problem& p, Metric metric, int64_t row, int64_t first, int64_t last, const T* target, T* scratch,
+                 ErrorPart<T>* out) {
     T* a = scratch;
     const T* coords[3];
     prepare_coords(p, row, scratch + p.padded(), coords);
     prepare_exponents<R>(p, row, a);
-    double error = 0, grad_target[axes] = {}, grad_sigma = 0;
-    for (int64_t s = 0; s < p.samples; ++s)
-      error += add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), out, grad_target,
-                          grad_sigma);
-    *out.error = T(error / double(p.samples));
-    for (int axis = 0; axis < axes; ++axis) out.grad_target[axis] = T(grad_target[axis] / double(p.samples));
-    if (out.grad_sigma != nullptr) *out.grad_sigma = T(grad_sigma / double(p.samples));
+    for (int64_t s = first; s < last; ++s)
+      add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), *out);
     return 0;
   }
 };

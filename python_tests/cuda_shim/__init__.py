@@ -8,10 +8,10 @@ from torch.utils.cpp_extension import load
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "sampling_argmax_shim"
-FLAGS = ["-std=c++20", "-O2", "-g0", "-fno-math-errno", f"-DSA_LIBRARY={NAMESPACE}", "-Wno-unknown-pragmas"]
+FLAGS = ["-std=c++20", "-g0", "-fno-math-errno", f"-DSA_LIBRARY={NAMESPACE}", "-Wno-unknown-pragmas"]
 
 
-def build(directory: Path, csrc: Path = CSRC) -> None:
+def build(directory: Path, csrc: Path = CSRC, optimize: str = "-O2") -> None:
     """Compile into ``directory`` and load the operators of ``sampling_argmax_shim``."""
     directory.mkdir(parents=True, exist_ok=True)
     sources = [HERE / "shim.cpp", csrc / "library.cpp"]
@@ -25,7 +25,7 @@ def build(directory: Path, csrc: Path = CSRC) -> None:
         name="cuda_shim",
         sources=[str(path) for path in sources],
         extra_include_paths=[str(csrc), str(HERE)],
-        extra_cflags=FLAGS,
+        extra_cflags=[*FLAGS, optimize],
         build_directory=str(directory),
         is_python_module=False,
     )

@@ -99,27 +99,46 @@ bool release(State state, size_t begin, size_t end) {
   return waiting;
 }
 
-bool release_any() {
+bool release_warps() {
   bool released = false;
   for (size_t warp = 0; warp < block->fibers.size(); warp += 32)
     released |= release(State::warp_barrier, warp, std::min(warp + 32, block->fibers.size()));
-  return released || release(State::block_barrier, 0, block->fibers.size());
+  return released;
 }
 
 bool all_done() {
   return std::all_of(block->fibers.begin(), block->fibers.end(), [](const Fiber& f) { return f.state == State::done; });
 }
 
+// Runs the ready fibers of all warps but one; whether there was any.
+bool run_ready(const std::vector<size_t>& order, size_t but) {
+  bool any = false;
+  for (size_t i : order) {
+    if (block->fibers[i].state != State::ready || i / 32 == but) continue;
+    any = true;
+    block->running = i;
+    sa_shim_switch(&block->host_stack, block->fibers[i].stack_pointer);
+  }
+  return any;
+}
+
+// With a schedule, one warp at a time is left behind: it runs when no other can, as far apart as barriers allow.
 void run_block(std::vector<size_t>& order, std::minstd_rand& random) {
+  const size_t nobody = order.size(), warps = (order.size() + 31) / 32;
+  size_t behind = nobody;
   while (true) {
-    if (settings().schedule != 0) std::shuffle(order.begin(), order.end(), random);
-    for (size_t i : order) {
-      if (block->fibers[i].state != State::ready) continue;
-      block->running = i;
-      sa_shim_switch(&block->host_stack, block->fibers[i].stack_pointer);
+    if (settings().schedule != 0) {
+      std::shuffle(order.begin(), order.end(), random);
+      if (random() % 64 == 0) behind = random() % warps;
     }
+    if (run_ready(order, behind) || run_ready(order, nobody)) {
+      release_warps();
+      continue;
+    }
+    if (release_warps()) continue;
     if (all_done()) return;
-    if (!release_any()) throw std::runtime_error("cuda shim: a barrier that not all threads of the block reach");
+    if (!release(State::block_barrier, 0, block->fibers.size()))
+      throw std::runtime_error("cuda shim: a barrier that not all threads of the block reach");
   }
 }
 
