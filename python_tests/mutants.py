@@ -109,22 +109,20 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the mutant to begin with")
     parser.add_argument("--last", type=int, default=len(MUTANTS), help="number of the mutant to stop before")
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, RESULT.open("a" if options.first else "w", newline="") as file:
+        writer = csv.DictWriter(file, ["number", "file", "old", "new", "killed"], lineterminator="\n")
+        if not options.first:
+            writer.writeheader()
         folder = Path(name)
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         for number in range(options.first, min(options.last, len(MUTANTS))):
             mutant, start = MUTANTS[number], time.monotonic()
             alive = survives(mutant, folder)
-            rows.append(
+            writer.writerow(
                 {"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new, "killed": int(not alive)}
             )
+            file.flush()
             print(number, "SURVIVED" if alive else "killed", mutant, f"{time.monotonic() - start:.0f} s", flush=True)
-    with RESULT.open("a" if options.first else "w", newline="") as file:
-        writer = csv.DictWriter(file, ["number", "file", "old", "new", "killed"], lineterminator="\n")
-        if not options.first:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ def test_no_schedule_changes_a_bit(shim, shape):
         assert_equal(everything(shape), expected)
 
 
+def test_more_samples_than_slopes_at_once(shim):
+    """Backward keeps the slopes of 64 samples at a time."""
+    expected = everything((1, 2, 300), num_samples=70)
+    for schedule in range(1, 4):
+        shim.settings(4, SHARED, schedule)
+        assert_equal(everything((1, 2, 300), num_samples=70), expected)
+
+
 @pytest.mark.parametrize("multiprocessors", [1, 3, 132])
 @pytest.mark.parametrize("basis, tau", [("uniform", 0.7), ("gaussian", 1.0), ("triangular", 0.1)])
 def test_no_grid_changes_a_bit(shim, basis, tau, multiprocessors):
