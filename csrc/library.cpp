@@ -37,6 +37,7 @@ TORCH_LIBRARY(SA_LIBRARY, m) {
   m.def("random_words(Tensor seed, Tensor row, Tensor sample, Tensor index, int stream) -> Tensor");
   m.def("exponential(Tensor words) -> Tensor");
   m.def("build_info() -> str");
+  m.def("cuda_architectures() -> str");
   m.def("limit_isa(str name) -> ()");
 }
 

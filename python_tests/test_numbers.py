@@ -126,8 +126,8 @@ def test_16_bit_gumbel_noise_is_noticed():
     assert abs(sixteen_bit_share(draws) - TRUE_SHARE) > tolerance
 
 
-def test_a_reused_word_is_noticed():
-    """Jitters of x and y are uncorrelated (error 0.002); one word for both has correlation 1."""
+def test_jitters_of_axes_and_samples_are_uncorrelated():
+    """Correlations within 5 standard errors (0.002 each); planted faults: test_sampler_faults.py."""
     logits = torch.full((1, 1, 3, 3), -torch.inf)
     logits[0, 0, 1, 1] = 0
     draws = sample(logits, num_samples=DRAWS, tau=1.0, basis="uniform", seed=4)[0, 0].double()
@@ -137,7 +137,6 @@ def test_a_reused_word_is_noticed():
 
     assert not correlated(draws[:, 0], draws[:, 1])
     assert not correlated(draws[:-1, 0], draws[1:, 0])
-    assert correlated(draws[:, 0], draws[:, 0])
 
 
 def test_a_key_of_seed_plus_sample_is_noticed():

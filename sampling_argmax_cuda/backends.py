@@ -41,11 +41,18 @@ def available_backends() -> tuple[str, ...]:
 
 
 def build_info() -> dict[str, str]:
-    """Instruction set in use and compiler of the C++ extension; empty where it was not built."""
+    """Instruction set in use, compiler and CUDA architectures of the C++ extension; empty where it was not built."""
     if library.LOAD_ERROR is not None:
         return {}
     isa, compiler = torch.ops.sampling_argmax.build_info().split("|")
-    return {"isa": isa, "compiler": compiler}
+    return {"isa": isa, "compiler": compiler, "cuda": cuda_architectures()}
+
+
+def cuda_architectures() -> str:
+    """What the CUDA kernels were built for, e.g. ``"sm_80 sm_90"``; empty where they were not built."""
+    if "cuda" not in library.KERNEL_DEVICES:
+        return ""
+    return " ".join(f"sm_{int(a) // 10}" for a in torch.ops.sampling_argmax.cuda_architectures().split(","))
 
 
 def resolve(op: str, backend: str, device: torch.device) -> str:

@@ -29,6 +29,7 @@ def report() -> str:
         ("threads", str(torch.get_num_threads())),
         ("isa", build.get("isa", "none: the C++ extension was not built")),
         ("compiler", build.get("compiler", "none")),
+        ("cuda kernels", build.get("cuda") or "none: not built"),
     ]
     rows += [(f"backend {name}", "available") for name in available_backends()]
     rows += [(f"backend {name}", f"missing: {reason}") for name, reason in missing_backends().items()]

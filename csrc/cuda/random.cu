@@ -30,10 +30,26 @@ Tensor exponential_cuda(const Tensor& words) {
   return out;
 }
 
+#define SA_STRING(...) #__VA_ARGS__
+#define SA_EXPANDED_STRING(...) SA_STRING(__VA_ARGS__)
+
+// What the kernels were compiled for, e.g. "800,900".
+std::string cuda_architectures() {
+#ifdef __CUDA_ARCH_LIST__
+  return SA_EXPANDED_STRING(__CUDA_ARCH_LIST__);
+#else
+  return "";
+#endif
+}
+
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
 TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
   m.impl("random_words", &sampling_argmax::cuda::random_words_cuda);
   m.impl("exponential", &sampling_argmax::cuda::exponential_cuda);
+}
+
+TORCH_LIBRARY_IMPL(SA_LIBRARY, CatchAll, m) {
+  m.impl("cuda_architectures", &sampling_argmax::cuda::cuda_architectures);
 }
