@@ -1,10 +1,12 @@
 """The CUDA kernels on the host: words, independence of schedule and grid, split and long rows, memory, counters."""
 
 import pytest
+import test_memory as memory
 import torch
 from conftest import assert_close
 from cuda_shim import NAMESPACE
 from sampling_argmax_cuda.reference.philox import words
+from test_memory import measure
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, backends, expected_error, heatmap_moments, sample
@@ -177,6 +179,19 @@ def test_counters_beyond_32_bits():
     settings = dict(num_samples=4, tau=0.7, basis="uniform", seed=seed)
     assert_close("sample", sample(z, **settings), sample(z.double(), **settings, backend="reference"))
     assert_close("axis_sample", axis_sample(z, **settings), axis_sample(z.double(), **settings, backend="reference"))
+
+
+@pytest.mark.written_memory
+def test_bytes():
+    """The CPU's formulas (test_memory.py); axis_sample's backward has the gradients of the bins besides."""
+    for basis, numbers in (("none", 3), ("uniform", 3), ("triangular", 3)):
+        got = measure(lambda z, basis=basis: sample(z, basis=basis, **memory.SETTINGS), memory.SAMPLE_SHAPE)
+        assert got == 4 * memory.ROWS * (memory.SAMPLES * numbers + memory.CELLS)
+    got = measure(lambda z: axis_sample(z, **memory.SETTINGS), memory.SAMPLE_SHAPE)
+    assert got == 4 * memory.ROWS * (memory.SAMPLES * (3 + 2 * memory.BINS) + memory.CELLS)
+    target = torch.ones(memory.BATCH, memory.KEYPOINTS, 2)
+    got = measure(lambda z: expected_error(z, target, **memory.SETTINGS), (memory.BATCH, memory.KEYPOINTS))
+    assert got == 4 * memory.ROWS * (1 + 2 + memory.CELLS + memory.CELLS)
 
 
 def test_a_division_is_exact_at_its_limits():

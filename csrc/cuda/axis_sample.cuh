@@ -179,8 +179,7 @@ struct AxisForward {
   // The sum of a sample's weights; then the marginals are divided by it.
   SA_INLINE T normalise(T* h) const {
     const BinLayout bins = bin_layout<axes>(d.p);
-    __syncthreads();  // the marginals are written
-    T total[1] = {T(0)};
+    T total[1] = {T(0)};  // of the x bins, which their own threads have written; block_reduce waits for the rest
     for (int64_t x = threadIdx.x; x < bins.size[0]; x += blockDim.x) total[0] += h[x];
     block_reduce<false>(total, result);
     const T sum = result[0], inverse = 1 / sum;

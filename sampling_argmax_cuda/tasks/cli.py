@@ -4,9 +4,10 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .callbacks import OverlayPictures, PredictionFiles
@@ -26,15 +27,29 @@ def run_callbacks(folder: str) -> list:
 
 
 class TaskCLI(LightningCLI):
-    """LightningCLI with the callbacks and loggers of a run in its folder."""
+    """LightningCLI with the callbacks and loggers of a run in its folder.
+
+    The loggers are no defaults of the parser: as objects they could not be written into the run's config.yaml.
+    """
 
     def __init__(self, folder: str, argv: list[str]) -> None:
-        trainer = {"default_root_dir": folder, "logger": default_loggers(folder), "callbacks": run_callbacks(folder),
-                   "use_distributed_sampler": False, "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
+        self.folder = folder
+        trainer = {"default_root_dir": folder, "callbacks": run_callbacks(folder), "use_distributed_sampler": False,
+                   "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
         super().__init__(
             LocalizationModule, CocoData, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_defaults=trainer,
         )  # fmt: skip
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        """Parse ``args``, which are the command line itself with the configs' names resolved."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
+        """The trainer, with the run's loggers unless the options name others or none."""
+        if self._get(self.config_init, "trainer.logger") is None:
+            kwargs["logger"] = default_loggers(self.folder)
+        return super().instantiate_trainer(**kwargs)
 
 
 def config_path(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -93,7 +94,7 @@ def _person(record: dict, where: str) -> dict:
     box = _numbers(field(record, "bbox", where), 4, where, "bbox")
     area = _number(record.get("area", box[2] * box[3]), where, "area")
     return {"image_id": _integer(record, "image_id", where), "annotation_id": number, "keypoints": keypoints,
-            "box": box, "area": area, "score": 1.0,
+            "box": box, "area": area, "truth_area": area, "score": 1.0,
             "crowd": bool(record.get("iscrowd", 0))}  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def read_people(path: Path) -> tuple[dict, list[dict]]:
 
 
 def read_detections(path: Path, images: dict) -> list[dict]:
-    """Detected people (category 1) on known images; they carry no keypoints."""
+    """Detected people (category 1) on known images; they carry no keypoints, and annotation_id -1."""
     people, content = [], read_json(path, "detection")
     if not isinstance(content, list):
         raise ValueError(f"{path}: detections must be a list, got {type(content).__name__}")
@@ -124,10 +125,40 @@ def read_detections(path: Path, images: dict) -> list[dict]:
         if (box[2:] > 0).all():
             score = _number(field(record, "score", where), where, "score")
             person = {"image_id": record["image_id"], "annotation_id": -1, "keypoints": np.zeros((17, 3))}
-            people.append({**person, "box": box, "area": box[2] * box[3], "score": score})
+            area = float(box[2] * box[3])
+            people.append({**person, "box": box, "area": area, "truth_area": area, "score": score})
     if not people:
         raise ValueError(f"{path}: no detection of a person on the annotated images")
     return people
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``, each x, y, w, h in pixels, w and h > 0."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    common = (high - low).clip(0).prod(-1)
+    return common / (boxes[:, 2:].prod(-1)[:, None] + others[:, 2:].prod(-1) - common)
+
+
+def match_people(detections: list[dict], people: list[dict], threshold: float = 0.5) -> list[dict]:
+    """The detections, in their order, with the keypoints, number and ``truth_area`` of the person that each one found.
+
+    On an image, detections choose by falling score: the free person of the largest box IoU, at least ``threshold``.
+    A detection that finds nobody stays without keypoints. Boxes decide and not poses, for a match that needs a good
+    pose would hide the bad ones from the error and from the calibration.
+    """
+    free, matched = defaultdict(list), list(detections)
+    for person in people:
+        free[person["image_id"]].append(person)
+    for i in sorted(range(len(detections)), key=lambda i: -detections[i]["score"]):
+        candidates = free[detections[i]["image_id"]]
+        if not candidates:
+            continue
+        overlap = box_iou(detections[i]["box"][None], np.array([person["box"] for person in candidates]))[0]
+        if overlap.max() >= threshold:
+            found = candidates.pop(int(overlap.argmax()))
+            matched[i] = detections[i] | {name: found[name] for name in ("keypoints", "annotation_id", "truth_area")}
+    return matched
 
 
 class CocoKeypoints(Dataset):
@@ -135,8 +166,10 @@ class CocoKeypoints(Dataset):
 
     Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge
     convention); weights are 0 for joints that are unlabelled or outside the crop. ``inverse`` takes crop
-    pixels to the image. Augmentation is a function of (seed, epoch, index) alone. Raises ValueError or
-    FileNotFoundError that name the file and the record.
+    pixels to the image. Augmentation is a function of (seed, epoch, index) alone. Crops of detections have the
+    keypoints of the annotated person that they match, if any. ``area`` is that of the annotation or of the detected
+    box, ``truth_area`` that of the matched annotation, in pixels of the image. Raises ValueError or FileNotFoundError
+    that name the file and the record.
     """
 
     def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
@@ -149,7 +182,7 @@ class CocoKeypoints(Dataset):
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.images, self.people = read_people(self.annotation_file)
         if boxes != "gt" and not train:
-            self.people = read_detections(Path(boxes), self.images)
+            self.people = match_people(read_detections(Path(boxes), self.images), self.people)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -208,8 +241,8 @@ class CocoKeypoints(Dataset):
         return {
             "image": normalize(image), "target": target, "weight": weight,
             "inverse": invert(matrix).astype(np.float32), "area": np.float32(person["area"]),
-            "score": np.float32(person["score"]), "image_id": person["image_id"], "index": index,
-            "annotation_id": person["annotation_id"],
+            "truth_area": np.float32(person["truth_area"]), "score": np.float32(person["score"]),
+            "image_id": person["image_id"], "index": index, "annotation_id": person["annotation_id"],
         }  # fmt: skip
 
     def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:

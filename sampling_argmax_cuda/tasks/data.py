@@ -1,7 +1,7 @@
 """COCO's data for the trainer: the same reader for real and generated files, batches that any run can replay."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 
 import lightning
@@ -52,8 +52,40 @@ class GlobalBatches(Sampler[list[int]]):
             yield part.tolist()
 
 
+def _is_count(value, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def check_data(values: Mapping) -> None:
+    """Raise ValueError for a wrong argument of :class:`CocoData`; :class:`Augment` checks those of the augmentation."""
+
+    def require(good: bool, name: str, expected: str) -> None:
+        if not good:
+            raise ValueError(f"data: {name} must be {expected}, got {values[name]!r}")
+
+    for name in ("root", "train_split", "val_split", "boxes", "images"):
+        value = values[name]
+        text = isinstance(value, str | Path) and str(value).strip() != ""
+        require(text or (name == "images" and value is None), name, "a path or name that is not empty")
+    require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
+    for name, least in (
+        ("synthetic_train", 1),
+        ("synthetic_val", 1),
+        ("batch_size", 1),
+        ("num_workers", 0),
+        ("seed", 0),
+    ):
+        require(_is_count(values[name], least), name, f"an integer >= {least}")
+    size = values["image_size"]
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    fits = pair and all(_is_count(n, 32) and n % 32 == 0 for n in size)
+    require(fits, "image_size", "two positive multiples of 32 (width and height in pixels)")
+
+
 class CocoData(lightning.LightningDataModule):
     """COCO keypoints.
+
+    A wrong argument is a ValueError at once that names it, what is expected and what came.
 
     Args:
         root: folder with annotations/ and the image folders; generated data is written here.
@@ -61,17 +93,17 @@ class CocoData(lightning.LightningDataModule):
         synthetic_train: number of generated training images.
         synthetic_val: number of generated validation images.
         train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
-        val_split: the same for validation.
+        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
         boxes: gt, or a JSON of detections in COCO's result format (validation).
         images: folder of images to predict on.
-        image_size: width and height of the network's input.
+        image_size: width and height of the network's input in pixels, multiples of 32.
         batch_size: images a process and step.
-        num_workers: loader processes a process.
-        scale: half width of the uniform scale augmentation.
-        rotation: largest rotation in degrees, applied to half of the samples.
+        num_workers: loader processes a process, 0 to load in the process itself.
+        scale: half width of the uniform scale augmentation, in [0, 1).
+        rotation: largest rotation in degrees, applied to half of the samples, in [0, 180].
         flip: probability of mirroring.
         half_body: probability of cropping the upper or lower body.
-        color: half width of the per-channel gain.
+        color: half width of the uniform gain of each colour channel, in [0, 1].
         seed: seed of the order, the augmentation and the generated images.
     """
 
@@ -96,19 +128,9 @@ class CocoData(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if any(n < 32 or n % 32 for n in image_size):
-            raise ValueError(f"data: image_size must be positive multiples of 32, got {tuple(image_size)}")
-        for name, value, low, high in (
-            ("batch_size", batch_size, 1, math.inf), ("num_workers", num_workers, 0, math.inf), ("scale", scale, 0, 1),
-            ("rotation", rotation, 0, 180), ("flip", flip, 0, 1), ("half_body", half_body, 0, 1), ("color", color, 0, 1),
-            ("synthetic_train", synthetic_train, 1, math.inf), ("synthetic_val", synthetic_val, 1, math.inf),
-            ("seed", seed, 0, math.inf),
-        ):  # fmt: skip
-            if not low <= value <= high or (name == "scale" and value == 1):
-                raise ValueError(
-                    f"data: {name} must be in [{low}, {high}{')' if name == 'scale' else ']'}, got {value}"
-                )
         self.save_hyperparameters(logger=False)  # the model's names would clash with these in the logs
+        check_data(self.hparams)
+        self.augment = Augment(scale, rotation, flip, half_body, color)
         self.root = Path(root)
 
     def _annotations(self, split: str) -> Path:
@@ -130,11 +152,10 @@ class CocoData(lightning.LightningDataModule):
         h = self.hparams
         annotations = self._annotations(split)
         images = self.root / annotations.stem.removeprefix("person_keypoints_")
-        augment = Augment(scale=h.scale, rotation=h.rotation, flip=h.flip, half_body=h.half_body, color=h.color)
         return CocoKeypoints(
             self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
             image_size=tuple(h.image_size), heatmap_size=tuple(n // 4 for n in h.image_size),
-            augment=augment if train else None, seed=h.seed,
+            augment=self.augment if train else None, seed=h.seed,
         )  # fmt: skip
 
     def setup(self, stage: str) -> None:

@@ -8,19 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from . import coco
 from .metrics import coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
-
-
-def truths_of_images(annotation_file: Path) -> dict[int, list]:
-    """Keypoints ``[17, 3]`` (x, y, weight) and area of the annotated people, by image."""
-    truths = defaultdict(list)
-    content = coco.read_json(annotation_file, "annotation")
-    for record in coco.records(content, "annotations", str(annotation_file)):
-        keypoints = np.array(record["keypoints"], float).reshape(-1, 3)
-        if (keypoints[:, 2] > 0).any():
-            truths[record["image_id"]].append((keypoints, float(record["area"])))
-    return truths
 
 
 class CocoEvaluation:
@@ -39,7 +27,8 @@ class CocoEvaluation:
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         columns = {
-            "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"], "box": batch["score"],
+            "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"],
+            "truth_area": batch["truth_area"], "box": batch["score"],
             "position": position, "target": batch["target"], "weight": batch["weight"], "peak": peak, "pixels": pixels,
             "truth": truth,
         }  # fmt: skip
@@ -49,14 +38,15 @@ class CocoEvaluation:
     def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
         """AP and AR by pycocotools, mean error in cells, and the Pearson correlation of peak and OKS.
 
-        What cannot be had is left out: AP and AR of a size that no person has, the error where boxes come from a
-        detector (their crops have no truth), the correlation of fewer than two people. AP is always there.
+        The last two are over the people with a visible truth, which a detection has if it matched an annotation.
+        What cannot be had is left out: AP and AR of a size that no person has, the error of nobody, the correlation
+        of fewer than two people or of equal numbers. AP is always there.
         """
         records = sorted(gather(self.records), key=lambda record: record["index"])
         self.records = []
         scores = evaluate_coco(annotation_file, self._results(records))
         scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
-        calibration = self._calibration(records, truths_of_images(annotation_file))
+        calibration = self._calibration(records)
         return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}
 
     def _results(self, records: list[dict]) -> list[dict]:
@@ -69,17 +59,13 @@ class CocoEvaluation:
             )
         return [result for results in per_image.values() for result in oks_nms(results)]
 
-    def _calibration(self, records: list[dict], truths: dict[int, list]) -> dict[str, float]:
+    def _calibration(self, records: list[dict]) -> dict[str, float]:
         errors, peaks, similarity = [], [], []
         for r in records:
             visible = r["weight"] > 0
             if visible.any():
                 errors.append(np.linalg.norm(r["position"] - r["target"], axis=-1)[visible].mean())
                 peaks.append(r["peak"][visible].mean())
-                similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["area"]]))[0])
-            elif int(r["image_id"]) in truths:  # a detection: the person of the image that it fits best
-                peaks.append(r["peak"].mean())
-                similarity.append(max(oks(r["pixels"][None], truth[None], np.array([area]))[0]
-                                      for truth, area in truths[int(r["image_id"])]))  # fmt: skip
+                similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["truth_area"]]))[0])
         error = float(np.mean(errors)) if errors else math.nan
         return {"error": error, "pearson": pearson(np.array(peaks), np.array(similarity))}

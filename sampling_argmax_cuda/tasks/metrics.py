@@ -88,7 +88,7 @@ def _check_evaluable(content: dict, results: list[dict], where: str) -> None:
 
 
 def evaluate_coco(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
-    """AP and AR of results against an annotation file, by pycocotools; all 0 without results.
+    """AP and AR in [0, 1] of results against an annotation file, by pycocotools; all 0 without results.
 
     A number is -1 where the file has no person of that size (COCO's own convention). Raises ValueError for an
     annotation without a field that the evaluation needs, or a result on an image that the file does not have.

@@ -9,11 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .coco import KEYPOINT_NAMES, SKELETON, read_json
+from .coco import KEYPOINT_NAMES, SKELETON, box_iou, read_json
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
+# Colours are blue, green, red, as OpenCV writes them.
 LEFT, RIGHT, MIDDLE = (235, 90, 60), (60, 120, 235), (235, 215, 80)
+SKIN, SHIRT = (160, 190, 225), (120, 180, 110)
 
 
 def draw_pose(rng: np.random.Generator) -> np.ndarray:
@@ -61,13 +63,13 @@ def paint_figure(image: np.ndarray, joints: np.ndarray, height: float, rng: np.r
         return tuple(int(v) for v in np.clip(np.array(color) + tint, 0, 255))
 
     trunk = np.array([points[i] for i in (5, 6, 12, 11)])
-    cv2.fillPoly(image, [trunk], shade((120, 180, 110)), cv2.LINE_AA, 4)
+    cv2.fillPoly(image, [trunk], shade(SHIRT), cv2.LINE_AA, 4)
     for a, b in SKELETON:
         if a > 4 and b > 4 and {a, b} not in ({5, 6}, {11, 12}):
             color = side_color(a) if side_color(a) == side_color(b) else MIDDLE
             cv2.line(image, points[a], points[b], shade(color), width, cv2.LINE_AA, 4)
     center = tuple(int(v) for v in np.rint((joints[3] + joints[4]) * 8))
-    cv2.circle(image, center, int(height * 0.075 * 16), shade((160, 190, 225)), -1, cv2.LINE_AA, 4)
+    cv2.circle(image, center, int(height * 0.075 * 16), shade(SKIN), -1, cv2.LINE_AA, 4)
     for joint in range(17):
         radius = height * (0.022 if joint > 4 else 0.014)
         cv2.circle(image, points[joint], int(radius * 16), side_color(joint), -1, cv2.LINE_AA, 4)
@@ -141,13 +143,15 @@ def _annotation(joints: np.ndarray, number: int, image_id: int) -> dict:
             "keypoints": [round(float(v), 2) for v in joints.reshape(-1)]}  # fmt: skip
 
 
-def _false_alarms(image_id: int, size: int, rng: np.random.Generator) -> list[dict]:
-    """At most one box around nobody, of low score, as a detector makes them."""
-    if rng.random() >= 0.3:
+def _false_alarms(image_id: int, people: list, size: int, rng: np.random.Generator) -> list[dict]:
+    """At most one box of low score, as a detector makes them, that is on none of the boxes ``people``."""
+    if rng.random() >= 0.5:
         return []
     width, height = rng.uniform(0.15, 0.5, 2) * size
     corner = rng.random(2) * (size - np.array([width, height]))
     box = [round(float(v), 2) for v in (*corner, width, height)]
+    if box_iou(np.array([box]), np.array(people)).max() >= 0.3:
+        return []
     return [{"image_id": image_id, "category_id": 1, "bbox": box, "score": round(float(rng.uniform(0.02, 0.4)), 3)}]
 
 
@@ -167,7 +171,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
             jitter = np.array(annotations[-1]["bbox"]) + rng.normal(0, 2, 4)
             box, score = [round(float(v), 2) for v in jitter], round(float(rng.uniform(0.6, 1)), 3)
             detections.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
-        detections += _false_alarms(image_id, size, rng)
+        boxes = [annotation["bbox"] for annotation in annotations[-len(people) :]]
+        detections += _false_alarms(image_id, boxes, size, rng)
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
                 "skeleton": [[a + 1, b + 1] for a, b in SKELETON]}  # fmt: skip
     content = {"info": {"description": "drawn figures"}, "images": images, "annotations": annotations,

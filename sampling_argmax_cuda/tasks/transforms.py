@@ -1,6 +1,7 @@
 """From an image and a box to the network's input: crops, their inverses, and drawn augmentations."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -63,11 +64,11 @@ class Augment:
     """Augmentations; each number switches its own off at 0.
 
     Args:
-        scale: half width of the uniform factor of the box, 0.3 for U[0.7, 1.3].
-        rotation: largest angle in degrees, U[-rotation, rotation] for half of the samples.
+        scale: half width of the uniform factor of the box in [0, 1), 0.3 for U[0.7, 1.3].
+        rotation: largest angle in degrees in [0, 180], U[-rotation, rotation] for half of the samples.
         flip: probability of mirroring.
         half_body: probability of cropping the upper or the lower body.
-        color: half width of the uniform gain of each channel.
+        color: half width of the uniform gain of each channel in [0, 1].
     """
 
     scale: float = 0.3
@@ -77,10 +78,12 @@ class Augment:
     color: float = 0.0
 
     def __post_init__(self) -> None:
-        largest = {"scale": 1.0, "flip": 1.0, "half_body": 1.0, "color": 1.0, "rotation": 180.0}
+        largest = {"scale": 1, "rotation": 180, "flip": 1, "half_body": 1, "color": 1}
         for name, top in largest.items():
-            if not 0 <= getattr(self, name) <= top:
-                raise ValueError(f"data: {name} must be in [0, {top:g}], got {getattr(self, name)}")
+            value, close = getattr(self, name), ")" if name == "scale" else "]"  # a box scaled by 0 has no crop
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not (0 <= value < top or value == top and close == "]"):
+                raise ValueError(f"data: {name} must be a number in [0, {top}{close}, got {value!r}")
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw every number whatever the settings, so that one flag does not move the others."""
