@@ -193,7 +193,7 @@ def main() -> None:
         worse = [f"{name} {a}: {v['instructions']} > {committed[name][a]['instructions']}"
                  for name, counts in result["kernels"].items() for a, v in counts.items()
                  if v["instructions"] > committed[name][a]["instructions"] * 1.01]  # fmt: skip
-        sys.exit("\n".join(worse))
+        sys.exit("\n".join(worse) or 0)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 

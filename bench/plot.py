@@ -4,7 +4,10 @@ import argparse
 import csv
 from pathlib import Path
 
-from matplotlib.figure import Figure
+try:
+    from matplotlib.figure import Figure
+except ImportError:
+    raise SystemExit("matplotlib is not installed: pip install matplotlib") from None
 
 RESULTS = Path(__file__).parent / "results"
 COLORS = {"ours": "tab:blue", "ours, triton": "tab:cyan"}

@@ -17,5 +17,5 @@ SHAPES = {
     "coco": Shape((32, 17, 64, 48), 30),
     "h36m": Shape((16, 18, 32, 64, 64), 10),
     "oct": Shape((2, 9 * 1024, 128), 30),
-    "keypointnet": Shape((4, 10, 2048), 30, points=3),
+    "keypointnet": Shape((8, 10, 2048), 30, points=3),
 }

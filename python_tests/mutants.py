@@ -47,7 +47,6 @@ MUTANTS = [
     Mutant("cuda/axis_sample.cuh", BARRIER, ";", 0), Mutant("cuda/axis_sample.cuh", BARRIER, ";", 2),
     Mutant("cuda/axis_sample.cuh", BARRIER, ";", 4), Mutant("cuda/axis_sample.cuh", BARRIER, ";", 5),
     Mutant("cuda/axis_sample.cuh", BARRIER, ";", 6),
-    Mutant("cuda/axis_sample.cuh", "__syncwarp();", ";", 1),
     # masks and bounds
     Mutant("cuda/row.cuh", "if (i >= d.p.cells) return", "if (i > d.p.cells) return"),
     Mutant("cuda/row.cuh", "i < d.p.cells; i += blockDim.x) top", "i + 1 < d.p.cells; i += blockDim.x) top"),

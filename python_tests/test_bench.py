@@ -15,33 +15,84 @@ TINY = {"grid": Shape((2, 3, 8, 6), 4), "volume": Shape((3, 2, 4, 5, 6), 3), "li
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(run, "SHAPES", TINY)
-    monkeypatch.setattr(torch, "compile", lambda f: f)  # its own tests are slow; here it is one more provider
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)  # its own tests are slow; here it is one more provider
+
+
+def one_row_needs(op: str, shape: Shape) -> int:
+    return run.allocations(run.peers(op, shape)["eager"], run.inputs(shape, 1, "cpu"))[1]
 
 
 @pytest.mark.written_memory
-def test_measures_every_shape(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "LARGEST_TENSOR", 4 * 3 * 2 * 120 * 2)  # two of volume's three batch elements
+def test_measures_every_shape(tiny, tmp_path, monkeypatch, capsys):
+    need = one_row_needs("sample", TINY["volume"])
+    monkeypatch.setattr(run, "free_memory", lambda device: 2 * 2 * need)  # half of it: two of volume's three elements
     out = tmp_path / "cpu.csv"
-    run.main(["--shapes", *TINY, "--rounds", "2", "--out", str(out)])
+    run.main(["--shapes", "grid,volume", "line", "cloud", "--rounds", "2", "--out", str(out)])
     rows = list(csv.DictReader(out.open()))
     assert tuple(rows[0]) == run.COLUMNS
-    assert all(float(r["median_ms"]) > 0 and int(r["bytes"]) > 0 for r in rows)
-    by = {(r["shape"], r["op"], r["provider"], int(r["batch"])): int(r["bytes"]) for r in rows}
-    assert by["volume", "sample", "eager", 2] > 10 * by["volume", "sample", "ours", 2]
+    assert all(float(r["p20_ms"]) <= float(r["median_ms"]) <= float(r["p80_ms"]) for r in rows)
+    assert all(int(r["bytes"]) >= int(r["peak_bytes"]) > 0 for r in rows)
+    by = {(r["shape"], r["op"], r["provider"], int(r["batch"])): r for r in rows}
+    naive, ours = by["volume", "sample", "eager", 2], by["volume", "sample", "ours", 2]
+    assert int(naive["bytes"]) > 10 * int(ours["bytes"])
+    assert need < int(naive["peak_bytes"]) < 2.1 * need
     assert ("volume", "sample", "ours", 3) in by and ("volume", "sample", "eager", 3) not in by
     results, outer = 4 * 6 * (4 * 3 + 48), 4 * 6 * 4 * 2 + 16  # the sum, its gradient, that made dense, the seed
-    assert by["grid", "sample", "ours", 2] == results + outer
-    assert {"kornia", "dsntnn"} <= {provider for _, op, provider, _ in by if op == "soft_argmax"}
+    assert int(by["grid", "sample", "ours", 2]["bytes"]) == results + outer
+    libraries = {(shape, provider) for shape, op, provider, _ in by if op == "soft_argmax" and provider != "ours"}
+    assert libraries == {("grid", "kornia"), ("grid", "dsntnn"), ("volume", "dsntnn"), ("line", "dsntnn")}
+    text = capsys.readouterr()
+    assert "volume      sample          peers run on 2 of 3 batch elements" in text.err and text.out == ""
     plot.main([str(out)])
     assert (tmp_path / "cpu.png").stat().st_size > 10_000
 
 
-def test_wrong_results_are_not_timed(tiny, tmp_path, monkeypatch):
+def test_peers_that_do_not_fit_are_left_out_aloud(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "free_memory", lambda device: 2)
+    run.main(["--shapes", "line", "--rounds", "1", "--out", str(tmp_path / "cpu.csv")])
+    assert {row["provider"] for row in csv.DictReader((tmp_path / "cpu.csv").open())} == {"ours"}
+    assert "peers run on 0 of 2 batch elements" in capsys.readouterr().err
+
+
+def test_quick_leaves_the_results_alone(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    run.main(["--quick", "--shapes", "line"])
+    assert not list(tmp_path.iterdir())
+    run.main(["--quick", "--shapes", "line", "--out", str(tmp_path / "quick.csv")])
+    assert {row["batch"] for row in csv.DictReader((tmp_path / "quick.csv").open())} == {"1"}
+
+
+def test_other_columns_are_not_mixed(tmp_path):
+    (tmp_path / "old.csv").write_text("date,op\n")
+    with pytest.raises(SystemExit, match="other columns"):
+        run.append(tmp_path / "old.csv", [])
+
+
+class WrongGradient(torch.autograd.Function):
+    """The identity, whose gradient is 1 % too large."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 1.01 * grad
+
+
+@pytest.mark.parametrize("fault", [lambda y: y + 0.1, WrongGradient.apply], ids=["values", "gradient"])
+def test_wrong_results_are_not_timed(tiny, tmp_path, monkeypatch, fault):
     right = run.soft_argmax
-    wrong = lambda logits, backend="auto", **x: right(logits, backend=backend, **x) + 0.1 * (backend != "reference")  # noqa: E731
+
+    def wrong(logits, backend="auto", **x):
+        y = right(logits, backend=backend, **x)
+        return y if backend == "reference" else fault(y)
+
     monkeypatch.setattr(run, "soft_argmax", wrong)
+    out = tmp_path / "cpu.csv"
     with pytest.raises(SystemExit, match="soft_argmax: disagrees"):
-        run.main(["--shapes", "grid", "--rounds", "1", "--out", str(tmp_path / "cpu.csv")])
+        run.main(["--shapes", "grid", "--rounds", "1", "--out", str(out)])
+    assert "soft_argmax" not in {row["op"] for row in csv.DictReader(out.open())}
 
 
 @pytest.mark.parametrize("shape", TINY.values(), ids=TINY)

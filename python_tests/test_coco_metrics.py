@@ -13,10 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sampling_argmax_cuda.tasks.coco import OKS_SIGMAS
-from sampling_argmax_cuda.tasks.data import CocoData
 from sampling_argmax_cuda.tasks.evaluation import CocoEvaluation
-from sampling_argmax_cuda.tasks.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, rescore
-from sampling_argmax_cuda.tasks.synthetic import write_synthetic_coco
+from sampling_argmax_cuda.tasks.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
 
 
 def annotations(people: int = 12, images: int = 3) -> dict:
@@ -66,6 +64,7 @@ def test_oks_equals_pycocotools(tmp_path):
                 assert ours == pytest.approx(matrix[row, column], abs=1e-12)
                 pairs += 1
     assert pairs == 48
+    assert oks(np.ones((2, 17, 2)), np.zeros((2, 17, 3)), np.full(2, 9.0)).tolist() == [0, 0]
 
 
 def test_ap_falls_with_noise_and_is_1_without(tmp_path):
@@ -115,8 +114,8 @@ def test_nms_suppresses_above_its_threshold_only():
     above, below = moved(best, 0.91, 0.8), moved(best, 0.89, 0.7)
     assert oks_nms([above, best]) == [best]
     assert oks_nms([below, best]) == [best, below]
-    kept = [r["score"] for r in oks_nms([above, best], soft=True)]
-    assert kept[0] == 0.9 and kept[-1] == pytest.approx(0.8 * (1 - 0.91), abs=1e-6)
+    kept = [r["score"] for r in oks_nms([above, below, best], soft=True)]
+    assert kept[:2] == [0.9, 0.7] and kept[2:] == [pytest.approx(0.8 * (1 - 0.91), abs=1e-6)] and above["score"] == 0.8
     assert oks_nms([]) == []
 
 
@@ -132,48 +131,63 @@ def test_rescoring_by_hand():
     scores = np.array([0.2, 0.4, 0.6, 0.0])
     assert rescore(1.0, scores, "sum") == pytest.approx(1.0 + 0.3 + 0.6)
     assert rescore(0.8, scores, "product") == pytest.approx(0.8 * 0.5)  # 0.2 itself does not count
+    assert rescore(0.5, np.array([0.1, 0.2]), "product") == 0
+    with pytest.raises(ValueError, match="rule must be sum or product"):
+        rescore(0.5, np.array([0.1]), "mean")
 
 
-def detection_batch(people, rng):
-    """Predictions near the people of image 1, as crops of detections that have no truth, peaks larger where they fit."""
-    n, shifts = len(people), rng.permutation(len(people)) * 12.0
-    pixels = torch.tensor(np.array([p["keypoints"] for p in people]).reshape(n, 17, 3)[..., :2] + shifts[:, None, None])
-    peak = torch.tensor(1 / (1 + shifts))[:, None].expand(n, 17)
-    zeros = torch.zeros(n, 17)
-    batch = {"index": torch.arange(n), "image_id": torch.tensor([p["image_id"] for p in people]),
-             "area": torch.tensor([p["area"] for p in people]), "score": torch.ones(n),
-             "target": torch.zeros(n, 17, 2), "weight": zeros}  # fmt: skip
-    return batch, torch.zeros(n, 17, 2), peak, pixels, torch.zeros(n, 17, 3)
+def test_pearson():
+    a, b = np.random.default_rng(0).normal(size=(2, 100_000))
+    assert pearson(a, 0.6 * a + 0.8 * b) == pytest.approx(0.6, abs=0.01)
+    assert np.isnan(pearson(np.ones(3), np.arange(3))) and np.isnan(pearson([1.0], [1.0]))
 
 
-def test_detections_are_calibrated_against_the_people_they_fit(tmp_path):
-    write_synthetic_coco(tmp_path / "drawn", 1, 12)
-    file = tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json"
-    people = json.loads(file.read_text())["annotations"]
+def batch_of(content: dict, shift: np.ndarray, truth: np.ndarray):
+    """The arguments of ``CocoEvaluation.add``: people moved by ``shift [n]`` pixels, of which ``truth [n]`` have a truth.
+
+    A cell is 4 pixels; peaks are larger where predictions fit. Boxes are larger than the annotated areas.
+    """
+    points = torch.tensor([p["keypoints"] for p in content["annotations"]]).view(-1, 17, 3)
+    moved, n = points[..., :2] + torch.tensor(shift)[:, None, None], len(points)
+    weight = (points[..., 2] > 0) & torch.tensor(truth)[:, None]
+    peak = torch.tensor(1 / (1 + shift))[:, None].expand(n, 17)
+    area = torch.tensor([p["area"] for p in content["annotations"]])
+    batch = {"index": torch.arange(n), "image_id": torch.tensor([p["image_id"] for p in content["annotations"]]),
+             "area": area / 0.6, "truth_area": area, "score": torch.ones(n), "target": points[..., :2] / 4,
+             "weight": weight}  # fmt: skip
+    return batch, moved / 4, peak, moved, torch.cat([points[..., :2], weight[..., None]], -1)
+
+
+def evaluate(content: dict, folder: Path, shift: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     evaluation = CocoEvaluation()
-    evaluation.add(*detection_batch(people, np.random.default_rng(0)))
-    scores = evaluation.compute(file, list)
-    assert "error" not in scores and scores["pearson"] > 0.5
-    assert not any(value == -1 or np.isnan(value) for value in scores.values())
-    areas = [p["area"] for p in people]
-    assert ("APl" in scores) == (max(areas) > 96**2) and ("APm" in scores) == any(32**2 < a < 96**2 for a in areas)
+    evaluation.add(*batch_of(content, shift, truth))
+    return evaluation.compute(write(folder, content), list)
 
 
-def test_the_drawn_detector_has_false_alarms_of_low_score(tmp_path):
-    write_synthetic_coco(tmp_path / "drawn", 1, 40)
-    people = json.loads((tmp_path / "drawn" / "annotations" / "person_keypoints_val2017.json").read_text())[
-        "annotations"
-    ]
-    boxes = json.loads((tmp_path / "drawn" / "detections_val.json").read_text())
-    assert 3 <= len(boxes) - len(people) <= 25
-    assert sorted(b["score"] for b in boxes)[len(boxes) - len(people) - 1] <= 0.4 < 0.6
-    assert all(b["bbox"][2] > 0 and b["bbox"][0] + b["bbox"][2] <= 161 for b in boxes if b["score"] <= 0.4)
+def test_error_and_correlation_are_over_the_people_with_a_truth(tmp_path):
+    content, shift = annotations(), np.linspace(0, 22, 12)
+    truth = np.arange(12) % 3 > 0
+    scores = evaluate(content, tmp_path, shift, truth)
+    assert scores["error"] == pytest.approx(np.sqrt(2) / 4 * shift[truth].mean())
+    points = np.array([p["keypoints"] for p in content["annotations"]]).reshape(-1, 17, 3)
+    moved, areas = points + shift[:, None, None] * [1, 1, 0], np.array([p["area"] for p in content["annotations"]])
+    similarity = oks(moved[truth], points[truth], areas[truth])
+    assert scores["pearson"] == pytest.approx(np.corrcoef(1 / (1 + shift[truth]), similarity)[0, 1])
 
 
-@pytest.mark.parametrize("name, value", [
-    ("image_size", (0, 0)), ("image_size", (100, 96)), ("batch_size", 0), ("num_workers", -1), ("scale", 1.0),
-    ("rotation", -1.0), ("flip", 1.5), ("half_body", -0.1), ("color", 2.0), ("synthetic_train", 0), ("seed", -1),
+@pytest.mark.parametrize("known, logged", [(0, set()), (1, {"error"}), (2, {"error", "pearson"})])
+def test_what_nobody_matches_is_left_out(tmp_path, known, logged):
+    scores = evaluate(annotations(), tmp_path, np.linspace(0, 22, 12), np.arange(12) < known)
+    assert scores.keys() & {"error", "pearson"} == logged and np.isfinite(list(scores.values())).all()
+
+
+@pytest.mark.parametrize("areas, absent", [
+    ((40.0**2, 90.0**2), {"APl", "ARl"}), ((100.0**2, 200.0**2), {"APm", "ARm"}), ((40.0**2, 100.0**2), set()),
 ])  # fmt: skip
-def test_data_arguments_are_checked(name, value):
-    with pytest.raises(ValueError, match=f"data: {name} must be"):
-        CocoData(**{name: value})
+def test_sizes_that_nobody_has_are_left_out(tmp_path, areas, absent):
+    content = annotations()
+    for i, person in enumerate(content["annotations"]):
+        person["area"] = areas[i % 2]
+    scores = evaluate(content, tmp_path, np.zeros(12), np.ones(12, bool))
+    assert scores.keys() == {*STATS, "error", "pearson"} - absent - {"pearson"}  # a constant has no correlation
+    assert min(scores.values()) >= 0

@@ -87,12 +87,13 @@ def test_no_schedule_changes_a_bit(shim, shape):
         assert_equal(everything(shape), expected)
 
 
-def test_more_samples_than_slopes_at_once(shim):
-    """Backward keeps the slopes of 64 samples at a time."""
-    expected = everything((1, 2, 300), num_samples=70)
+@pytest.mark.parametrize("shape", [(1, 2, 300), (1, 1, 100, 120)], ids=str)
+def test_more_samples_than_are_handled_at_once(shim, shape):
+    """Backward keeps the slopes of 64 samples at a time, axis_sample's the bins of 8192 / bins."""
+    expected = everything(shape, num_samples=70)
     for schedule in range(1, 4):
         shim.settings(4, SHARED, schedule)
-        assert_equal(everything((1, 2, 300), num_samples=70), expected)
+        assert_equal(everything(shape, num_samples=70), expected)
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 3, 132])

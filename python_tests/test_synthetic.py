@@ -12,7 +12,7 @@ import pytest
 
 from sampling_argmax_cuda.tasks import synthetic
 from sampling_argmax_cuda.tasks.coco import FLIP_PAIRS, KEYPOINT_NAMES
-from sampling_argmax_cuda.tasks.synthetic import LEFT, RIGHT, cover, draw_image, write_synthetic_coco
+from sampling_argmax_cuda.tasks.synthetic import LEFT, RIGHT, cover, draw_image, paint_figure, write_synthetic_coco
 
 
 def pixels(root: Path, split: str) -> list[str]:
@@ -50,6 +50,54 @@ def test_files_have_cocos_fields(tmp_path):
     boxes = json.loads((tmp_path / "d" / "detections_val.json").read_text())
     assert all(0 < box["score"] <= 1 for box in boxes)
     assert sum(box["score"] > 0.5 for box in boxes) == len(data["annotations"])
+
+
+def test_files_are_stable_and_whole(tmp_path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    for root in (first, again):
+        write_synthetic_coco(root, 12, 6, seed=3)
+    names = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
+    assert len(names) == 12 + 6 + 5 and all((first / n).read_bytes() == (again / n).read_bytes() for n in names)
+    with pytest.raises(ValueError, match="holds other files"):
+        write_synthetic_coco(again, 13, 6, seed=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "first"]
+    points = [r["keypoints"] for split in ("train", "val") for r in content(first, split)["annotations"]]
+    visibility = np.array(points).reshape(-1, 3)[:, 2]
+    assert (visibility == 2).mean() > 0.8 and (visibility == 1).any()
+
+
+def test_the_detector_has_false_alarms_of_low_score(tmp_path):
+    """Each is the one box of its image that is on nobody, and scores less than every person."""
+    write_synthetic_coco(tmp_path / "d", 1, 60, seed=1)
+    people = content(tmp_path / "d", "val")["annotations"]
+    boxes = json.loads((tmp_path / "d" / "detections_val.json").read_text())
+    alarms = [box for box in boxes if box["score"] < 0.5]
+    assert len(boxes) - len(alarms) == len(people) and 8 <= len(alarms) <= 40
+    assert all(0 < alarm["score"] <= 0.4 for alarm in alarms)
+    assert len({alarm["image_id"] for alarm in alarms}) == len(alarms)
+    for alarm in alarms:
+        x, y, w, h = alarm["bbox"]
+        assert x >= 0 and y >= 0 and w > 0 and h > 0 and max(x + w, y + h) <= 160.01
+        for person in people:
+            if person["image_id"] == alarm["image_id"]:
+                assert iou(alarm["bbox"], person["bbox"]) < 0.3
+
+
+def iou(a, b) -> float:
+    """Intersection over union of two boxes x, y, w, h."""
+    common = [max(0.0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
+    return common[0] * common[1] / (a[2] * a[3] + b[2] * b[3] - common[0] * common[1])
+
+
+def test_heads_have_the_colour_of_skin():
+    """In the file as a viewer sees it: red over green over blue, at the brow, above the eyes' markers."""
+    for i in range(20):
+        image = np.zeros((200, 200, 3), np.uint8)
+        joints = np.full((17, 2), 190.0)
+        joints[:5] = [[100, 60], [106, 56], [94, 56], [112, 60], [88, 60]]
+        paint_figure(image, joints, 160.0, np.random.default_rng(i))
+        red, green, blue = (int(v) for v in cv2.cvtColor(image, cv2.COLOR_BGR2RGB)[51, 100])
+        assert red > 195 and red > green - 20 and red > blue + 10, (red, green, blue)
 
 
 def test_sides_have_their_colours():

@@ -1,14 +1,20 @@
 """The trainer through its command line: it learns, resumes bit for bit, splits over processes, and says what is wrong."""
 
+import csv
+import inspect
 import json
+import math
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.tasks.data import CocoData
 from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights
 from sampling_argmax_cuda.tasks.module import LocalizationModule, flip_permutation
 
@@ -50,11 +56,16 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     assert list((tmp_path / "whole").rglob("epoch_*.png")) and list((tmp_path / "whole").rglob("metrics.csv"))
 
 
+def logged(run: Path) -> dict[str, list[float]]:
+    """Every logged number of a run, from the CSV log."""
+    with (run / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+
 def losses_of(run: Path) -> list[float]:
-    """The training loss of every epoch, from the CSV log."""
-    lines = (run / "version_0" / "metrics.csv").read_text().splitlines()
-    column = lines[0].split(",").index("train/loss_epoch")
-    return [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    """The training loss of every epoch."""
+    return logged(run)["train/loss_epoch"]
 
 
 def test_two_processes_equal_one(data, tmp_path):
@@ -103,6 +114,51 @@ def test_validate_and_predict(data, tmp_path):
     assert len(list((folder / "predictions").glob("*.png"))) == 6
 
 
+def validate(data: Path, run: Path, boxes: Path) -> dict[str, list[float]]:
+    assert main(["validate", *options(data, run, f"--data.boxes={boxes}")]) == 0
+    return {name: values for name, values in logged(run).items() if name.startswith("val/")}
+
+
+def test_validation_on_detections_logs_what_it_can_measure(data, tmp_path):
+    fit(data, tmp_path / "fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    people = validate(data, tmp_path / "people", data / "detections_val.json")
+    assert {"val/AP", "val/error", "val/pearson"} <= people.keys() and not {"val/APl", "val/ARl"} & people.keys()
+    assert all(math.isfinite(value) and (value >= 0 or name == "val/pearson") for name, (value,) in people.items())
+    alone = tmp_path / "alone.json"
+    image = json.loads((data / "detections_val.json").read_text())[0]["image_id"]
+    alone.write_text(json.dumps([{"image_id": image, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.3}]))
+    nobody = validate(data, tmp_path / "nobody", alone)
+    assert nobody["val/AP"] == [0] and not {"val/error", "val/pearson"} & nobody.keys()
+
+
+def test_a_run_can_be_repeated_from_its_config(data, tmp_path):
+    """The loggers are in no config as objects, which could not be written, and options still choose others."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first = fit(data, tmp_path / "first", "--trainer.max_epochs=1")
+    messages = [str(warning.message) for warning in caught]
+    assert not [m for m in messages if "Unable to serialize" in m or "LightningCLI's args" in m]
+    config, again = tmp_path / "first" / "version_0" / "config.yaml", tmp_path / "again"
+    assert main(["fit", f"--config={config}", f"--trainer.default_root_dir={again}"]) == 0
+    assert same_weights(first, torch.load(again / "checkpoints" / "last.ckpt", weights_only=False))
+    assert logged(again)["val/AP"] == logged(tmp_path / "first")["val/AP"]
+    fit(data, tmp_path / "mute", "--trainer.logger=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    assert not list((tmp_path / "mute").rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "predict"])
+def test_help_says_what_each_option_is(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # no help takes more than a line
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    for group, owner in (("model", LocalizationModule), ("data", CocoData)):
+        for name in inspect.signature(owner).parameters:
+            shown = re.search(rf"--{group}\.{name} (?:[A-Z_]+|{{.*?}}|\[.*?\])\s+(.*?)\(type: ", text, re.DOTALL)
+            assert shown and re.fullmatch(r"\S.{8,}\. ", shown[1]), f"--{group}.{name} has no line of help"
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
@@ -113,7 +169,7 @@ def test_validate_and_predict(data, tmp_path):
         (["--model.depth=19"], "depth must be one of 18, 34, 50, 101, 152, got 19"),
         (["--model.weights=/nowhere.pth"], "weights file /nowhere.pth does not exist"),
         (["--data.batch_size=99"], "training samples are fewer than one global batch of 99"),
-        (["--data.image_size=[65,64]"], "image_size must be positive multiples of 32"),
+        (["--data.image_size=[65,64]"], "image_size must be two positive multiples of 32"),
         (["--config=nothing"], "no config of that name"),
     ],
 )

@@ -52,6 +52,9 @@ class GlobalBatches(Sampler[list[int]]):
             yield part.tolist()
 
 
+_LEAST = {"synthetic_train": 1, "synthetic_val": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
+
+
 def _is_count(value, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
@@ -68,13 +71,7 @@ def check_data(values: Mapping) -> None:
         text = isinstance(value, str | Path) and str(value).strip() != ""
         require(text or (name == "images" and value is None), name, "a path or name that is not empty")
     require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
-    for name, least in (
-        ("synthetic_train", 1),
-        ("synthetic_val", 1),
-        ("batch_size", 1),
-        ("num_workers", 0),
-        ("seed", 0),
-    ):
+    for name, least in _LEAST.items():
         require(_is_count(values[name], least), name, f"an integer >= {least}")
     size = values["image_size"]
     pair = isinstance(size, tuple | list) and len(size) == 2
