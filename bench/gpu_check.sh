@@ -24,9 +24,9 @@ run doctor "$python" -m sampling_argmax_cuda
 run tests "$python" -m pytest -q -x --tb=short --show-capture=no -p no:cacheprovider \
   python_tests/test_contract.py python_tests/test_cuda.py -k "cuda and not cuda_shim or test_cuda"
 for tool in memcheck racecheck initcheck synccheck; do
-  run "sanitizer-$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 150 compute-sanitizer --tool "$tool" --error-exitcode=1 "$python" -m bench.sanitize
+  run "sanitizer-$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 80 compute-sanitizer --tool "$tool" --error-exitcode=1 "$python" -m bench.sanitize
 done
-run bench "$python" -m bench.run --device cuda --shapes coco h36m --rounds 10 --out "$out/cuda.csv"
+run bench "$python" -m bench.run --device cuda --shapes coco h36m --rounds 5 --out "$out/cuda.csv"
 run roofline "$python" -m bench.roofline --out "$out/roofline.csv"
 
 if ((${#failed[@]})); then
