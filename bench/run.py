@@ -124,6 +124,7 @@ def with_compiled(others: dict, device: str) -> dict:
 def free_memory(device: str) -> int:
     """Bytes that are free where the tensors lie."""
     if device == "cuda":
+        torch.cuda.empty_cache()  # blocks that torch keeps for itself would count as taken
         return torch.cuda.mem_get_info()[0]
     info = Path("/proc/meminfo")
     if not info.exists():
