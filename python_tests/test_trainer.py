@@ -133,16 +133,17 @@ def test_validation_on_detections_logs_what_it_can_measure(data, tmp_path):
 
 def test_a_run_can_be_repeated_from_its_config(data, tmp_path):
     """The loggers are in no config as objects, which could not be written, and options still choose others."""
+    short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        first = fit(data, tmp_path / "first", "--trainer.max_epochs=1")
+        first = fit(data, tmp_path / "first", *short)
     messages = [str(warning.message) for warning in caught]
     assert not [m for m in messages if "Unable to serialize" in m or "LightningCLI's args" in m]
     config, again = tmp_path / "first" / "version_0" / "config.yaml", tmp_path / "again"
     assert main(["fit", f"--config={config}", f"--trainer.default_root_dir={again}"]) == 0
     assert same_weights(first, torch.load(again / "checkpoints" / "last.ckpt", weights_only=False))
     assert logged(again)["val/AP"] == logged(tmp_path / "first")["val/AP"]
-    fit(data, tmp_path / "mute", "--trainer.logger=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    fit(data, tmp_path / "mute", "--trainer.logger=false", *short)
     assert not list((tmp_path / "mute").rglob("metrics.csv"))
 
 
@@ -155,7 +156,7 @@ def test_help_says_what_each_option_is(command, capsys, monkeypatch):
     assert stop.value.code == 0
     for group, owner in (("model", LocalizationModule), ("data", CocoData)):
         for name in inspect.signature(owner).parameters:
-            shown = re.search(rf"--{group}\.{name} (?:[A-Z_]+|{{.*?}}|\[.*?\])\s+(.*?)\(type: ", text, re.DOTALL)
+            shown = re.search(rf"^ +--{group}\.{name} (?:[A-Z_]+|{{.*?}}|\[.*?\])\s+(.*?)\(type: ", text, re.M | re.S)
             assert shown and re.fullmatch(r"\S.{8,}\. ", shown[1]), f"--{group}.{name} has no line of help"
 
 
