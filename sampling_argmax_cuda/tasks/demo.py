@@ -36,7 +36,8 @@ class History(Callback):
 
     def on_validation_end(self, trainer, module) -> None:
         names = ("val/error", "val/AP", "val/pearson")
-        self.epochs.append({name: float(trainer.callback_metrics[name]) for name in names})
+        metrics = trainer.callback_metrics  # a correlation is not always there
+        self.epochs.append({name: float(metrics.get(name, float("nan"))) for name in names})
 
 
 def train(options: dict, epochs: int, folder: Path) -> tuple[History, LocalizationModule]:
