@@ -54,7 +54,7 @@ MUTANTS = [
     Mutant("cuda/sample.cuh", "s + samples_together <= last", "s + samples_together < last + 2"),
     Mutant("cuda/sample_backward.cuh", "if (4 * quad + j < d.p.cells) write", "if (4 * quad + j + 1 < d.p.cells) write"),
     Mutant("cuda/axis_sample.cuh", "other < 0 || other >= size ? T(0)", "other < 0 || other > size ? T(0)"),
-    Mutant("cuda/axis_sample.cuh", "if (j > 0 && lean >= 0)", "if (lean >= 0)"),
+    Mutant("cuda/axis_sample.cuh", "if (lean >= 0) own", "if (lean < 0) own"),
     Mutant("cuda/axis_sample.cuh", "j + 1 < axis.size && beyond < 0", "j + 2 < axis.size && beyond < 0"),
     Mutant("cuda/expected_error.cuh", "weights[row] == T(0)", "weights[row] < T(0)"),
     # indices and offsets

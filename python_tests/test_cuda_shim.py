@@ -114,10 +114,15 @@ def test_rows_do_not_know_each_other(rows):
         assert torch.equal(part, all_rows[rows])
 
 
-def test_samples_do_not_know_each_other():
-    few, many = everything((1, 2, 9, 7), num_samples=3), everything((1, 2, 9, 7), num_samples=13)
-    assert torch.equal(few[0], many[0][:, :, :3])
-    assert torch.equal(few[2], many[2][:, :, :3])
+def test_samples_do_not_know_each_other(shim):
+    """Whatever number of them is drawn: a block takes five at a time and the rest one by one."""
+    many = everything((1, 3, 9, 7), num_samples=13)
+    for count in range(1, 13):
+        for multiprocessors in (1, 132):
+            shim.settings(multiprocessors, SHARED, count)
+            few = everything((1, 3, 9, 7), num_samples=count)
+            assert torch.equal(few[0], many[0][:, :, :count])
+            assert torch.equal(few[2], many[2][:, :, :count])
 
 
 def test_repeated_calls_are_equal():

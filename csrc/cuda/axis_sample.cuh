@@ -295,7 +295,7 @@ SA_INLINE T axis_backward(const Axis<basis, T>& axis, const NoiseKey& key, T gra
       T lean = __shfl_up_sync(whole_warp, noise, 1), lean_change = __shfl_up_sync(whole_warp, change, 1);
       if (lane == 0) lean = left_lean, lean_change = left_change;
       own *= 1 - abs(noise);
-      if (j > 0 && lean >= 0) own += lean * lean_change;
+      if (lean >= 0) own += lean * lean_change;  // 0 before the first bin
       if (j + 1 < axis.size && beyond < 0) own -= beyond * beyond_change;
       left_lean = __shfl_sync(whole_warp, noise, warp_size - 1);
       left_change = __shfl_sync(whole_warp, change, warp_size - 1);
