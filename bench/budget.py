@@ -65,7 +65,7 @@ def kernels() -> list[Kernel]:
                       "(DeviceProblem, double, int, int, float*, float*, float*)", (4,)))  # fmt: skip
     out.append(Kernel("axis_sample backward 2-D general", "axis_sample",
                       "axis_sample_backward<float, 2, Weight::general, true>"
-                      "(DeviceProblem, const float*, const float*, void*, int)", (8,)))  # fmt: skip
+                      "(DeviceProblem, double, double, AxisGradients<float>, int, int)", (8,)))  # fmt: skip
     return out
 
 

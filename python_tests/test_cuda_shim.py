@@ -89,7 +89,7 @@ def test_no_schedule_changes_a_bit(shim, shape):
 
 @pytest.mark.parametrize("shape", [(1, 2, 300), (1, 1, 100, 120)], ids=str)
 def test_more_samples_than_are_handled_at_once(shim, shape):
-    """Backward keeps the slopes of 64 samples at a time, axis_sample's the bins of 8192 / bins."""
+    """Backward keeps the slopes of 64 samples at a time, axis_sample's what fits into shared memory."""
     expected = everything(shape, num_samples=70)
     for schedule in range(1, 4):
         shim.settings(4, SHARED, schedule)
@@ -167,6 +167,18 @@ def test_rows_too_long_for_shared_memory(shim, basis, with_points, tau):
         assert_close(f"result {k}", got, wanted, tau)
 
 
+@pytest.mark.parametrize("shape, room", [((2, 3, 9, 7), 4), ((2, 3, 300), 4), ((2, 3, 300), 0)], ids=str)
+def test_axis_gradients_however_many_samples_fit(shim, shape, room):
+    """The bins of ``room`` samples fit into shared memory; of one long axis perhaps those of none."""
+    z, sigma = noise(*shape).requires_grad_(), (noise(*shape[:2], seed=4).abs() + 0.2).requires_grad_()
+    y = axis_sample(z, num_samples=11, tau=0.7, basis="gaussian", sigma=sigma, reweight=0.5, seed=3)
+    cotangent = noise(*y.shape, seed=6)
+    expected = torch.autograd.grad(y, (z, sigma), cotangent, retain_graph=True)
+    shim.settings(4, 1024 + 4 * (4 + room * (sum(shape[2:]) + 4)), 0)
+    assert_equal(torch.autograd.grad(y, (z, sigma), cotangent, retain_graph=True), expected)
+    assert_equal(torch.autograd.grad(y, sigma, cotangent), expected[1:])
+
+
 def test_weights_of_masked_rows_in_long_rows(shim):
     logits = noise(1, 2, 300)
     logits[0, 1] = torch.nan
@@ -189,12 +201,12 @@ def test_counters_beyond_32_bits():
 
 @pytest.mark.written_memory
 def test_bytes():
-    """The CPU's formulas (test_memory.py); axis_sample's backward has the gradients of the bins besides."""
+    """The CPU's formulas (test_memory.py)."""
     for basis, numbers in (("none", 3), ("uniform", 3), ("triangular", 3)):
         got = measure(lambda z, basis=basis: sample(z, basis=basis, **memory.SETTINGS), memory.SAMPLE_SHAPE)
         assert got == 4 * memory.ROWS * (memory.SAMPLES * numbers + memory.CELLS)
     got = measure(lambda z: axis_sample(z, **memory.SETTINGS), memory.SAMPLE_SHAPE)
-    assert got == 4 * memory.ROWS * (memory.SAMPLES * (3 + 2 * memory.BINS) + memory.CELLS)
+    assert got == 4 * memory.ROWS * (memory.SAMPLES * (3 + memory.BINS) + memory.CELLS)
     target = torch.ones(memory.BATCH, memory.KEYPOINTS, 2)
     got = measure(lambda z: expected_error(z, target, **memory.SETTINGS), (memory.BATCH, memory.KEYPOINTS))
     assert got == 4 * memory.ROWS * (1 + 2 + memory.CELLS + memory.CELLS)

@@ -124,16 +124,13 @@ def test_axis_sample(shape, tmp_path):
     check(*zip(results, wanted, strict=True))
 
     _, marginals, stats = wanted
-    bins_grad = empty(*marginals.shape)
-    kernel = ("axis_bins_backward<float, Basis::triangular, 2, Weight::general>(DeviceProblem, double, double, const float*, "
-              "const float*, const float*, float*, float*)")  # fmt: skip
-    launch(module("axis_sample", kernel, tmp_path), ((rows * SAMPLES + 1) // 2, 1, 1),
-           [problem(logits, "triangular"), 0.0, 0.0, grad, marginals, stats, bins_grad, None], 0)  # fmt: skip
+    at_once, stride = 4, (bins + 3) // 4 * 4
     whole, out = str(shape[3] % 4 == 0).lower(), empty(*shape)
-    kernel = f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, const float*, const float*, void*, int)"
+    kernel = f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, double, double, AxisGradients<float>, int, int)"
     launch(module("axis_sample", kernel, tmp_path), (rows, 1, 1),
-           [problem(logits, "triangular"), bins_grad, stats, out, 4],
-           SCHEDULE_BYTES + 4 * (8 + 4 * ((bins + 3) // 4 * 4)))  # fmt: skip
+           [problem(logits, "triangular"), 0.0, 0.0,
+            Struct("<6Q", *map(Ptr, (grad, marginals, stats, out)), 0, 0), at_once, stride],
+           SCHEDULE_BYTES + 4 * (8 + at_once + at_once * stride))  # fmt: skip
     check((out, OPS.axis_sample_backward(grad, logits, None, SEED, marginals, stats, TAU, 1.0, "triangular", 0.0, None,
                                          [True, False])[0]))  # fmt: skip
 

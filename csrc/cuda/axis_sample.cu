@@ -56,54 +56,43 @@ std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const 
   return {samples, marginals, stats};
 }
 
-// Gradients of the bins and, per sample, of sigma.
+int64_t axis_stride(int64_t bins) { return (bins + 3) / 4 * 4; }
+
+// How many samples' bins are in shared memory at once. All of them where they fit, since otherwise every range of cells
+// has them made again; else what leaves room for four blocks a multiprocessor.
 template <class T>
-void bins_backward(const DeviceProblem& problem, double reweight, double clip, const Tensor& grad,
-                   const Tensor& marginals, const Tensor& stats, Tensor& grad_bins, Tensor& grad_sigmas) {
-  with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
-    with_axes(d.p, [&](auto axes) {
-      with_bin_basis(d.p, [&](auto basis) {
-        launch(axis_bins_backward<T, basis, axes, weight>, dim3(unsigned((d.p.rows() * d.p.samples + 3) / 4)), 128, 0,
-               d, reweight, clip, grad.const_data_ptr<T>(), marginals.const_data_ptr<T>(), stats.const_data_ptr<T>(),
-               grad_bins.mutable_data_ptr<T>(), data_or_null<T>(grad_sigmas));
-      });
-    });
-  });
+int64_t samples_at_once(const Problem& p, int64_t bins) {
+  const int64_t room = (shared_limit() - 1024) / int64_t(sizeof(T)) - 3, each = axis_stride(bins) + 1;
+  if (p.samples * each <= room) return p.samples;
+  if (each <= room) return std::max<int64_t>(std::min<int64_t>(48 * 1024 / int64_t(sizeof(T)), room) / each, 1);
+  TORCH_CHECK_VALUE(p.axes == 1, "axis_sample: the axes of a map may have ", room - 1, " bins together on CUDA, got ",
+                    bins);
+  return 0;
 }
 
 template <class T>
-void cells_backward(const DeviceProblem& problem, const Tensor& grad_bins, const Tensor& stats, Tensor& grad_logits) {
-  const int64_t bins = problem.p.axes == 1 ? 0 : (grad_bins.size(3) + 3) / 4 * 4,
-                room = (shared_limit() - 1024) / int64_t(sizeof(T));
-  TORCH_CHECK_VALUE(bins <= room, "axis_sample: the axes of a map may have ", room, " bins together on CUDA, got ",
-                    bins);
-  const int64_t fit = std::min<int64_t>(8192, room) / std::max<int64_t>(bins, 1);
-  const int at_once = int(std::clamp<int64_t>(fit, 1, problem.p.samples));
+void backward_into(const DeviceProblem& problem, double reweight, double clip, const Tensor& marginals,
+                   AxisGradients<T> grads) {
+  const int64_t bins = marginals.size(3), fit = samples_at_once<T>(problem.p, bins);
+  const int64_t at_once = fit > 0 ? fit : problem.p.samples, per_thread = 4 * quads_per_thread;
+  Tensor workspace;
+  if (fit == 0) {
+    workspace = at::empty({problem.p.rows() * at_once * axis_stride(bins)}, marginals.options());
+    grads.workspace = workspace.mutable_data_ptr<T>();
+  }
+  const int threads = threads_for(problem.p.cells, per_thread, 128);
+  const int64_t ranges = (problem.p.cells + per_thread * threads - 1) / (per_thread * threads);
+  // The blocks of a row would race for its part of the workspace: there is but one then.
+  const dim3 grid(unsigned(problem.p.rows()), unsigned(fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1));
+  const int64_t shared =
+      schedule_bytes + int64_t(sizeof(T)) * (8 + (at_once + 3) / 4 * 4 + (fit > 0 ? at_once * axis_stride(bins) : 0));
   with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {
     with_axes(d.p, [&](auto axes) {
-      const int64_t per_thread = 4 * quads_per_thread;
-      const int threads = threads_for(d.p.cells, per_thread, 128);
-      const int64_t ranges = (d.p.cells + per_thread * threads - 1) / (per_thread * threads);
-      const dim3 grid(unsigned(d.p.rows()), unsigned(parts_wanted(d.p.rows(), ranges)));
-      const int64_t shared = schedule_bytes + int64_t(sizeof(T)) * (8 + at_once * bins);
       auto* kernel = d.p.shape[2] % 4 == 0 ? &axis_sample_backward<T, axes, weight, true>
                                            : &axis_sample_backward<T, axes, weight, false>;
-      launch(kernel, grid, threads, shared, d, grad_bins.const_data_ptr<T>(), stats.const_data_ptr<T>(),
-             grad_logits.mutable_data_ptr(), at_once);
+      launch(kernel, grid, threads, shared, d, reweight, clip, grads, int(at_once), int(axis_stride(bins)));
     });
   });
-}
-
-template <class T>
-void backward_into(const DeviceProblem& d, double reweight, double clip, const Tensor& grad, const Tensor& marginals,
-                   const Tensor& stats, Tensor& grad_logits, Tensor& grad_sigma) {
-  Tensor grad_bins = at::empty_like(marginals);
-  Tensor grad_sigmas = at::empty({grad_sigma.numel() > 0 ? stats.numel() : 0}, stats.options());
-  bins_backward<T>(d, reweight, clip, grad, marginals, stats, grad_bins, grad_sigmas);
-  if (grad_logits.numel() > 0) cells_backward<T>(d, grad_bins, stats, grad_logits);
-  if (grad_sigma.numel() > 0)
-    launch(sum_samples<T>, dim3(unsigned((d.p.rows() + 127) / 128)), 128, 0, grad_sigmas.const_data_ptr<T>(),
-           d.p.rows(), d.p.samples, grad_sigma.mutable_data_ptr<T>());
 }
 
 std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const Tensor& logits,
@@ -118,10 +107,16 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const T
   const DeviceProblem d = device_problem(p, seed);
   const Tensor grad_in = grad.contiguous();
   const double clip = clip_grad.value_or(0);
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    backward_into<T>(d, reweight, clip, marginals,
+                     {grad_in.const_data_ptr<T>(), marginals.const_data_ptr<T>(), stats.const_data_ptr<T>(),
+                      raw_or_null(grad_logits), data_or_null<T>(grad_sigma), nullptr});
+  };
   if (double_precision(p))
-    backward_into<double>(d, reweight, clip, grad_in, marginals, stats, grad_logits, grad_sigma);
+    run(0.0);
   else
-    backward_into<float>(d, reweight, clip, grad_in, marginals, stats, grad_logits, grad_sigma);
+    run(0.0f);
   return {grad_logits, grad_sigma};
 }
 
