@@ -1,5 +1,7 @@
 """Shared by all tests: the one table of tolerances, and memory that is NaN until it is written."""
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import cuda_shim
@@ -7,6 +9,9 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import backends, library
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported: they run on the CPU, in numpy
 
 # Largest difference from the float64 reference, relative to the reference's largest magnitude (at least 1).
 # Inputs are the same numbers on both sides, so half precision only rounds the gradients that it stores.
@@ -83,6 +88,11 @@ def cuda_machines() -> list[str]:
     return ([] if library.LOAD_ERROR else ["cuda_shim"]) + (["cuda"] if gpu else [])
 
 
+def triton_machines() -> list[str]:
+    """The Triton kernels, on a GPU where there is one, interpreted elsewhere."""
+    return ["triton"] if find_spec("triton") is not None else []
+
+
 _device = "cpu"
 
 
@@ -93,8 +103,15 @@ def machine_device() -> str:
 
 @pytest.fixture
 def machine(request, monkeypatch):
-    """Run one instruction set of the CPU, the CUDA kernels on the host, or those on a GPU (parametrised by name)."""
-    if request.param == "cuda":
+    """Run an instruction set of the CPU, the CUDA kernels on the host or a GPU, or Triton's (parametrised by name)."""
+    if request.param == "triton":
+        from sampling_argmax_cuda._triton import NAMESPACE
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        monkeypatch.setattr("conftest._device", device)
+        monkeypatch.setitem(backends.NAMESPACES, device, NAMESPACE)
+        yield request.param
+    elif request.param == "cuda":
         monkeypatch.setattr("conftest._device", "cuda")
         yield request.param
     elif request.param == "cuda_shim":

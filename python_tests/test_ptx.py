@@ -126,7 +126,8 @@ def test_axis_sample(shape, tmp_path):
     _, marginals, stats = wanted
     at_once, stride = 4, (bins + 3) // 4 * 4
     whole, out = str(shape[3] % 4 == 0).lower(), empty(*shape)
-    kernel = f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, double, double, AxisGradients<float>, int, int)"
+    kernel = (f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, double, double, "
+              "AxisGradients<float>, int, int)")  # fmt: skip
     launch(module("axis_sample", kernel, tmp_path), (rows, 1, 1),
            [problem(logits, "triangular"), 0.0, 0.0,
             Struct("<6Q", *map(Ptr, (grad, marginals, stats, out)), 0, 0), at_once, stride],

@@ -1,5 +1,7 @@
 """Which backends this installation has, why one is missing, and which one a call takes."""
 
+from importlib.util import find_spec
+
 import torch
 
 from . import library
@@ -8,11 +10,15 @@ _INSTALL_HINT = "the C++ extension was not built: install a C++17 compiler, then
 
 
 # The dispatcher namespace that holds a backend's operators.
-NAMESPACES = {"cpu": library.NAMESPACE, "cuda": library.NAMESPACE}
+NAMESPACES = {"cpu": library.NAMESPACE, "cuda": library.NAMESPACE, "triton": "sampling_argmax_triton"}
+
+TRITON_FOUND = find_spec("triton") is not None  # found, not imported
 
 
 def operators(backend: str):
     """The operators of a backend, e.g. ``torch.ops.sampling_argmax``."""
+    if backend == "triton":
+        from . import _triton  # noqa: F401  (defines the operators, and imports Triton only where it is used)
     return getattr(torch.ops, NAMESPACES[backend])
 
 
@@ -28,9 +34,15 @@ def _cuda_missing() -> str | None:
     return None if torch.cuda.is_available() else "no CUDA device is visible"
 
 
+def _triton_missing() -> str | None:
+    if not TRITON_FOUND:
+        return "Triton is not installed (pip install triton)"
+    return None if torch.cuda.is_available() else "no CUDA or ROCm device is visible"
+
+
 def missing_backends() -> dict[str, str]:
     """The backends that cannot run here, each with the reason in one line."""
-    reasons = {"cuda": _cuda_missing(), "cpu": _cpu_missing(), "triton": "this release has no Triton kernels"}
+    reasons = {"cuda": _cuda_missing(), "cpu": _cpu_missing(), "triton": _triton_missing()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -55,16 +67,22 @@ def cuda_architectures() -> str:
     return " ".join(f"sm_{int(a) // 10}" for a in torch.ops.sampling_argmax.cuda_architectures().split(","))
 
 
-def resolve(op: str, backend: str, device: torch.device) -> str:
-    """The backend that runs ``op`` on tensors of ``device``: ``"cpu"``, ``"cuda"`` or ``"reference"``."""
+def resolve(op: str, backend: str, logits: torch.Tensor) -> str:
+    """The backend that runs ``op`` on these logits: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"reference"``."""
+    device, double = logits.device.type, logits.dtype == torch.float64
     if backend not in ("auto", "cuda", "triton", "cpu", "reference"):
         raise ValueError(f"{op}: backend must be one of auto, cuda, triton, cpu, reference, got {backend!r}")
     if backend == "auto":
-        return device.type if device.type in library.KERNEL_DEVICES else "reference"
+        if device in library.KERNEL_DEVICES:
+            return device
+        return "triton" if device == "cuda" and TRITON_FOUND and not double else "reference"
     if backend == "reference":
         return backend
     if backend in missing_backends():
         raise ValueError(f"{op}: backend {backend!r} is not available: {missing_backends()[backend]}")
-    if backend != device.type:
-        raise ValueError(f"{op}: backend {backend!r} needs tensors on {backend}, got {device.type}")
+    needed = "cuda" if backend == "triton" else backend
+    if needed != device:
+        raise ValueError(f"{op}: backend {backend!r} needs tensors on {needed}, got {device}")
+    if backend == "triton" and double:
+        raise ValueError(f"{op}: backend 'triton' takes float32, bfloat16 or float16 logits, got {logits.dtype}")
     return backend

@@ -63,7 +63,7 @@ def sample(
     """
     checks.check_logits("sample", logits, points)
     checks.check_sampling("sample", num_samples, tau, beta, basis, points)
-    target = backends.resolve("sample", backend, logits.device)
+    target = backends.resolve("sample", backend, logits)
     sigma = checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
     if target == "reference":
@@ -111,7 +111,7 @@ def axis_sample(
         raise ValueError(f"axis_sample: reweight must be >= 0, got {reweight}")
     if clip_grad is not None:
         checks.check_positive("axis_sample", "clip_grad", clip_grad)
-    target = backends.resolve("axis_sample", backend, logits.device)
+    target = backends.resolve("axis_sample", backend, logits)
     sigma = checks.sigma_tensor("axis_sample", sigma, logits, basis)
     seed = checks.seed_tensor("axis_sample", seed, generator, logits)
     if target == "reference":
@@ -165,7 +165,7 @@ def expected_error(
             expected = list(logits.shape[:2])
             raise ValueError(f"expected_error: weight must be [B, K] = {expected}, got {tuple(weight.shape)}")
         checks.check_device("expected_error", "weight", weight, logits)
-    where = backends.resolve("expected_error", backend, logits.device)
+    where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
     if where == "reference":
@@ -196,7 +196,7 @@ def heatmap_moments(
     """
     checks.check_logits("soft_argmax", logits, points)
     checks.check_positive("soft_argmax", "beta", beta)
-    target = backends.resolve("soft_argmax", backend, logits.device)
+    target = backends.resolve("soft_argmax", backend, logits)
     if target == "reference":
         return Moments(*reference.heatmap_moments(logits, beta=beta, points=points))
     points = None if points is None else points.to(checks.arithmetic_dtype(logits))

@@ -1,0 +1,112 @@
+"""Runs compiled Triton kernels in the PTX simulator: ``python python_tests/triton_simulated.py OPERATOR ARCHITECTURE``.
+
+A process of its own (test_ptx.py starts it), since the tests' process has Triton's interpreter. Results of the real
+launchers are compared with the reference's.
+"""
+
+import sys
+
+import ptxsim
+import torch
+
+from bench.triton_offline import Launch, axis_sample, expected_error, launching, sample, soft_argmax
+from sampling_argmax_cuda import reference
+
+SEED, SAMPLES, TAU = torch.tensor([5, 2**32 + 3]), 6, 0.7
+SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20)]
+LONG = (1, 1, 70_001)
+
+
+def simulate(architecture: int):
+    def run(kernel, grid, num_warps, **arguments):
+        launch = Launch(kernel, grid, num_warps, arguments)
+        ptxsim.run_triton(launch.compile(architecture), grid, launch.variables, check=True)
+
+    return launching(run)
+
+
+def check(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    error = (got.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
+    print(f"{name} {tuple(got.shape)}: {error:.1e}")
+    assert error <= 3e-5
+
+
+def inputs(shape) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator) * 2, torch.rand(shape[:2], generator=generator) + 0.3
+
+
+def run_sample() -> None:
+    for shape in (*SHAPES, LONG):
+        for basis in ("uniform", "triangular", "gaussian"):
+            z, sigma = inputs(shape)
+            width = sigma if basis == "gaussian" else None
+            y, stats = sample.sample(z, None, width, SEED, SAMPLES, TAU, 1.0, basis)
+            exact, exact_sigma = z.double().requires_grad_(), sigma.double().requires_grad_()
+            expected = reference.sample(exact, num_samples=SAMPLES, tau=TAU, basis=basis, sigma=exact_sigma, seed=SEED)
+            check(f"sample {basis}", y, expected.detach())
+            grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+            needs = [True, False, basis == "gaussian"]
+            grads = sample.sample_backward(grad, z, None, width, SEED, y, stats, TAU, 1.0, basis, needs)
+            wanted = torch.autograd.grad(expected, (exact, exact_sigma), grad.double(), allow_unused=True)
+            check(f"sample backward {basis}", grads[0], wanted[0])
+            if basis == "gaussian":
+                check("sample sigma", grads[2], wanted[1])
+
+
+def run_axis_sample() -> None:
+    for shape in (*SHAPES, (1, 1, 3, 12, 8), (1, 2, 50)):
+        for basis in ("uniform", "triangular", "gaussian"):
+            z, sigma = inputs(shape)
+            width, clip = sigma if basis == "gaussian" else None, 2.0 if basis == "triangular" else None
+            settings = (TAU, 1.0, basis, 0.5, clip)
+            y, marginals, stats = axis_sample.axis_sample(z, width, SEED, SAMPLES, *settings)
+            exact, exact_sigma = z.double().requires_grad_(), sigma.double().requires_grad_()
+            expected = reference.axis_sample(exact, num_samples=SAMPLES, tau=TAU, beta=1.0, basis=basis, sigma=exact_sigma,
+                                             reweight=0.5, clip_grad=clip, seed=SEED)  # fmt: skip
+            check(f"axis_sample {basis}", y, expected.detach())
+            grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+            grads = axis_sample.axis_sample_backward(
+                grad, z, width, SEED, marginals, stats, *settings, [True, basis == "gaussian"]
+            )
+            wanted = torch.autograd.grad(expected, (exact, exact_sigma), grad.double(), allow_unused=True)
+            check(f"axis_sample backward {basis}", grads[0], wanted[0])
+            if basis == "gaussian":
+                check("axis_sample sigma", grads[1], wanted[1])
+
+
+def run_expected_error() -> None:
+    for shape in (*SHAPES, (1, 2, 5000)):
+        z, sigma = inputs(shape)
+        target = torch.full((*shape[:2], len(shape) - 2), 3.3)
+        for basis, metric in (("uniform", "l1"), ("gaussian", "smooth_l1")):
+            width = sigma if basis == "gaussian" else None
+            got = expected_error.expected_error(z, target, None, None, width, SEED, SAMPLES, TAU, 1.0, basis, metric,
+                                                [True, False, basis == "gaussian"])  # fmt: skip
+            exact = [x.double().requires_grad_() for x in (z, target, sigma)]
+            error = reference.expected_error(exact[0], exact[1], None, num_samples=SAMPLES, tau=TAU, basis=basis,
+                                             sigma=exact[2], metric=metric, seed=SEED)  # fmt: skip
+            wanted = torch.autograd.grad(error.sum(), exact, allow_unused=True)
+            for name, x, y in zip(
+                ("error", "grad_logits", "grad_target"), got, (error.detach(), *wanted), strict=False
+            ):
+                check(f"expected_error {basis} {name}", x, y)
+
+
+def run_soft_argmax() -> None:
+    for shape in SHAPES:
+        z, _ = inputs(shape)
+        moments = soft_argmax.soft_argmax(z, None, 1.3)
+        exact = z.double().requires_grad_()
+        expected = reference.heatmap_moments(exact, beta=1.3)
+        for name, x, y in zip(("mean", "variance", "peak", "entropy"), moments, expected, strict=True):
+            check(f"soft_argmax {name}", x, y.detach())
+        grads = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(moments)]
+        got = soft_argmax.soft_argmax_backward(*grads, z, None, *moments, 1.3, [True, False])[0]
+        check("soft_argmax backward", got, torch.autograd.grad(expected, exact, [g.double() for g in grads])[0])
+
+
+if __name__ == "__main__":
+    with simulate(int(sys.argv[2])):
+        {"sample": run_sample, "axis_sample": run_axis_sample, "expected_error": run_expected_error,
+         "soft_argmax": run_soft_argmax}[sys.argv[1]]()  # fmt: skip

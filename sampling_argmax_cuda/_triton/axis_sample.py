@@ -1,0 +1,373 @@
+"""axis_sample: the released estimator. Equations (17)-(24) of reference/README.md.
+
+Forward: a program takes a row and TOGETHER samples. Weights of a tile of lines are added up along x and along the lines
+in registers, so that only marginals are written; then noise and coordinate of every bin are made. Backward: a gradient
+per bin, then a program keeps its cells' gradients and passes over the samples, each cell reading one bin of each axis.
+"""
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import Rows, Sampling, define, dense, gradient, launch, result
+from .noise import FIELD_REST, FIELD_SHIFT, exponential, field, log2, move, standard_normal, weight
+from .philox import GUMBEL, SINGLE, load_key, philox
+from .row import bin_of, exponents, row_offset, row_top, store_gradient
+
+# ---- one axis: noise and weight per bin ----
+
+
+@triton.jit
+def bin_noise(f, row, s, key_lo, key_hi, BASIS: tl.constexpr, FAST: tl.constexpr):
+    """Noise of bins f of a (row, sample), all axes' bins counted on."""
+    if BASIS == "gaussian":
+        return standard_normal(f, row, s, key_lo, key_hi, FAST)
+    elif BASIS == "none":
+        return f.to(tl.float32) * 0.0 + s.to(tl.float32) * 0.0
+    else:
+        a, b, c, d = philox(f >> 3, row, s, SINGLE, key_lo, key_hi)
+        word = tl.where(f & 4 == 4, tl.where(f & 2 == 2, d, c), tl.where(f & 2 == 2, b, a))
+        word = tl.where(f & 1 == 1, word >> 16, word)
+        if BASIS == "uniform":
+            return field(word, False) + FIELD_SHIFT + FIELD_REST
+        else:
+            return move(word, 0.0, False, BASIS, FAST)
+
+
+@triton.jit
+def bin_weight(h, j, size, scale, noise, factor, BASIS: tl.constexpr):
+    """Weight of bins j whose marginals, times ``scale``, are at ``h``; out of the map it is 0."""
+    own = tl.load(h + j, mask=j < size, other=0.0) * scale
+    if BASIS == "gaussian":
+        return own * factor
+    elif BASIS == "triangular":
+        other = tl.where(noise < 0, j - 1, j + 1)
+        beside = tl.load(h + other, mask=(j < size) & (other >= 0) & (other < size), other=0.0) * scale
+        return (1 - tl.abs(noise)) * own + tl.abs(noise) * beside
+    else:
+        return own
+
+
+@triton.jit
+def bin_position(j, noise, sigma, BASIS: tl.constexpr):
+    return j.to(tl.float32) + (sigma * noise if BASIS == "gaussian" else noise)
+
+
+@triton.jit
+def axis_sums(h, first, size, scale, sigma, reweight, row, s, key_lo, key_hi, BASIS: tl.constexpr,
+              TOGETHER: tl.constexpr, BINS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """Sums over the bins of one axis: of the weights q (1 where they are the marginals), of q u and of q noise."""
+    total = tl.zeros([TOGETHER, BINS], tl.float32)
+    moment, noises = total, total
+    for start in range(0, size, BINS):
+        j = start + tl.arange(0, BINS)[None, :]
+        noise = bin_noise(first + j, row, s, key_lo, key_hi, BASIS, FAST)
+        q = bin_weight(h, j, size, scale, noise, tl.exp(-reweight * noise * noise), BASIS)
+        total += q
+        moment = tl.fma(q, bin_position(j, noise, sigma, BASIS), moment)
+        noises = tl.fma(q, noise, noises)
+    sums = tl.sum(total, axis=1)
+    if BASIS == "none" or BASIS == "uniform":
+        sums = tl.full([TOGETHER], 1.0, tl.float32)
+    return sums[:, None], tl.sum(moment, axis=1)[:, None], tl.sum(noises, axis=1)[:, None]
+
+
+# ---- forward ----
+
+
+@triton.jit
+def unit_word(unit, j: tl.constexpr, words, PER: tl.constexpr):
+    """The Gumbel word of a cell: of a quad's cell j, or, where lines cut through quads, of the cell ``unit``."""
+    if PER == 4:
+        return words[j]
+    else:
+        low = tl.where(unit & 1 == 1, words[1], words[0])
+        return tl.where(unit & 2 == 2, tl.where(unit & 1 == 1, words[3], words[2]), low)
+
+
+@triton.jit
+def unit_weight(logits, unit, inside, j: tl.constexpr, words, cells, top, high, scale, shift, neg_inv_tau,
+                PER: tl.constexpr, LOW: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    a = tl.where(inside, exponents(logits, PER * unit + j, cells, top, scale, shift), float("-inf"))
+    return weight(unit_word(unit, j, words, PER), a - high if LOW else a, neg_inv_tau, FAST)
+
+
+@triton.jit
+def sample_top(logits, noise_row, s, key_lo, key_hi, cells, top, scale, neg_inv_tau, TOGETHER: tl.constexpr,
+               QUADS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """The largest exponent of each sample, from a pass of its own."""
+    high = tl.full([TOGETHER, QUADS], float("-inf"), tl.float32)
+    for first in range(0, (cells + 3) // 4, QUADS):
+        quad = first + tl.arange(0, QUADS)[None, :]
+        words = philox(quad, noise_row, s, GUMBEL, key_lo, key_hi)
+        for j in tl.static_range(4):
+            a = exponents(logits, 4 * quad + j, cells, top, scale, 0.0)
+            high = tl.maximum(high, tl.fma(log2(exponential(words[j], FAST), FAST), neg_inv_tau, a))
+    return tl.max(high, axis=1)[:, None, None]
+
+
+@triton.jit
+def axis_forward(
+    logits, points, sigma, seed, samples, marginals, stats,
+    keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, reweight,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
+    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr, QUADS: tl.constexpr,
+    PER: tl.constexpr, COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, LINES: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """Grid: rows, groups of samples. A tile is LINES lines of CHUNKS times COLUMNS units of PER cells."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row_offset(row, keypoints, batch_stride, keypoint_stride)
+    key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
+    top = row_top(logits, cells, 4 * QUADS)
+    group = tl.program_id(1) * TOGETHER + tl.arange(0, TOGETHER)
+    s = group[:, None, None]
+    height: tl.constexpr = HEIGHT if AXES >= 2 else 1
+    width = WIDTH if AXES >= 2 else cells
+    depth = cells // (width * height)
+    bins = width + (height if AXES >= 2 else 0) + (depth if AXES == 3 else 0)
+    h = marginals + (row * num_samples + s) * bins
+    real = s < num_samples
+    high = tl.zeros([TOGETHER, 1, 1], tl.float32)
+    if LOW:
+        high = sample_top(logits, first_row + row, group[:, None], key_lo, key_hi, cells, top, scale, neg_inv_tau,
+                          TOGETHER, QUADS, FAST)  # fmt: skip
+    zero = tl.zeros([TOGETHER, LINES, COLUMNS], tl.float32)
+    column = tl.arange(0, COLUMNS)[None, None, :]
+    total = zero
+    if AXES == 1:
+        for start in range(0, (cells + PER - 1) // PER, COLUMNS):
+            unit = start + column
+            words = philox(unit, first_row + row, s, GUMBEL, key_lo, key_hi)
+            for j in tl.static_range(4):
+                i = 4 * unit + j
+                w = unit_weight(
+                    logits, unit, i < cells, j, words, cells, top, high, scale, shift, neg_inv_tau, PER, LOW, FAST
+                )
+                total += w
+                tl.store(h + i, w, mask=real & (i < cells))
+    else:
+        units: tl.constexpr = WIDTH // PER
+        columns = ()
+        for _ in tl.static_range(CHUNKS * PER):
+            columns = columns + (zero,)
+        for z in range(depth):
+            slab = zero
+            for y_first in range(0, height, LINES):
+                y = y_first + tl.arange(0, LINES)[None, :, None]
+                lines = zero
+                new = ()
+                for chunk in tl.static_range(CHUNKS):
+                    x = chunk * COLUMNS + column
+                    unit = (z * height + y) * units + x
+                    words = philox(unit if PER == 4 else unit >> 2, first_row + row, s, GUMBEL, key_lo, key_hi)
+                    for j in tl.static_range(PER):
+                        inside = (y < height) & (x < units)
+                        w = unit_weight(
+                            logits, unit, inside, j, words, cells, top, high, scale, shift, neg_inv_tau, PER, LOW, FAST
+                        )
+                        lines += w
+                        new = new + (columns[chunk * PER + j] + w,)
+                columns = new
+                slab += lines
+                sums = tl.sum(lines, axis=2, keep_dims=True)
+                if AXES == 3:
+                    sums += tl.load(h + width + y, mask=real & (y < height) & (z > 0), other=0.0)
+                tl.store(h + width + y, sums, mask=real & (y < height))
+                if AXES == 3:
+                    tl.debug_barrier()  # the next slab reads these sums, perhaps in other threads
+            total += slab
+            if AXES == 3:
+                of_slab = tl.sum(tl.sum(slab, axis=2, keep_dims=True), axis=1, keep_dims=True)
+                tl.store(h + width + height + z, of_slab, mask=real)
+        for chunk in tl.static_range(CHUNKS):
+            for j in tl.static_range(PER):
+                x = PER * (chunk * COLUMNS + column) + j
+                sums = tl.sum(columns[chunk * PER + j], axis=1, keep_dims=True)
+                tl.store(h + x, sums, mask=real & (x < width))
+    sums = tl.sum(tl.sum(total, axis=2), axis=1)
+    at = row * num_samples + group
+    highest = tl.reshape(high, [TOGETHER])
+    tl.store(stats + at, tl.log2(sums) + (highest if LOW else shift), mask=group < num_samples)
+    tl.debug_barrier()  # the marginals are written
+    s = tl.minimum(group, num_samples - 1)[:, None]  # the last group may be too large: it reads the last sample's
+    h = marginals + (row * num_samples + s) * bins
+    size, first = width, 0
+    for axis in tl.static_range(AXES):
+        inverse = 1 / sums[:, None]
+        spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
+        q, moment, _ = axis_sums(h + first, first, size, inverse, spread, reweight, first_row + row,
+                                 s, key_lo, key_hi, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
+        tl.store(samples + at[:, None] * AXES + axis, moment / q, mask=group[:, None] < num_samples)
+        first += size
+        size = height if axis == 0 else depth
+    tl.debug_barrier()  # all have used the sums as they were
+    for start in range(0, bins, BINS):
+        every = start + tl.arange(0, BINS)[None, :]
+        mask = (group[:, None] < num_samples) & (every < bins)
+        tl.store(h + every, tl.load(h + every, mask=mask, other=0.0) / sums[:, None], mask=mask)
+
+
+# ---- backward ----
+
+
+@triton.jit
+def bin_change(h, j, first, size, mean, centre, factor_of, sigma, reweight, clip, row, s, key_lo, key_hi,
+               BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """Noise of bins j and the derivative of the coordinate by their weights; both 0 out of the map."""
+    inside = (j >= 0) & (j < size)
+    noise = tl.where(inside, bin_noise(first + tl.where(inside, j, 0), row, s, key_lo, key_hi, BASIS, FAST), 0.0)
+    u = bin_position(j, noise, sigma, BASIS)
+    slope = tl.where(u >= centre, clip, -clip) if CLIP else u
+    return noise, tl.where(inside, (slope - mean) * factor_of, 0.0)
+
+
+@triton.jit
+def axis_bins_backward(
+    grads, sigma, seed, marginals, stats, grad_bins, grad_sigmas,
+    num_samples, width, height, depth, shift, chain, reweight, clip,
+    AXES: tl.constexpr, BASIS: tl.constexpr, LOW: tl.constexpr, CLIP: tl.constexpr, SEED_WORDS: tl.constexpr,
+    FAST: tl.constexpr, NEEDS_SIGMA: tl.constexpr, TOGETHER: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """Grid: rows, groups of samples."""
+    row = tl.program_id(0).to(tl.int64)
+    key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
+    noise_row = first_row + row
+    s = (tl.program_id(1) * TOGETHER + tl.arange(0, TOGETHER))[:, None]
+    real, at = s < num_samples, row * num_samples + s
+    bins = width + (height if AXES >= 2 else 0) + (depth if AXES == 3 else 0)
+    log_sum = tl.load(stats + at, mask=real, other=0.0)
+    scale = chain if LOW else chain * tl.exp2(shift - log_sum)
+    spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
+    of_sigma = tl.zeros([TOGETHER, 1], tl.float32)
+    size, first = width, 0
+    for axis in tl.static_range(AXES):
+        h = marginals + tl.where(real, at, 0) * bins + first
+        q, moment, noises = axis_sums(h, first, size, 1.0, spread, reweight, noise_row, s, key_lo, key_hi, BASIS,
+                                      TOGETHER, BINS, FAST)  # fmt: skip
+        grad = tl.load(grads + at * AXES + axis, mask=real, other=0.0)
+        centre = moment / q
+        mean = centre
+        if CLIP:
+            above = tl.zeros([TOGETHER, BINS], tl.float32)
+            for start in range(0, size, BINS):
+                j = start + tl.arange(0, BINS)[None, :]
+                noise = bin_noise(first + j, noise_row, s, key_lo, key_hi, BASIS, FAST)
+                weights = bin_weight(h, j, size, 1.0, noise, tl.exp(-reweight * noise * noise), BASIS)
+                above += tl.where(bin_position(j, noise, spread, BASIS) >= centre, weights, -weights) * clip
+            mean = tl.sum(above, axis=1)[:, None] / q
+        of_sigma += grad * noises / q
+        factor = grad / q * scale
+        for start in range(0, size, BINS):
+            j = start + tl.arange(0, BINS)[None, :]
+            noise, change = bin_change(h, j, first, size, mean, centre, factor, spread, reweight, clip, noise_row, s,
+                                       key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
+            own = change
+            if BASIS == "gaussian":
+                own *= tl.exp(-reweight * noise * noise)
+            if BASIS == "triangular":  # and the shares of the neighbours that lean on this bin
+                left, left_change = bin_change(h, j - 1, first, size, mean, centre, factor, spread, reweight, clip,
+                                               noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
+                right, right_change = bin_change(h, j + 1, first, size, mean, centre, factor, spread, reweight, clip,
+                                                 noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
+                own *= 1 - tl.abs(noise)
+                own += tl.where(left >= 0, left * left_change, 0.0) - tl.where(right < 0, right * right_change, 0.0)
+            tl.store(grad_bins + at * bins + first + j, own, mask=real & (j < size))
+        first += size
+        size = height if axis == 0 else depth
+    if NEEDS_SIGMA:
+        tl.store(grad_sigmas + at, of_sigma, mask=real)
+
+
+@triton.jit
+def axis_backward_cells(
+    logits, points, seed, stats, grad_bins, grad_logits,
+    keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, bins,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
+    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr, QUADS: tl.constexpr,
+):  # fmt: skip
+    """Grid: rows, ranges of cells."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row_offset(row, keypoints, batch_stride, keypoint_stride)
+    key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
+    top = row_top(logits, cells, 4 * QUADS)
+    quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS))[None, :]
+    zero = tl.zeros([QUADS], tl.float32)
+    grads = (zero, zero, zero, zero)
+    for first in range(0, num_samples, TOGETHER):
+        s = (first + tl.arange(0, TOGETHER))[:, None]
+        at, real = row * num_samples + s, s < num_samples
+        words = philox(quad, first_row + row, s, GUMBEL, key_lo, key_hi)
+        log_sum = tl.load(stats + at, mask=real, other=1e30) if LOW else 0.0
+        new = ()
+        for j in tl.static_range(4):
+            mask = real & (4 * quad + j < cells)
+            a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
+            w = weight(words[j], a - log_sum if LOW else a, neg_inv_tau, FAST)
+            change = tl.zeros([TOGETHER, QUADS], tl.float32)
+            start = at * bins
+            for axis in tl.static_range(AXES):
+                change += tl.load(grad_bins + start + bin_of(quad, j, axis, AXES, WIDTH, HEIGHT), mask=mask, other=0.0)
+                start += WIDTH if axis == 0 else HEIGHT
+            new = new + (grads[j] + tl.sum(w * change, axis=0),)
+        grads = new
+    for j in tl.static_range(4):
+        i = 4 * tl.program_id(1) * QUADS + 4 * tl.arange(0, QUADS) + j
+        store_gradient(grad_logits + row * cells + i, grads[j], i < cells)
+
+
+def line_tiles(width: int, height: int) -> dict[str, int]:
+    """How lines are cut: into units of whole quads where those fit, and these into few idle and few live columns."""
+    per = 4 if width % 4 == 0 else 1
+    units, most = width // per, 4
+    sizes = [2**k for k in range(6) if -(-units // 2**k) <= most] or [triton.next_power_of_2(-(-units // most))]
+    columns = min(sizes, key=lambda size: (-(-units // size) * size, size))
+    lines = max(1, min(32 // columns, triton.next_power_of_2(height)))
+    return dict(PER=per, COLUMNS=columns, CHUNKS=-(-units // columns), LINES=lines)
+
+
+def tiles(rows: Rows) -> dict[str, int]:
+    if rows.axes == 1:
+        return dict(PER=4, COLUMNS=rows.quads, CHUNKS=1, LINES=1)
+    return line_tiles(rows.logits.shape[-1], rows.logits.shape[-2])
+
+
+def axis_sample(
+    logits: Tensor, sigma: Tensor | None, seed: Tensor, num_samples: int, tau: float, beta: float, basis: str,
+    reweight: float, clip_grad: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    rows, sampling = Rows.of("axis_sample", logits, None), Sampling(seed, num_samples, tau, beta, basis)
+    samples = result(logits, *logits.shape[:2], num_samples, rows.axes)
+    marginals = result(logits, *logits.shape[:2], num_samples, sum(logits.shape[2:]))
+    stats = result(logits, *logits.shape[:2], num_samples)
+    launch(axis_forward, (rows.count, -(-num_samples // sampling.together)), 1, samples=samples, marginals=marginals,
+           stats=stats, sigma=dense(sigma, logits), reweight=reweight, TOGETHER=sampling.together, QUADS=rows.quads,
+           BINS=32, **tiles(rows), **rows.arguments(), **sampling.arguments())  # fmt: skip
+    return samples, marginals, stats
+
+
+def axis_sample_backward(
+    grad: Tensor, logits: Tensor, sigma: Tensor | None, seed: Tensor, marginals: Tensor, stats: Tensor, tau: float,
+    beta: float, basis: str, reweight: float, clip_grad: float | None, needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    rows, sampling = Rows.of("axis_sample", logits, None), Sampling(seed, grad.shape[2], tau, beta, basis)
+    grad_logits = gradient(logits, logits, needs[0])
+    grad_bins = result(logits, *marginals.shape)
+    grad_sigmas = result(logits, *stats.shape) if needs[1] else stats
+    size = (*reversed(logits.shape[2:]), 1, 1)
+    launch(axis_bins_backward, (rows.count, -(-sampling.num_samples // sampling.together)), 1, grads=grad.contiguous(),
+           sigma=dense(sigma, logits), marginals=marginals, stats=stats, grad_bins=grad_bins, grad_sigmas=grad_sigmas,
+           num_samples=sampling.num_samples, width=size[0], height=size[1], depth=size[2], shift=sampling.shift,
+           chain=beta / tau, reweight=reweight, clip=clip_grad or 0.0, AXES=rows.axes, BASIS=basis, LOW=sampling.low,
+           CLIP=clip_grad is not None, FAST=rows.fast, NEEDS_SIGMA=needs[1], TOGETHER=sampling.together, BINS=32,
+           **sampling.seed_arguments())  # fmt: skip
+    if needs[0]:
+        launch(axis_backward_cells, (rows.count, -(-rows.cells // (4 * rows.quads))), 1, stats=stats,
+               grad_bins=grad_bins, grad_logits=grad_logits, bins=marginals.shape[3], TOGETHER=sampling.together,
+               QUADS=rows.quads, **rows.arguments(), **sampling.arguments())  # fmt: skip
+    return grad_logits, grad_sigmas.sum(2) if needs[1] else result(logits, 0)
+
+
+define("axis_sample", axis_sample)
+define("axis_sample_backward", axis_sample_backward)
