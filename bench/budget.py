@@ -1,13 +1,14 @@
-"""Counts the instructions of the CUDA kernels' cell loops: ``python -m bench.budget`` (``--check`` only compares).
+"""Counts the instructions of the GPU kernels' cell loops: ``python -m bench.budget`` (``--check`` only compares).
 
-Compiles one kernel at a time with nvcc for sm_80, sm_90 and sm_100, disassembles it and finds its loops over cells:
-innermost loops that hold the logarithm or, where weights are kept, the multiply-adds of the gradient. Reports per
-(sample, cell): instructions, and of these special functions, integer multiplications, logic and float arithmetic; per
-kernel: registers, spilled bytes, and barriers, atomics or local memory inside the loop. Needs no GPU.
+Compiles one kernel at a time, with nvcc or Triton, for sm_80, sm_90 and sm_100, disassembles it and finds its loops
+over cells: innermost loops that hold the logarithm or, where weights are kept, the multiply-adds of the gradient.
+Reports per (sample, cell): instructions, and of these special functions, integer multiplications, logic and float
+arithmetic; per kernel: registers, spilled bytes, and barriers, atomics or local memory inside the loop. Needs no GPU.
 """
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +41,61 @@ class Kernel:
     header: str
     instantiation: str
     per_turn: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TritonKernel:
+    """The kernel ``function`` of what an operator launches at the COCO shape."""
+
+    name: str
+    function: str
+    operator: str
+    basis: str
+
+    def launch(self):
+        from . import triton_offline
+
+        return next(
+            x for x in triton_offline.coco_launches(self.operator, self.basis) if x.kernel.fn.__name__ == self.function
+        )
+
+    @staticmethod
+    def per_turn(arguments: dict, num_warps: int) -> float:
+        """(sample, cell) pairs of a thread in a turn of the loop."""
+        if "LINES" in arguments:
+            cells = arguments["LINES"] * arguments["COLUMNS"] * arguments["CHUNKS"] * arguments["PER"]
+        else:
+            cells = 4 * arguments["QUADS"] * arguments.get("CHUNKS", 1)
+        return cells * arguments.get("TOGETHER", 1) / (32 * num_warps)
+
+
+def triton_kernels() -> list[TritonKernel]:
+    out = []
+    for basis in ("uniform", "triangular", "gaussian"):
+        label = f"{basis} 2-D general"
+        out.append(TritonKernel(f"triton sample {label}", "sample_forward", "sample", basis))
+        out.append(TritonKernel(f"triton sample backward {label}", "sample_backward_cells", "sample_backward", basis))
+        out.append(TritonKernel(f"triton expected_error {label}", "expected_error_rows", "expected_error", basis))
+    label = "triangular 2-D general"
+    out.append(TritonKernel(f"triton axis_sample {label}", "axis_forward", "axis_sample", "triangular"))
+    out.append(
+        TritonKernel(
+            f"triton axis_sample backward {label}", "axis_backward_cells", "axis_sample_backward", "triangular"
+        )
+    )
+    return out
+
+
+def measure_triton(kernel: TritonKernel, architecture: str) -> dict:
+    launch = kernel.launch()
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(launch.compile(int(architecture.removeprefix("sm_"))).asm["cubin"])
+        loop = max(innermost_loops(disassemble(cubin)), key=len)
+        usage = subprocess.check_output([tool("cuobjdump"), "--dump-resource-usage", cubin], text=True)
+    counts = describe(loop, kernel.per_turn(launch.arguments, launch.num_warps))
+    registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
+    return {**{k: round(v, 3) for k, v in counts.items()}, "registers": registers, "spilled_bytes": stack + local}
 
 
 def kernels() -> list[Kernel]:
@@ -167,16 +225,23 @@ def compiler_version() -> str:
     return re.search(r"release [\d.]+, V([\d.]+)", subprocess.check_output([tool("nvcc"), "--version"], text=True))[1]
 
 
+def triton_version() -> str | None:
+    """None where Triton is missing, or told to interpret."""
+    if find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return metadata.version("triton")
+
+
 def measure_all(names: str = "") -> dict:
-    result = {"nvcc": compiler_version(), "kernels": {}}
-    for kernel in kernels():
+    result = {"nvcc": compiler_version(), "triton": triton_version(), "kernels": {}}
+    measured = [(kernel, measure) for kernel in kernels()]
+    if result["triton"]:
+        measured += [(kernel, measure_triton) for kernel in triton_kernels()]
+    for kernel, count in measured:
         if names in kernel.name:
-            result["kernels"][kernel.name] = {a: measure(kernel, a) for a in ARCHITECTURES}
-            print(
-                kernel.name,
-                *(f"{v['instructions']:.2f}" for v in result["kernels"][kernel.name].values()),
-                file=sys.stderr,
-            )
+            result["kernels"][kernel.name] = {a: count(kernel, a) for a in ARCHITECTURES}
+            figures = (f"{v['instructions']:.2f}" for v in result["kernels"][kernel.name].values())
+            print(kernel.name, *figures, file=sys.stderr)
     return result
 
 
@@ -194,6 +259,8 @@ def main() -> None:
                  for name, counts in result["kernels"].items() for a, v in counts.items()
                  if v["instructions"] > committed[name][a]["instructions"] * 1.01]  # fmt: skip
         sys.exit("\n".join(worse) or 0)
+    if options.only:
+        result["kernels"] = json.loads(RESULT.read_text())["kernels"] | result["kernels"]
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -77,3 +77,20 @@ def record(function: Callable, *args) -> list[Launch]:
     with launching(lambda kernel, grid, num_warps, **rest: launches.append(Launch(kernel, grid, num_warps, rest))):
         function(*args)
     return launches
+
+
+def coco_launches(operator: str, basis: str) -> list[Launch]:
+    """What an operator launches for one 64 x 48 map of float32 and 30 samples, backward for the logits alone."""
+    z, seed, target = torch.empty(1, 1, 64, 48), torch.empty(2, dtype=torch.int64), torch.empty(1, 1, 2)
+    y, stats, marginals = torch.empty(1, 1, 30, 2), torch.empty(1, 1, 30, 2), torch.empty(1, 1, 30, 112)
+    sigma = torch.empty(1, 1) if basis == "gaussian" else None
+    settings = (0.7, 1.0, basis)
+    arguments = {
+        "sample": (z, None, sigma, seed, 30, *settings),
+        "sample_backward": (y, z, None, sigma, seed, y, stats, *settings, [True, False, False]),
+        "expected_error": (z, target, None, None, sigma, seed, 30, *settings, "l1", [True, False, False]),
+        "axis_sample": (z, sigma, seed, 30, *settings, 0.0, None),
+        "axis_sample_backward": (y, z, sigma, seed, marginals, stats[..., 0], *settings, 0.0, None, [True, False]),
+    }[operator]
+    module = next(m for m in MODULES if hasattr(m, operator))
+    return record(getattr(module, operator), *arguments)

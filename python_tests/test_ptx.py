@@ -1,7 +1,13 @@
-"""The PTX that nvcc makes of the kernels, run by a simulator that checks memory and races; skipped without either.
+"""The PTX that nvcc and Triton make of the kernels, run by a simulator that checks memory and races; skipped without.
 
 The simulator (``ptxsim`` on PYTHONPATH) is no part of this project. Results are compared with the CPU operators'.
 """
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,3 +160,15 @@ def test_soft_argmax(shape, tmp_path):
            [problem(logits, "none"), Struct("<4Q", *map(Ptr, grads)), Struct("<4Q", *map(Ptr, wanted)), out, None],
            shared)  # fmt: skip
     check((out, OPS.soft_argmax_backward(*grads, logits, None, *wanted, 1.0, [True, False])[0]))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("operator", ["sample", "axis_sample", "expected_error", "soft_argmax"])
+def test_triton(operator, architecture):
+    """In a process of its own: here Triton may interpret."""
+    path = os.pathsep.join([str(Path(ptxsim.__file__).parents[1]), str(ROOT)])
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": path}
+    command = [sys.executable, "python_tests/triton_simulated.py", operator, str(architecture)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

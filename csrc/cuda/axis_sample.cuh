@@ -263,6 +263,7 @@ template <Basis basis, class T>
 SA_INLINE T axis_backward(const Axis<basis, T>& axis, const NoiseKey& key, T grad, T chain, T clip, T* grad_h) {
   const int lane = threadIdx.x % warp_size;
   T q_sum = T(0), qu_sum = T(0), noise_sum = T(0);
+#pragma unroll 1  // registers are for the loop over cells
   for (int64_t j = lane; j < axis.size; j += warp_size) {
     const T noise = bin_noise<basis, T>(axis.first + uint32_t(j), key), q = axis.weight(j, noise);
     grad_h[j] = noise;
@@ -279,12 +280,14 @@ SA_INLINE T axis_backward(const Axis<basis, T>& axis, const NoiseKey& key, T gra
   T mean = c;
   if (clip != T(0)) {
     mean = T(0);
+#pragma unroll 1
     for (int64_t j = lane; j < axis.size; j += warp_size)
       mean = fma(axis.weight(j, grad_h[j]), slope(j, grad_h[j]), mean);
     mean = warp_sum(mean) / total;
   }
   // A bin collects its own share and those of the neighbours that lean on it.
   T left_lean = T(0), left_change = T(0);  // of the bin before this group of 32
+#pragma unroll 1
   for (int64_t first = 0; first < axis.size; first += warp_size) {
     const int64_t j = first + lane;
     const bool inside = j < axis.size;

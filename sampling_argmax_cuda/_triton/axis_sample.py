@@ -317,20 +317,21 @@ def axis_backward_cells(
         store_gradient(grad_logits + row * cells + i, grads[j], i < cells)
 
 
-def line_tiles(width: int, height: int) -> dict[str, int]:
+def line_tiles(width: int, height: int, num_warps: int) -> dict[str, int]:
     """How lines are cut: into units of whole quads where those fit, and these into few idle and few live columns."""
     per = 4 if width % 4 == 0 else 1
     units, most = width // per, 4
     sizes = [2**k for k in range(6) if -(-units // 2**k) <= most] or [triton.next_power_of_2(-(-units // most))]
-    columns = min(sizes, key=lambda size: (-(-units // size) * size, size))
-    lines = max(1, min(32 // columns, triton.next_power_of_2(height)))
+    # Few columns make sums along x cheap; single cells cost so much more that fewer chunks are better.
+    columns = min(sizes, key=lambda size: (-(-units // size) * size, size if per == 4 else -size))
+    lines = max(1, min(32 * num_warps // columns, triton.next_power_of_2(height)))
     return dict(PER=per, COLUMNS=columns, CHUNKS=-(-units // columns), LINES=lines)
 
 
 def tiles(rows: Rows) -> dict[str, int]:
     if rows.axes == 1:
-        return dict(PER=4, COLUMNS=rows.quads, CHUNKS=1, LINES=1)
-    return line_tiles(rows.logits.shape[-1], rows.logits.shape[-2])
+        return dict(PER=4, COLUMNS=rows.quads(), CHUNKS=1, LINES=1)
+    return line_tiles(rows.logits.shape[-1], rows.logits.shape[-2], rows.num_warps)
 
 
 def axis_sample(
@@ -341,8 +342,8 @@ def axis_sample(
     samples = result(logits, *logits.shape[:2], num_samples, rows.axes)
     marginals = result(logits, *logits.shape[:2], num_samples, sum(logits.shape[2:]))
     stats = result(logits, *logits.shape[:2], num_samples)
-    launch(axis_forward, (rows.count, -(-num_samples // sampling.together)), 1, samples=samples, marginals=marginals,
-           stats=stats, sigma=dense(sigma, logits), reweight=reweight, TOGETHER=sampling.together, QUADS=rows.quads,
+    launch(axis_forward, (rows.count, -(-num_samples // sampling.together)), rows.num_warps, samples=samples, marginals=marginals,
+           stats=stats, sigma=dense(sigma, logits), reweight=reweight, TOGETHER=sampling.together, QUADS=rows.quads(),
            BINS=32, **tiles(rows), **rows.arguments(), **sampling.arguments())  # fmt: skip
     return samples, marginals, stats
 
@@ -363,9 +364,9 @@ def axis_sample_backward(
            CLIP=clip_grad is not None, FAST=rows.fast, NEEDS_SIGMA=needs[1], TOGETHER=sampling.together, BINS=32,
            **sampling.seed_arguments())  # fmt: skip
     if needs[0]:
-        launch(axis_backward_cells, (rows.count, -(-rows.cells // (4 * rows.quads))), 1, stats=stats,
+        launch(axis_backward_cells, (rows.count, -(-rows.cells // (4 * rows.quads()))), rows.num_warps, stats=stats,
                grad_bins=grad_bins, grad_logits=grad_logits, bins=marginals.shape[3], TOGETHER=sampling.together,
-               QUADS=rows.quads, **rows.arguments(), **sampling.arguments())  # fmt: skip
+               QUADS=rows.quads(), **rows.arguments(), **sampling.arguments())  # fmt: skip
     return grad_logits, grad_sigmas.sum(2) if needs[1] else result(logits, 0)
 
 

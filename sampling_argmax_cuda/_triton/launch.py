@@ -71,10 +71,9 @@ class Rows:
     def axes(self) -> int:
         return self.logits.dim() - 2 if self.points is None else self.points.shape[2]
 
-    @property
-    def quads(self) -> int:
-        """Quads that a program takes at once: all of a short row, else two for each of its threads."""
-        return min(64 * self.num_warps, triton.next_power_of_2((self.cells + 3) // 4))
+    def quads(self, most: int = 64) -> int:
+        """Quads that a program takes at once: all of a short row, else ``most`` for each warp."""
+        return min(most * self.num_warps, triton.next_power_of_2((self.cells + 3) // 4))
 
     @property
     def num_warps(self) -> int:
@@ -120,6 +119,11 @@ class Sampling:
     @property
     def shift(self) -> float:
         return 0.0 if self.low else CENTRE / self.tau
+
+    @property
+    def most_quads(self) -> int:
+        """Two for each thread of a warp; of the triangular basis one, since its square roots fill the registers."""
+        return 32 if self.basis == "triangular" else 64
 
     @property
     def together(self) -> int:

@@ -243,13 +243,12 @@ def sample(
     rows, sampling = Rows.of("sample", logits, points), Sampling(seed, num_samples, tau, beta, basis)
     samples = result(logits, *logits.shape[:2], num_samples, rows.axes)
     stats = result(logits, *logits.shape[:2], num_samples, 2 if basis == "gaussian" else 1)
-    segments = -(-rows.cells // SEGMENT)
+    segments, quads = -(-rows.cells // SEGMENT), rows.quads(sampling.most_quads)
     partials = result(logits, rows.count, num_samples, segments, 6) if segments > 1 else samples
     groups = -(-num_samples // sampling.together)
     outputs = dict(samples=samples, stats=stats, partials=partials, sigma=dense(sigma, logits))
-    launch(sample_forward, (rows.count, groups, segments), rows.num_warps, TOGETHER=sampling.together,
-           QUADS=rows.quads, SEGMENT=SEGMENT, SPLIT=segments > 1, **rows.arguments(), **sampling.arguments(),
-           **outputs)  # fmt: skip
+    launch(sample_forward, (rows.count, groups, segments), rows.num_warps, TOGETHER=sampling.together, QUADS=quads,
+           SEGMENT=SEGMENT, SPLIT=segments > 1, **rows.arguments(), **sampling.arguments(), **outputs)  # fmt: skip
     if segments > 1:
         launch(sample_combine, (rows.count, groups), 1, segments=segments, num_samples=num_samples,
                shift=sampling.shift, AXES=rows.axes, BASIS=basis, LOW=sampling.low, FAST=rows.fast,
@@ -269,10 +268,11 @@ def sample_backward(
            chain=beta / tau, AXES=rows.axes, BASIS=basis, LOW=sampling.low, FAST=rows.fast, NEEDS_SIGMA=needs[2],
            BLOCK=32, **sampling.seed_arguments())  # fmt: skip
     if needs[0] or needs[1]:
-        launch(sample_backward_cells, (logits.shape[0] if needs[1] else rows.count, -(-rows.cells // (4 * rows.quads))),
-               1, slopes=slopes, grad_logits=grads[0], grad_points=grads[1], inverse_chain=tau / beta,
-               TOGETHER=sampling.together, QUADS=rows.quads, NEEDS_LOGITS=needs[0], NEEDS_POINTS=needs[1],
-               **rows.arguments(), **sampling.arguments())  # fmt: skip
+        quads = rows.quads(sampling.most_quads)
+        grid = (logits.shape[0] if needs[1] else rows.count, -(-rows.cells // (4 * quads)))
+        launch(sample_backward_cells, grid, rows.num_warps, slopes=slopes, grad_logits=grads[0], grad_points=grads[1],
+               inverse_chain=tau / beta, TOGETHER=sampling.together, QUADS=quads, NEEDS_LOGITS=needs[0],
+               NEEDS_POINTS=needs[1], **rows.arguments(), **sampling.arguments())  # fmt: skip
     return tuple(grads)
 
 

@@ -124,7 +124,7 @@ def soft_argmax(logits: Tensor, points: Tensor | None, beta: float) -> tuple[Ten
     mean, variance = (result(logits, *logits.shape[:2], rows.axes) for _ in range(2))
     peak, entropy = (result(logits, *logits.shape[:2]) for _ in range(2))
     launch(moments_forward, (rows.count,), rows.num_warps, mean=mean, variance=variance, peak=peak, entropy=entropy,
-           scale=beta / LN2.value, QUADS=rows.quads, **rows.arguments())  # fmt: skip
+           scale=beta / LN2.value, QUADS=rows.quads(), **rows.arguments())  # fmt: skip
     return mean, variance, peak, entropy
 
 
@@ -139,7 +139,7 @@ def soft_argmax_backward(
            variance=variance, peak=peak, entropy=entropy, grad_mean=grad_mean.contiguous(),
            grad_variance=grad_variance.contiguous(), grad_peak=grad_peak.contiguous(),
            grad_entropy=grad_entropy.contiguous(), grad_logits=grads[0], grad_points=grads[1], beta=beta,
-           scale=beta / LN2.value, QUADS=rows.quads, NEEDS_LOGITS=needs[0], NEEDS_POINTS=needs[1],
+           scale=beta / LN2.value, QUADS=rows.quads(), NEEDS_LOGITS=needs[0], NEEDS_POINTS=needs[1],
            **rows.arguments())  # fmt: skip
     return grads[0], grads[1]
 
