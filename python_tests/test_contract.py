@@ -123,6 +123,18 @@ def test_moments(shape, machine):
     Case("heatmap_moments", {"logits": noise(*shape)}, {"beta": 0.8}).check()
 
 
+@one_of_each
+def test_first_of_equal_peaks(machine):
+    """The peak's derivative goes to the first cell of the maximum, whichever of them one thread holds."""
+    logits = noise(1, 1, 600)
+    logits[0, 0, [5, 5 + 32, 5 + 64, 5 + 128, 5 + 256, 5 + 512]] = 9.0
+    grads = []
+    for backend, z in (("auto", logits.to(machine_device())), ("reference", logits.double())):
+        z.requires_grad_()
+        grads += torch.autograd.grad(heatmap_moments(z, backend=backend).peak.sum(), z)
+    assert_close("grad_peak", grads[0].cpu(), grads[1])
+
+
 def all_ops(shape=(2, 2, 9, 7), dtype=torch.float32, basis="triangular", **changes):
     logits = changes.pop("logits", None)
     logits = noise(*shape).to(dtype) if logits is None else logits
