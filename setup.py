@@ -69,6 +69,7 @@ setup(
     cmdclass=build_commands(),
     packages=[
         "sampling_argmax_cuda",
+        "sampling_argmax_cuda._triton",
         "sampling_argmax_cuda.reference",
         "sampling_argmax_cuda.tasks",
     ],

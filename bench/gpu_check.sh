@@ -19,6 +19,21 @@ run() { # run NAME COMMAND...: keeps going, remembers what failed, keeps the log
 
 export MAX_JOBS="${MAX_JOBS:-$(nproc)}"
 export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')}"
+# Triton's kernels need no build of ours and their compiler one core a process, so they go first, beside the build.
+triton_tests() {
+  local pids=() status=0
+  for part in none uniform triangular gaussian "not (none or uniform or triangular or gaussian)"; do
+    "$python" -m pytest -q --tb=short --show-capture=no -p no:cacheprovider \
+      python_tests/test_triton.py python_tests/test_contract.py -k "triton and ($part)" &
+    pids+=($!)
+  done
+  "$python" -m bench.sanitize triton &
+  pids+=($!)
+  for pid in "${pids[@]}"; do wait "$pid" || status=1; done
+  return $status
+}
+triton_tests >"$out/triton.log" 2>&1 &
+triton=$!
 run build "$python" setup.py build_ext --inplace
 run doctor "$python" -m sampling_argmax_cuda
 run tests "$python" -m pytest -q -x --tb=short --show-capture=no -p no:cacheprovider \
@@ -26,6 +41,10 @@ run tests "$python" -m pytest -q -x --tb=short --show-capture=no -p no:cacheprov
 for tool in memcheck racecheck initcheck synccheck; do
   run "sanitizer-$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 80 compute-sanitizer --tool "$tool" --error-exitcode=1 "$python" -m bench.sanitize
 done
+echo "== triton, begun before the build"
+wait "$triton" || failed+=("triton")
+tail -n 15 "$out/triton.log"
+run sanitizer-triton env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 80 compute-sanitizer --error-exitcode=1 "$python" -m bench.sanitize triton
 run bench "$python" -m bench.run --device cuda --shapes coco h36m --rounds 5 --out "$out/cuda.csv"
 run roofline "$python" -m bench.roofline --out "$out/roofline.csv"
 

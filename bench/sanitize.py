@@ -1,4 +1,9 @@
-"""Every CUDA operator forward and backward at small odd shapes, for compute-sanitizer: ``python -m bench.sanitize``."""
+"""Every operator forward and backward at small odd shapes, for compute-sanitizer.
+
+``python -m bench.sanitize`` takes the CUDA kernels, ``python -m bench.sanitize triton`` those of Triton.
+"""
+
+import sys
 
 import torch
 
@@ -12,7 +17,7 @@ def run_all(logits: torch.Tensor, **settings) -> None:
     for call in (sample, axis_sample):
         call(logits, **settings).sum().backward()
     expected_error(logits, target, **settings).sum().backward()
-    sum(m.sum() for m in heatmap_moments(logits)).backward()
+    sum(m.sum() for m in heatmap_moments(logits, backend=settings["backend"])).backward()
 
 
 def run_points(**settings) -> None:
@@ -24,19 +29,18 @@ def run_points(**settings) -> None:
     expected_error(logits, torch.zeros(2, 3, 3, device="cuda"), **settings).sum().backward()
 
 
-def main() -> None:
+def main(backend: str) -> None:
     for shape in SHAPES:
         logits = torch.randn(shape, device="cuda", requires_grad=True)
         for basis in ("uniform", "triangular", "gaussian"):
             for tau in (0.7, 0.1):
-                run_all(logits, num_samples=6, tau=tau, basis=basis, seed=1)
-    run_all(
-        torch.randn(1, 2, 9, 7, device="cuda").bfloat16().requires_grad_(), num_samples=6, tau=1.0, basis="none", seed=1
-    )
-    run_points(num_samples=6, tau=0.7, seed=1)
+                run_all(logits, num_samples=6, tau=tau, basis=basis, seed=1, backend=backend)
+    half = torch.randn(1, 2, 9, 7, device="cuda").bfloat16().requires_grad_()
+    run_all(half, num_samples=6, tau=1.0, basis="none", seed=1, backend=backend)
+    run_points(num_samples=6, tau=0.7, seed=1, backend=backend)
     torch.cuda.synchronize()
     print("all operators ran")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else "cuda")

@@ -13,6 +13,7 @@ import torch
 from conftest import assert_close, machine_device, triton_machines
 from sampling_argmax_cuda.reference.philox import words
 from test_contract import Case, grid_cases, noise
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
@@ -223,6 +224,7 @@ def test_compile_sees_the_kernels(machine):
     """Traced as for a GPU, each operator falls into its kernels: Inductor can order and fuse around them."""
     code = """
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 import sampling_argmax_cuda._triton
@@ -237,6 +239,21 @@ with FakeTensorMode(allow_non_fake_inputs=True):
     print(sum("triton_kernel_wrapper" in str(node.target) for node in graph.graph.nodes))
 """
     assert run_python(code).split() == ["3"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("op", [sample, axis_sample])
+def test_compile_fullgraph(op, machine):
+    """The values of eager mode; a new seed or batch compiles nothing again."""
+    counter = CompileCounterWithBackend("inductor")
+    compiled = torch.compile(lambda z, seed: op(z, num_samples=4, tau=0.7, seed=seed, backend="triton"), fullgraph=True,
+                             backend=counter, dynamic=True)  # fmt: skip
+    for batch, seed in ((2, 1), (2, 2), (3, 3)):
+        z, key = noise(batch, 2, 8, 8).cuda().requires_grad_(), torch.tensor([seed], device="cuda")
+        y = compiled(z, key)
+        assert_close(op.__name__, y, op(z, num_samples=4, tau=0.7, seed=key, backend="triton").double())
+        y.sum().backward()
+    assert counter.frame_count == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="checks a machine with no GPU")

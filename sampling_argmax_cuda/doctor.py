@@ -1,10 +1,11 @@
 """What this installation can run, and why it cannot run the rest: the text of ``sampling-argmax doctor``."""
 
 import platform
+from importlib import metadata
 
 import torch
 
-from .backends import available_backends, build_info, missing_backends
+from .backends import TRITON_FOUND, available_backends, build_info, missing_backends
 
 
 def _cuda_line() -> str:
@@ -30,6 +31,7 @@ def report() -> str:
         ("isa", build.get("isa", "none: the C++ extension was not built")),
         ("compiler", build.get("compiler", "none")),
         ("cuda kernels", build.get("cuda") or "none: not built"),
+        ("triton", metadata.version("triton") if TRITON_FOUND else "none: not installed"),
     ]
     rows += [(f"backend {name}", "available") for name in available_backends()]
     rows += [(f"backend {name}", f"missing: {reason}") for name, reason in missing_backends().items()]
