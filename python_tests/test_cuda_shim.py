@@ -126,9 +126,9 @@ def test_samples_do_not_know_each_other(shim):
 
 
 def test_repeated_calls_are_equal():
-    expected = everything((2, 2, 9, 7))
-    for _ in range(20):
-        assert_equal(everything((2, 2, 9, 7)), expected)
+    expected = everything((1, 2, 5, 7))
+    for _ in range(250):
+        assert_equal(everything((1, 2, 5, 7)), expected)
 
 
 @pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])

@@ -15,21 +15,15 @@ def load_key(seed, SEED_WORDS: tl.constexpr):
 
 
 @triton.jit
-def _product(a, factor: tl.constexpr):
-    """High and low word. One 64-bit product is one instruction; a high and a low multiplication would be two."""
-    wide = a.to(tl.uint64) * factor
-    return (wide >> 32).to(tl.uint32), wide.to(tl.uint32)
-
-
-@triton.jit
 def philox(group, row, sample, stream, key_lo, key_hi):
     """Four words. What does not depend on the cell keeps its smaller shape for the first rounds."""
     a, b = group.to(tl.uint32), row.to(tl.uint32)
     c, d = sample.to(tl.uint32), ((row >> 32).to(tl.uint32) << 8) | stream
     for _ in tl.static_range(10):
-        p_hi, p_lo = _product(a, 0xD2511F53)
-        q_hi, q_lo = _product(c, 0xCD9E8D57)
-        a, b, c, d = q_hi ^ b ^ key_lo, q_lo, p_hi ^ d ^ key_hi, p_lo
+        # One 64-bit product is one instruction; a high and a low multiplication would be two.
+        p, q = a.to(tl.uint64) * 0xD2511F53, c.to(tl.uint64) * 0xCD9E8D57
+        a, b = (q >> 32).to(tl.uint32) ^ b ^ key_lo, q.to(tl.uint32)
+        c, d = (p >> 32).to(tl.uint32) ^ d ^ key_hi, p.to(tl.uint32)
         key_lo += 0x9E3779B9
         key_hi += 0xBB67AE85
     return a, b, c, d
