@@ -293,7 +293,7 @@ def axis_backward_cells(
     key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
     top = row_top(logits, cells, 4 * QUADS)
     quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS))[None, :]
-    zero = tl.zeros([QUADS], tl.float32)
+    zero = tl.zeros([TOGETHER, QUADS], tl.float32)  # samples are added up at the end, as in sample.py
     grads = (zero, zero, zero, zero)
     for first in range(0, num_samples, TOGETHER):
         s = (first + tl.arange(0, TOGETHER))[:, None]
@@ -310,11 +310,11 @@ def axis_backward_cells(
             for axis in tl.static_range(AXES):
                 change += tl.load(grad_bins + start + bin_of(quad, j, axis, AXES, WIDTH, HEIGHT), mask=mask, other=0.0)
                 start += WIDTH if axis == 0 else HEIGHT
-            new = new + (grads[j] + tl.sum(w * change, axis=0),)
+            new = new + (tl.fma(w, change, grads[j]),)
         grads = new
     for j in tl.static_range(4):
         i = 4 * tl.program_id(1) * QUADS + 4 * tl.arange(0, QUADS) + j
-        store_gradient(grad_logits + row * cells + i, grads[j], i < cells)
+        store_gradient(grad_logits + row * cells + i, tl.sum(grads[j], axis=0), i < cells)
 
 
 def line_tiles(width: int, height: int, num_warps: int) -> dict[str, int]:
@@ -364,9 +364,10 @@ def axis_sample_backward(
            CLIP=clip_grad is not None, FAST=rows.fast, NEEDS_SIGMA=needs[1], TOGETHER=sampling.together, BINS=32,
            **sampling.seed_arguments())  # fmt: skip
     if needs[0]:
-        launch(axis_backward_cells, (rows.count, -(-rows.cells // (4 * rows.quads()))), rows.num_warps, stats=stats,
+        quads = rows.quads(32)
+        launch(axis_backward_cells, (rows.count, -(-rows.cells // (4 * quads))), rows.num_warps, stats=stats,
                grad_bins=grad_bins, grad_logits=grad_logits, bins=marginals.shape[3], TOGETHER=sampling.together,
-               QUADS=rows.quads(), **rows.arguments(), **sampling.arguments())  # fmt: skip
+               QUADS=quads, **rows.arguments(), **sampling.arguments())  # fmt: skip
     return grad_logits, grad_sigmas.sum(2) if needs[1] else result(logits, 0)
 
 

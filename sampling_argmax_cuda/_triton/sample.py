@@ -190,8 +190,9 @@ def sample_backward_cells(
     """Grid: rows (batch elements where the points need their gradient, which all rows add to), ranges of cells."""
     rows = keypoints if NEEDS_POINTS else 1
     key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
-    quad = tl.program_id(1) * QUADS + tl.arange(0, QUADS)
-    zero = tl.zeros([QUADS], tl.float32)
+    quad = tl.program_id(1) * QUADS + tl.arange(0, QUADS)[None, :]
+    # Samples are added up at the end: a sum over lanes of products would be contracted otherwise in each lane.
+    zero = tl.zeros([TOGETHER, QUADS], tl.float32)
     point_grads = ()
     for _ in tl.static_range(4 * AXES if NEEDS_POINTS else 0):
         point_grads = point_grads + (zero,)
@@ -208,32 +209,33 @@ def sample_backward_cells(
             for part in tl.static_range(5):
                 slope = slope + (tl.load(at + part, mask=real, other=0.0),)
             log_sum = tl.load(at + 5, mask=real, other=1e30)  # no weight after the last sample
-            words = philox(quad[None, :], first_row + row, s, GUMBEL, key_lo, key_hi)
-            noise = noise_words(quad[None, :], first_row + row, s, key_lo, key_hi, AXES, BASIS)
+            words = philox(quad, first_row + row, s, GUMBEL, key_lo, key_hi)
+            noise = noise_words(quad, first_row + row, s, key_lo, key_hi, AXES, BASIS)
             new_grads, new_points = (), ()
             for j in tl.static_range(4):
-                a = exponents(z, 4 * quad[None, :] + j, cells, top, scale, shift)
+                a = exponents(z, 4 * quad + j, cells, top, scale, shift)
                 w = weight(words[j], a - log_sum if LOW else a, neg_inv_tau, FAST)
-                where = positions(p, quad[None, :], j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
+                where = positions(p, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
                 change = tl.fma(w, slope[4], slope[3]) if BASIS == "gaussian" else slope[3]
                 for axis in tl.static_range(AXES):
                     change = tl.fma(where[axis], slope[axis], change)
                     if NEEDS_POINTS:
-                        new_points = new_points + (point_grads[j * AXES + axis] + tl.sum(w * slope[axis], axis=0),)
-                new_grads = new_grads + (grads[j] + tl.sum(w * change, axis=0),)
+                        new_points = new_points + (tl.fma(w, slope[axis], point_grads[j * AXES + axis]),)
+                new_grads = new_grads + (tl.fma(w, change, grads[j]),)
             grads = new_grads
             if NEEDS_POINTS:
                 point_grads = new_points
         if NEEDS_LOGITS:
             for j in tl.static_range(4):
-                i = 4 * quad + j
-                store_gradient(grad_logits + row * cells + i, grads[j], i < cells)
+                i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS)) + j
+                store_gradient(grad_logits + row * cells + i, tl.sum(grads[j], axis=0), i < cells)
     if NEEDS_POINTS:
         for j in tl.static_range(4):
             for axis in tl.static_range(AXES):
-                i = 4 * quad + j
+                i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS)) + j
                 at = (tl.program_id(0).to(tl.int64) * cells + i) * AXES + axis
-                tl.store(grad_points + at, point_grads[j * AXES + axis] * inverse_chain, mask=i < cells)
+                total = tl.sum(point_grads[j * AXES + axis], axis=0)
+                tl.store(grad_points + at, total * inverse_chain, mask=i < cells)
 
 
 def sample(
