@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.data import CocoData
+from sampling_argmax_cuda.tasks.cli import TASKS
+from sampling_argmax_cuda.tasks.coco import PERSON
+from sampling_argmax_cuda.tasks.data import LandmarkData
 from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights
-from sampling_argmax_cuda.tasks.module import LocalizationModule, flip_permutation
+from sampling_argmax_cuda.tasks.module import CocoPose, LocalizationModule
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -147,15 +149,18 @@ def test_a_run_can_be_repeated_from_its_config(data, tmp_path):
     assert not list((tmp_path / "mute").rglob("metrics.csv"))
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("command", ["fit", "validate", "predict"])
-def test_help_says_what_each_option_is(command, capsys, monkeypatch):
+def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")  # no help takes more than a line
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([command, "--task", task, "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for group, owner in (("model", LocalizationModule), ("data", CocoData)):
-        for name in inspect.signature(owner).parameters:
+    module, data = TASKS[task]
+    for group, owners in (("model", (module, LocalizationModule)), ("data", (data, LandmarkData))):
+        names = {name for owner in owners for name in inspect.signature(owner).parameters} - {"kwargs"}
+        for name in names:
             shown = re.search(rf"^ +--{group}\.{name} (?:[A-Z_]+|{{.*?}}|\[.*?\])\s+(.*?)\(type: ", text, re.M | re.S)
             assert shown and re.fullmatch(r"\S.{8,}\. ", shown[1]), f"--{group}.{name} has no line of help"
 
@@ -221,14 +226,14 @@ class Mirrored(torch.nn.Module):
 
     def forward(self, images):
         plain = images[0, 0, 0, 0] == 0
-        return self.maps if plain else self.maps.flip(-1)[:, flip_permutation()].roll(1, -1)
+        return self.maps if plain else self.maps.flip(-1)[:, PERSON.mirrored()].roll(1, -1)
 
 
 def test_flip_test_of_a_mirrored_model_moves_a_quarter_cell():
     """Maps that mirror cell i to W - i leave W - 1/4 - (W - x) = x - 1/4 of the mirrored pass."""
     maps = torch.full((1, 17, 16, 16), -1e4)
     maps[0, torch.arange(17), 5, 3 + torch.arange(17) % 9] = 0
-    module = LocalizationModule(depth=18, head_channels=16, flip_test=True)
+    module = CocoPose(depth=18, head_channels=16, flip_test=True)
     module.model = Mirrored(maps)
     images = torch.zeros(1, 3, 64, 64)
     images[..., -1] = 1

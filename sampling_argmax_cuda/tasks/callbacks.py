@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..ops import sample
-from .coco import SKELETON
 
 _MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -40,16 +39,16 @@ def picture(image: Tensor) -> np.ndarray:
     return np.clip(image.float().cpu().numpy().transpose(1, 2, 0) * _STD + _MEAN, 0, 1)
 
 
-def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, color: str, label: str | None = None) -> None:
-    """Joints ``[17, 2]`` in pixels, and the bones between visible ones."""
-    for a, b in SKELETON:
+def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, bones, color: str, label: str | None = None) -> None:
+    """Points ``[K, 2]`` in pixels, and the bones between visible ones."""
+    for a, b in bones:
         if visible[a] and visible[b]:
             axes.plot(*points[[a, b]].T, "-", color=color, lw=1.2, alpha=0.8)
     axes.plot(*points[visible].T, "o", color=color, ms=2.5, label=label)
 
 
 def overlay_figure(
-    preview: dict[str, Tensor], rows: int = 4, joints: int = 3, samples: int = 30, tau: float = 0.5
+    preview: dict[str, Tensor], bones, rows: int = 4, joints: int = 3, samples: int = 30, tau: float = 0.5
 ) -> Figure:
     """Each row: prediction and target on the image, then maps of a few joints with samples and their target."""
     image, logits = preview["image"], preview["logits"]
@@ -64,8 +63,8 @@ def overlay_figure(
     for i in range(rows):
         shown = picture(image[i])
         grid[i, 0].imshow(shown)
-        draw_skeleton(grid[i, 0], target[i], visible[i], "lime", "target")
-        draw_skeleton(grid[i, 0], position[i], visible[i], "red", "prediction")
+        draw_skeleton(grid[i, 0], target[i], visible[i], bones, "lime", "target")
+        draw_skeleton(grid[i, 0], position[i], visible[i], bones, "red", "prediction")
         for axes, joint in zip(
             grid[i, 1:], np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // joints)], strict=False
         ):
@@ -89,7 +88,7 @@ class OverlayPictures(Callback):
         folder = trainer.log_dir
         if not trainer.is_global_zero or trainer.sanity_checking or folder is None or not module.preview:
             return
-        figure = overlay_figure(module.preview, tau=module.sampler.tau)
+        figure = overlay_figure(module.preview, module.landmarks.bones, tau=module.sampler.tau)
         save_figure(figure, Path(folder) / "pictures" / f"epoch_{trainer.current_epoch:04d}.png")
 
 
@@ -116,7 +115,7 @@ class PredictionFiles(BasePredictionWriter):
                 axes = figure.subplots()
                 axes.imshow(image)
                 axes.set_axis_off()
-                draw_skeleton(axes, keypoints[:, :2], np.ones(len(keypoints), bool), "red")
+                draw_skeleton(axes, keypoints[:, :2], np.ones(len(keypoints), bool), module.landmarks.bones, "red")
                 save_figure(figure, folder / "predictions" / f"{Path(name).stem}.png")
         write_atomically(folder / "predictions.json", json.dumps(records, indent=1).encode())
         print(f"wrote {len(records)} predictions to {folder / 'predictions.json'}")

@@ -6,22 +6,26 @@ from pathlib import Path
 
 import lightning
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .callbacks import OverlayPictures, PredictionFiles
-from .data import CocoData
-from .module import LocalizationModule
+from .data import CocoData, MtflData
+from .module import CocoPose, FaceLandmarks
+
+TASKS = {"coco": (CocoPose, CocoData), "mtfl": (FaceLandmarks, MtflData)}
 
 
-def run_callbacks(folder: str) -> list:
+def run_callbacks(folder: str, best: tuple[str, str]) -> list:
     """What every run has: the best and the last checkpoint, pictures, and the files of predictions.
 
     Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
     """
     where = {"dirpath": str(Path(folder) / "checkpoints"), "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **where)
+    metric, mode = best
+    best = ModelCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
     return [best, last, OverlayPictures(), PredictionFiles()]
 
@@ -32,14 +36,21 @@ class TaskCLI(LightningCLI):
     The loggers are no defaults of the parser: as objects they could not be written into the run's config.yaml.
     """
 
-    def __init__(self, folder: str, argv: list[str]) -> None:
-        self.folder = folder
-        trainer = {"default_root_dir": folder, "callbacks": run_callbacks(folder), "use_distributed_sampler": False,
+    def __init__(self, folder: str, task: str, argv: list[str]) -> None:
+        self.folder, self.task = folder, task
+        module, data = TASKS[task]
+        trainer = {"default_root_dir": folder, "callbacks": run_callbacks(folder, module.best), "use_distributed_sampler": False,
                    "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
         super().__init__(
-            LocalizationModule, CocoData, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
+            module, data, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_defaults=trainer,
         )  # fmt: skip
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        known = tuple(TASKS)
+        parser.add_argument(
+            "--task", default=self.task, choices=known, help="what is localized; a config names its own"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parse ``args``, which are the command line itself with the configs' names resolved."""
@@ -75,6 +86,22 @@ def resolve_configs(argv: list[str]) -> list[str]:
     return out
 
 
+def chosen_task(argv: list[str]) -> str:
+    """The task, read before anything else because it decides which options there are: the last one named wins."""
+    task = "coco"
+    for i, item in enumerate(argv):
+        option, _, value = item.partition("=")
+        value = value or (argv[i + 1] if i + 1 < len(argv) else "")
+        if option == "--task":
+            task = value
+        elif option == "--config" and Path(value).is_file():
+            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            task = content.get("task", task) if isinstance(content, dict) else task
+    if task not in TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
+    return task
+
+
 def default_loggers(folder: str) -> list:
     """CSV and TensorBoard side by side in one version folder."""
     tensorboard = TensorBoardLogger(folder, name="")
@@ -101,7 +128,7 @@ def main(argv: list[str]) -> int:
     try:
         argv = resolve_configs(argv)
         torch.set_float32_matmul_precision("high")
-        TaskCLI(run_folder(argv), argv)
+        TaskCLI(run_folder(argv), chosen_task(argv), argv)
     except (ValueError, FileNotFoundError) as error:
         print(f"sampling-argmax {argv[0]}: {error}", file=sys.stderr)
         return 1

@@ -1,15 +1,14 @@
 """COCO keypoints: names, the reader of annotations and detections, and crops of people as samples."""
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
 
-import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
-from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
+from .crops import LandmarkCrops, read_image, read_json
+from .landmarks import Landmarks
+from .transforms import Augment
 
 KEYPOINT_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -20,28 +19,7 @@ FLIP_PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
 SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
             (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
 OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
-_UPPER = np.arange(17) < 11
-
-
-def read_json(path: str | Path, what: str):
-    """The content of a JSON file, or one line that says what is wrong with it."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{what} file {path} does not exist")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An RGB image, ``uint8 [H, W, 3]``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"image {path} cannot be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+PERSON = Landmarks(KEYPOINT_NAMES, tuple(FLIP_PAIRS), tuple(SKELETON), upper=tuple(range(11)))
 
 
 def field(record: dict, key: str, where: str):
@@ -161,34 +139,26 @@ def match_people(detections: list[dict], people: list[dict], threshold: float = 
     return matched
 
 
-class CocoKeypoints(Dataset):
-    """Crops of people with their keypoints.
+class CocoKeypoints(LandmarkCrops):
+    """Crops of people with their keypoints (see :class:`LandmarkCrops`).
 
-    Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge
-    convention); weights are 0 for joints that are unlabelled or outside the crop. ``inverse`` takes crop
-    pixels to the image. Augmentation is a function of (seed, epoch, index) alone. Crops of detections have the
-    keypoints of the annotated person that they match, if any. ``area`` is that of the annotation or of the detected
-    box, ``truth_area`` that of the matched annotation, in pixels of the image. Raises ValueError or FileNotFoundError
-    that name the file and the record.
+    Crops of detections have the keypoints of the annotated person that they match, if any. ``area`` is that of the
+    annotation or of the detected box, ``truth_area`` that of the matched annotation, in pixels of the image. Raises
+    ValueError or FileNotFoundError that name the file and the record.
     """
 
     def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
                  image_size: tuple[int, int] = (192, 256), heatmap_size: tuple[int, int] = (48, 64),
                  augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        if seed < 0:
-            raise ValueError(f"data: seed must be >= 0, got {seed}")
         self.root, self.image_dir, self.annotation_file = Path(root), Path(image_dir), Path(annotation_file)
-        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
-        self.augment, self.seed, self.epoch = augment, seed, 0
-        self.images, self.people = read_people(self.annotation_file)
+        self.images, people = read_people(self.annotation_file)
         if boxes != "gt" and not train:
-            self.people = match_people(read_detections(Path(boxes), self.images), self.people)
+            people = match_people(read_detections(Path(boxes), self.images), people)
+        super().__init__(PERSON, people, image_size, heatmap_size, augment, seed, padding=1.25)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.people)
+    @property
+    def people(self) -> list[dict]:
+        return self.records
 
     def image_path(self, image_id) -> Path:
         """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
@@ -201,15 +171,16 @@ class CocoKeypoints(Dataset):
             return other if other.is_file() or "file_name" not in record else path
         return path
 
-    def _image(self, image_id: int) -> np.ndarray:
+    def read(self, record: dict) -> np.ndarray:
         """The image, of the size that the annotations were made on."""
-        record, path = self.images[image_id], self.image_path(image_id)
+        image_id = record["image_id"]
+        described, path = self.images[image_id], self.image_path(image_id)
         try:
             image = read_image(path)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"{error} (image {image_id} of {self.annotation_file})") from None
         size = (image.shape[1], image.shape[0])
-        expected = (record.get("width", size[0]), record.get("height", size[1]))
+        expected = (described.get("width", size[0]), described.get("height", size[1]))
         if size != expected:
             raise ValueError(
                 f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.annotation_file} "
@@ -217,69 +188,9 @@ class CocoKeypoints(Dataset):
             )
         return image
 
-    def _crop(self, person: dict, draw: Draw) -> np.ndarray:
-        box, keypoints = person["box"], person["keypoints"]
-        aspect = self.image_size[0] / self.image_size[1]
-        part = (keypoints[:, 2] > 0) & (_UPPER if draw.upper else ~_UPPER)
-        if draw.half_body and part.sum() >= 3:
-            low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
-            box = np.concatenate([low, np.maximum(high - low, 1)])
-        center, scale = box_to_center_scale(box, aspect)
-        matrix = crop_matrix(center, scale * draw.scale, draw.rotation, self.image_size)
-        return mirror(matrix, self.image_size[0]) if draw.flip else matrix
+    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
+        return record["box"]
 
-    def __getitem__(self, index: int) -> dict:
-        person = self.people[index]
-        draw = Draw()
-        if self.augment is not None:
-            draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
-        matrix = self._crop(person, draw)
-        image = cv2.warpAffine(self._image(person["image_id"]), matrix, self.image_size)
-        if draw.gain != (1.0, 1.0, 1.0):
-            image = np.clip(image * np.array(draw.gain), 0, 255).astype(np.uint8)
-        target, weight = self._target(person["keypoints"], matrix, draw.flip)
-        return {
-            "image": normalize(image), "target": target, "weight": weight,
-            "inverse": invert(matrix).astype(np.float32), "area": np.float32(person["area"]),
-            "truth_area": np.float32(person["truth_area"]), "score": np.float32(person["score"]),
-            "image_id": person["image_id"], "index": index, "annotation_id": person["annotation_id"],
-        }  # fmt: skip
-
-    def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-        size, stride = np.array(self.image_size), np.array(self.image_size) / np.array(self.heatmap_size)
-        pixels = apply(matrix, keypoints[:, :2])
-        inside = ((pixels >= 0) & (pixels <= size - 1)).all(1)
-        weight = (inside & (keypoints[:, 2] > 0)).astype(np.float32)
-        target = np.where(weight[:, None] > 0, pixels / stride, 0).astype(np.float32)
-        if flip:
-            for left, right in FLIP_PAIRS:
-                target[[left, right]], weight[[left, right]] = target[[right, left]], weight[[right, left]]
-        return target, weight
-
-
-class ImageFolder(Dataset):
-    """The images of a folder, each cropped as a whole, for prediction."""
-
-    def __init__(self, folder, image_size: tuple[int, int], heatmap_size: tuple[int, int]) -> None:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"predict: {folder} is not a folder")
-        suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
-        self.files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in suffixes)
-        if not self.files:
-            raise ValueError(f"predict: {folder} holds no image (jpg, png, bmp)")
-        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> dict:
-        image = read_image(self.files[index])
-        box = (0, 0, image.shape[1], image.shape[0])
-        center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
-        matrix = crop_matrix(center, scale, 0.0, self.image_size)
-        crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
-        return {
-            "image": crop,
-            "inverse": invert(matrix).astype(np.float32),
-            "file_name": str(self.files[index]),
-        }
+    def extras(self, record: dict) -> dict:
+        numbers = {name: np.float32(record[name]) for name in ("area", "truth_area", "score")}
+        return {**numbers, "image_id": record["image_id"], "annotation_id": record["annotation_id"]}

@@ -1,4 +1,4 @@
-"""COCO's data for the trainer: the same reader for real and generated files, batches that any run can replay."""
+"""Data modules: the same reader for real and generated files, batches that any run can replay."""
 
 from collections.abc import Iterator, Mapping
 from numbers import Integral
@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .coco import CocoKeypoints, ImageFolder
+from .coco import CocoKeypoints
+from .crops import ImageFolder, LandmarkCrops
+from .mtfl import MtflFaces
 from .synthetic import write_synthetic_coco
+from .synthetic_faces import write_synthetic_mtfl
 from .transforms import Augment
 
 
@@ -60,13 +63,13 @@ def _is_count(value, least: int) -> bool:
 
 
 def check_data(values: Mapping) -> None:
-    """Raise ValueError for a wrong argument of :class:`CocoData`; :class:`Augment` checks those of the augmentation."""
+    """Raise ValueError for a wrong argument of a data module; :class:`Augment` checks those of the augmentation."""
 
     def require(good: bool, name: str, expected: str) -> None:
         if not good:
             raise ValueError(f"data: {name} must be {expected}, got {values[name]!r}")
 
-    for name in ("root", "train_split", "val_split", "boxes", "images"):
+    for name in {"root", "train_split", "val_split", "train_file", "val_file", "boxes", "images"} & set(values):
         value = values[name]
         text = isinstance(value, str | Path) and str(value).strip() != ""
         require(text or (name == "images" and value is None), name, "a path or name that is not empty")
@@ -79,92 +82,68 @@ def check_data(values: Mapping) -> None:
     require(fits, "image_size", "two positive multiples of 32 (width and height in pixels)")
 
 
-class CocoData(lightning.LightningDataModule):
-    """COCO keypoints.
-
-    A wrong argument is a ValueError at once that names it, what is expected and what came.
+class LandmarkData(lightning.LightningDataModule):
+    """What the data of all tasks on images share. A wrong argument is a ValueError at once.
 
     Args:
-        root: folder with annotations/ and the image folders; generated data is written here.
-        synthetic: write drawn figures as COCO files under root first, and use them.
+        root: folder of the task's files; generated data is written here.
+        synthetic: write drawn data in the task's own format under root first, and use it.
         synthetic_train: number of generated training images.
         synthetic_val: number of generated validation images.
-        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
-        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
-        boxes: gt, or a JSON of detections in COCO's result format (validation).
         images: folder of images to predict on.
         image_size: width and height of the network's input in pixels, multiples of 32.
         batch_size: images a process and step.
         num_workers: loader processes a process, 0 to load in the process itself.
-        scale: half width of the uniform scale augmentation, in [0, 1).
-        rotation: largest rotation in degrees, applied to half of the samples, in [0, 180].
+        scale: scale augmentation: half width of its uniform law (or deviation, if the task says so), in [0, 1).
+        rotation: rotation in degrees: the largest (or the deviation), for some of the samples, in [0, 180].
         flip: probability of mirroring.
-        half_body: probability of cropping the upper or lower body.
         color: half width of the uniform gain of each colour channel, in [0, 1].
         seed: seed of the order, the augmentation and the generated images.
     """
 
     def __init__(
         self,
-        root: str = "data/coco",
+        root: str = "data",
         synthetic: bool = False,
         synthetic_train: int = 512,
         synthetic_val: int = 128,
-        train_split: str = "train2017",
-        val_split: str = "val2017",
-        boxes: str = "gt",
         images: str | None = None,
-        image_size: tuple[int, int] = (192, 256),
+        image_size: tuple[int, int] = (256, 256),
         batch_size: int = 32,
         num_workers: int = 4,
         scale: float = 0.3,
         rotation: float = 40.0,
         flip: float = 0.5,
-        half_body: float = 0.0,
         color: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # the model's names would clash with these in the logs
         check_data(self.hparams)
-        self.augment = Augment(scale, rotation, flip, half_body, color)
         self.root = Path(root)
 
-    def _annotations(self, split: str) -> Path:
-        if self.hparams.synthetic:  # the generated files have COCO's names
-            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
-        return self.root / "annotations" / f"person_keypoints_{split}.json"
+    def dataset(self, train: bool) -> LandmarkCrops:
+        """The training or the validation samples."""
+        raise NotImplementedError
 
     @property
     def val_annotations(self) -> Path:
         """The file that validation is scored against."""
-        return self._annotations(self.hparams.val_split)
+        raise NotImplementedError
 
-    def prepare_data(self) -> None:
-        h = self.hparams
-        if h.synthetic:
-            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
-
-    def _dataset(self, split: str, train: bool) -> CocoKeypoints:
-        h = self.hparams
-        annotations = self._annotations(split)
-        images = self.root / annotations.stem.removeprefix("person_keypoints_")
-        return CocoKeypoints(
-            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
-            image_size=tuple(h.image_size), heatmap_size=tuple(n // 4 for n in h.image_size),
-            augment=self.augment if train else None, seed=h.seed,
-        )  # fmt: skip
+    @property
+    def heatmap_size(self) -> tuple[int, ...]:
+        return tuple(n // 4 for n in self.hparams.image_size)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.train_data = self._dataset(self.hparams.train_split, train=True)
+            self.train_data = self.dataset(train=True)
         if stage in ("fit", "validate"):
-            self.val_data = self._dataset(self.hparams.val_split, train=False)
+            self.val_data = self.dataset(train=False)
         if stage == "predict":
             if self.hparams.images is None:
                 raise ValueError("predict: --data.images must name a folder of images")
-            size = tuple(self.hparams.image_size)
-            self.predict_data = ImageFolder(self.hparams.images, size, tuple(n // 4 for n in size))
+            self.predict_data = ImageFolder(self.hparams.images, tuple(self.hparams.image_size), self.heatmap_size)
 
     def _loader(self, dataset: Dataset, train: bool) -> DataLoader:
         h, trainer = self.hparams, self.trainer
@@ -181,3 +160,86 @@ class CocoData(lightning.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers)
+
+
+class CocoData(LandmarkData):
+    """COCO keypoints. ``root`` has annotations/ and the image folders.
+
+    Args:
+        root: folder with annotations/ and the image folders; generated data is written here.
+        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
+        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
+        boxes: gt, or a JSON of detections in COCO's result format (validation).
+        image_size: width and height of the network's input in pixels, multiples of 32.
+        half_body: probability of cropping the upper or lower body.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/coco",
+        train_split: str = "train2017",
+        val_split: str = "val2017",
+        boxes: str = "gt",
+        image_size: tuple[int, int] = (192, 256),
+        half_body: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(root=root, image_size=image_size, **kwargs)
+        h = self.hparams
+        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
+
+    def _annotations(self, split: str) -> Path:
+        if self.hparams.synthetic:  # the generated files have COCO's names
+            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
+        return self.root / "annotations" / f"person_keypoints_{split}.json"
+
+    @property
+    def val_annotations(self) -> Path:
+        return self._annotations(self.hparams.val_split)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def dataset(self, train: bool) -> CocoKeypoints:
+        h = self.hparams
+        annotations = self._annotations(h.train_split if train else h.val_split)
+        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        return CocoKeypoints(
+            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
+            image_size=tuple(h.image_size), heatmap_size=self.heatmap_size,
+            augment=self.augment if train else None, seed=h.seed,
+        )  # fmt: skip
+
+
+class MtflData(LandmarkData):
+    """MTFL's faces: each image whole, with five landmarks.
+
+    Args:
+        root: folder of the annotation files and the images that they name; generated data is written here.
+        train_file: training annotations under root: the original training.txt, or JSON.
+        val_file: validation annotations under root: the original testing.txt, or JSON.
+    """
+
+    def __init__(
+        self, root: str = "data/mtfl", train_file: str = "training.txt", val_file: str = "testing.txt", **kwargs
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+        h = self.hparams
+        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, normal=True)
+
+    @property
+    def val_annotations(self) -> Path:
+        return self.root / ("testing.txt" if self.hparams.synthetic else self.hparams.val_file)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def dataset(self, train: bool) -> MtflFaces:
+        h = self.hparams
+        path = self.root / ("training.txt" if h.synthetic else h.train_file) if train else self.val_annotations
+        augment = self.augment if train else None
+        return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..ops import sample
 from .callbacks import overlay_figure, save_figure
 from .data import CocoData
-from .module import LocalizationModule
+from .module import CocoPose
 from .naive import paper_samples
 
 METHODS = {"soft-argmax": {"method": "soft"}, "sampling-argmax": {"method": "sampling", "tau": 1.0}}
@@ -40,14 +40,14 @@ class History(Callback):
         self.epochs.append({name: float(metrics.get(name, float("nan"))) for name in names})
 
 
-def train(options: dict, epochs: int, folder: Path) -> tuple[History, LocalizationModule]:
+def train(options: dict, epochs: int, folder: Path) -> tuple[History, CocoPose]:
     """One run on generated data; both methods see the same images, order and initial weights."""
     lightning.seed_everything(0, verbose=False)
     data = CocoData(
         root=str(folder / "data"), synthetic=True, synthetic_train=448, synthetic_val=96, image_size=(96, 128),
         batch_size=32, num_workers=0, scale=0.15, rotation=20.0,
     )  # fmt: skip
-    module = LocalizationModule(
+    module = CocoPose(
         depth=18, head_channels=64, milestones=(epochs * 3 // 4,), flip_test=False, num_samples=30, **options
     )
     history = History()
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
         print(f"training {name}")
         history, module = train(options, args.epochs, args.output)
         rows.append((name, history))
-        save_figure(overlay_figure(module.preview), args.output / f"{name}.png")
+        save_figure(overlay_figure(module.preview, module.landmarks.bones), args.output / f"{name}.png")
     plot(rows, args.output / "training.png")
     ops = {
         "fused": measure_op(lambda z: sample(z, num_samples=30, tau=1.0, seed=0)),

@@ -10,9 +10,11 @@ from ..losses import discrete_expectation_loss, reduce_loss, soft_argmax_loss
 from ..modules import SamplingArgmax
 from ..ops import heatmap_moments
 from ..regularizers import distribution_regularizer, variance_regularizer
-from .coco import FLIP_PAIRS, KEYPOINT_NAMES
+from .coco import PERSON
 from .evaluation import CocoEvaluation
+from .landmarks import Landmarks
 from .models import PoseNet, load_weights
+from .mtfl import FACE, MtflEvaluation
 
 METHODS = ("soft", "soft_vr", "soft_dr", "discrete", "sampling")
 
@@ -24,6 +26,8 @@ def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Ten
 
 class LocalizationModule(lightning.LightningModule):
     """Trains maps of logits with one of the methods that the paper compares, and evaluates their soft-argmax.
+
+    A task is a subclass: its landmarks, the metric of its best checkpoint and its evaluation.
 
     Args:
         depth: layers of the ResNet: 18, 34, 50, 101 or 152.
@@ -45,9 +49,11 @@ class LocalizationModule(lightning.LightningModule):
         lr: learning rate of Adam.
         milestones: epochs at which the learning rate falls to a tenth.
         flip_test: average with the mirrored image in evaluation.
-        rescore: instance score: sum (box + mean + max of joints) or product (box * mean of joints > 0.2).
         seed: seed of the sampling noise.
     """
+
+    landmarks: Landmarks
+    best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
 
     def __init__(
         self,
@@ -70,7 +76,6 @@ class LocalizationModule(lightning.LightningModule):
         lr: float = 1e-3,
         milestones: tuple[int, ...] = (90, 120),
         flip_test: bool = True,
-        rescore: str = "sum",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,7 +86,7 @@ class LocalizationModule(lightning.LightningModule):
         if not 0 <= seed < 2**31:
             raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
         self.save_hyperparameters()
-        self.model = PoseNet(len(KEYPOINT_NAMES), depth, head_channels, norm)
+        self.model = PoseNet(len(self.landmarks), depth, head_channels, norm)
         if weights is not None:
             report = load_weights(self.model, weights)
             counts = ", ".join(f"{len(keys)} {name}" for name, keys in report.items())
@@ -89,7 +94,6 @@ class LocalizationModule(lightning.LightningModule):
         self.sampler = SamplingArgmax(
             num_samples, basis, tau, beta, estimator, sigma=sigma, clip_grad=clip_grad
         )  # fmt: skip
-        self.evaluation = CocoEvaluation(rescore)
         self.preview: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -150,7 +154,7 @@ class LocalizationModule(lightning.LightningModule):
         if not self.hparams.flip_test:
             return logits, moments.mean, moments.peak
         mirrored = heatmap_moments(self(images.flip(-1)))
-        swapped = flip_permutation()
+        swapped = self.landmarks.mirrored()
         position = mirrored.mean[:, swapped].clone()
         # Cell i is the left edge of the input's pixels 4i..4i+3 and pixel x mirrors to W_in - 1 - x.
         position[..., 0] = logits.shape[-1] - logits.shape[-1] / images.shape[-1] - position[..., 0]
@@ -173,7 +177,7 @@ class LocalizationModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
         for name, value in metrics.items():  # every rank has the same numbers
-            self.log(f"val/{name}", value, prog_bar=name in ("AP", "error"))
+            self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         logits, position, peak = self.decode(batch["image"])
@@ -181,12 +185,28 @@ class LocalizationModule(lightning.LightningModule):
         return {"file_name": batch["file_name"], "keypoints": torch.cat([pixels, peak[..., None]], -1)}
 
 
-def flip_permutation() -> list[int]:
-    """The joint that each joint becomes in a mirror."""
-    order = list(range(len(KEYPOINT_NAMES)))
-    for left, right in FLIP_PAIRS:
-        order[left], order[right] = right, left
-    return order
+class CocoPose(LocalizationModule):
+    """2-D poses of people: COCO's 17 keypoints, scored by OKS-AP.
+
+    Args:
+        rescore: instance score: sum (box + mean + max of joints) or product (box * mean of joints > 0.2).
+    """
+
+    landmarks, best = PERSON, ("AP", "max")
+
+    def __init__(self, rescore: str = "sum", **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = CocoEvaluation(rescore)
+
+
+class FaceLandmarks(LocalizationModule):
+    """MTFL's five facial landmarks, scored by their distance in pixels of the image."""
+
+    landmarks, best = FACE, ("abs_px", "min")
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = MtflEvaluation()
 
 
 def gather_objects(items: list) -> list:

@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .coco import KEYPOINT_NAMES, SKELETON, box_iou, read_json
+from .coco import KEYPOINT_NAMES, SKELETON, box_iou
+from .crops import read_json
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
@@ -187,14 +189,14 @@ def _is_written(root: Path, settings: dict) -> bool:
     return marker.is_file() and read_json(marker, "synthetic data") == settings
 
 
-def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
-    """Write a generated data set in COCO's layout under ``root``, whole or not at all.
+def write_data_set(root: str | Path, settings: dict, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder that becomes ``root``, whole or not at all.
 
-    A folder that already holds this data set is left as it is; one that holds anything else is a ValueError.
+    A folder that already holds the data set of these settings is left as it is; one that holds anything else is a
+    ValueError.
     """
     root = Path(root)
-    settings = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
-    if num_train < 1 or num_val < 1 or image_size < 64:
+    if settings["num_train"] < 1 or settings["num_val"] < 1 or settings["image_size"] < 64:
         raise ValueError(f"synthetic data: needs images of each split and image_size >= 64, got {settings}")
     if root.exists() and any(root.iterdir()):
         if _is_written(root, settings):
@@ -203,8 +205,7 @@ def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_s
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        _write_split(temporary, "train", num_train, image_size, seed)
-        _write_split(temporary, "val", num_val, image_size, seed)
+        write(temporary)
         (temporary / "synthetic.json").write_text(json.dumps(settings))
         try:
             os.replace(temporary, root)
@@ -213,3 +214,14 @@ def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_s
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
+    """Write drawn figures in COCO's layout under ``root`` (see :func:`write_data_set`)."""
+
+    def write(folder: Path) -> None:
+        _write_split(folder, "train", num_train, image_size, seed)
+        _write_split(folder, "val", num_val, image_size, seed)
+
+    settings = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+    write_data_set(root, settings, write)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Real
+from statistics import NormalDist
 
 import numpy as np
 
@@ -69,6 +70,8 @@ class Augment:
         flip: probability of mirroring.
         half_body: probability of cropping the upper or the lower body.
         color: half width of the uniform gain of each channel in [0, 1].
+        normal: scale and rotation from normals of these deviations, clipped at one and two of them, the rotation for
+            0.6 of the samples (the released recipe of faces and 3-D poses).
     """
 
     scale: float = 0.3
@@ -76,6 +79,7 @@ class Augment:
     flip: float = 0.5
     half_body: float = 0.0
     color: float = 0.0
+    normal: bool = False
 
     def __post_init__(self) -> None:
         largest = {"scale": 1, "rotation": 180, "flip": 1, "half_body": 1, "color": 1}
@@ -88,9 +92,14 @@ class Augment:
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw every number whatever the settings, so that one flag does not move the others."""
         u = rng.random(9)
+        scale, rotation, share = 2 * u[0] - 1, 2 * u[1] - 1, 0.5
+        if self.normal:
+            scale, rotation = (NormalDist().inv_cdf(max(x, 1e-12)) for x in u[:2])
+            scale, rotation = np.clip(scale, -1, 1), np.clip(rotation, -2, 2)
+            share = 0.6
         return Draw(
-            scale=1 + self.scale * (2 * u[0] - 1),
-            rotation=self.rotation * (2 * u[1] - 1) if u[2] < 0.5 else 0.0,
+            scale=1 + self.scale * scale,
+            rotation=self.rotation * rotation if u[2] < share else 0.0,
             flip=bool(u[3] < self.flip),
             half_body=bool(u[4] < self.half_body),
             upper=bool(u[5] < 0.5),

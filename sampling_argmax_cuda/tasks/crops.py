@@ -1,0 +1,125 @@
+"""Crops around annotated or detected boxes, with their landmarks: what every task on images trains on."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from .landmarks import Landmarks
+from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
+
+
+def read_json(path: str | Path, what: str):
+    """The content of a JSON file, or one line that says what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} file {path} does not exist")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An RGB image, ``uint8 [H, W, 3]``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"image {path} does not exist")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"image {path} cannot be read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class LandmarkCrops(Dataset):
+    """Crops of ``records``, each a dict with ``keypoints [K, 3]`` (x, y in pixels of its image, visible > 0).
+
+    Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge convention); weights
+    are 0 for points that are unlabelled or outside the crop. ``inverse`` takes crop pixels to the image. Augmentation is
+    a function of (seed, epoch, index) alone. A task says how an image and a box are found, and what else a sample holds.
+    """
+
+    def __init__(self, landmarks: Landmarks, records: list[dict], image_size: tuple[int, int],
+                 heatmap_size: tuple[int, int], augment: Augment | None, seed: int, padding: float) -> None:  # fmt: skip
+        if seed < 0:
+            raise ValueError(f"data: seed must be >= 0, got {seed}")
+        self.landmarks, self.records, self.padding = landmarks, records, padding
+        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
+        self.augment, self.seed, self.epoch = augment, seed, 0
+
+    def read(self, record: dict) -> np.ndarray:
+        """The image of a record, ``uint8 [H, W, 3]``."""
+        raise NotImplementedError
+
+    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
+        """The box x, y, w, h in pixels that the crop shows."""
+        raise NotImplementedError
+
+    def extras(self, record: dict) -> dict:
+        """What the task's evaluation needs besides."""
+        return {}
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _crop(self, box: np.ndarray, keypoints: np.ndarray, draw: Draw) -> np.ndarray:
+        aspect = self.image_size[0] / self.image_size[1]
+        upper = np.isin(np.arange(len(self.landmarks)), self.landmarks.upper)
+        part = (keypoints[:, 2] > 0) & (upper if draw.upper else ~upper)
+        if draw.half_body and part.sum() >= 3:
+            low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
+            box = np.concatenate([low, np.maximum(high - low, 1)])
+        center, scale = box_to_center_scale(box, aspect, self.padding)
+        matrix = crop_matrix(center, scale * draw.scale, draw.rotation, self.image_size)
+        return mirror(matrix, self.image_size[0]) if draw.flip else matrix
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.records[index]
+        draw = Draw()
+        if self.augment is not None:
+            draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
+        image = self.read(record)
+        matrix = self._crop(self.box(record, image), record["keypoints"], draw)
+        crop = cv2.warpAffine(image, matrix, self.image_size)
+        if draw.gain != (1.0, 1.0, 1.0):
+            crop = np.clip(crop * np.array(draw.gain), 0, 255).astype(np.uint8)
+        target, weight = self._target(record["keypoints"], matrix, draw.flip)
+        return {"image": normalize(crop), "target": target, "weight": weight,
+                "inverse": invert(matrix).astype(np.float32), "index": index, **self.extras(record)}  # fmt: skip
+
+    def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        size, stride = np.array(self.image_size), np.array(self.image_size) / np.array(self.heatmap_size)
+        pixels = apply(matrix, keypoints[:, :2])
+        inside = ((pixels >= 0) & (pixels <= size - 1)).all(1)
+        weight = (inside & (keypoints[:, 2] > 0)).astype(np.float32)
+        target = np.where(weight[:, None] > 0, pixels / stride, 0).astype(np.float32)
+        order = self.landmarks.mirrored() if flip else slice(None)
+        return target[order], weight[order]
+
+
+class ImageFolder(Dataset):
+    """The images of a folder, each cropped as a whole, for prediction."""
+
+    def __init__(self, folder, image_size: tuple[int, int], heatmap_size: tuple[int, int]) -> None:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"predict: {folder} is not a folder")
+        suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
+        self.files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in suffixes)
+        if not self.files:
+            raise ValueError(f"predict: {folder} holds no image (jpg, png, bmp)")
+        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict:
+        image = read_image(self.files[index])
+        box = (0, 0, image.shape[1], image.shape[0])
+        center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
+        matrix = crop_matrix(center, scale, 0.0, self.image_size)
+        crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
+        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "file_name": str(self.files[index])}
