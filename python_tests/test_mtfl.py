@@ -202,7 +202,7 @@ def test_predict_and_validate(data, tmp_path):
     )
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
-    assert len(records) == 6 and all(len(r["keypoints"]) == 15 for r in records)
+    assert len(records) == 6 and all(len(r["keypoints"]) == 15 and "category_id" not in r for r in records)
 
 
 @pytest.mark.parametrize(

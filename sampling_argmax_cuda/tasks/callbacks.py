@@ -93,7 +93,7 @@ class OverlayPictures(Callback):
 
 
 class PredictionFiles(BasePredictionWriter):
-    """predict writes predictions.json (COCO's result fields and the file name) and one overlay an image."""
+    """predict writes predictions.json (file name, x, y and score of each point, the task's fields) and overlays."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -104,12 +104,8 @@ class PredictionFiles(BasePredictionWriter):
         folder, records = Path(trainer.log_dir or trainer.default_root_dir), []
         for batch in predictions:
             for name, keypoints in zip(batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True):
-                record = {
-                    "file_name": str(name),
-                    "category_id": 1,
-                    "keypoints": keypoints.reshape(-1).tolist(),
-                }
-                records.append(record | {"score": float(keypoints[:, 2].mean())})
+                record = {"file_name": str(name), "keypoints": keypoints.reshape(-1).tolist()}
+                records.append({**record, **module.result_fields, "score": float(keypoints[:, 2].mean())})
                 image = cv2.cvtColor(cv2.imread(str(name)), cv2.COLOR_BGR2RGB)
                 figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")
                 axes = figure.subplots()

@@ -1,5 +1,6 @@
 """The training step that all tasks share: a network of maps, a localization method, and the metrics of the task."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
@@ -54,6 +55,7 @@ class LocalizationModule(lightning.LightningModule):
 
     landmarks: Landmarks
     best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
+    result_fields: Mapping[str, object] = {}  # what every record of the prediction file says besides
 
     def __init__(
         self,
@@ -192,7 +194,7 @@ class CocoPose(LocalizationModule):
         rescore: instance score: sum (box + mean + max of joints) or product (box * mean of joints > 0.2).
     """
 
-    landmarks, best = PERSON, ("AP", "max")
+    landmarks, best, result_fields = PERSON, ("AP", "max"), {"category_id": 1}
 
     def __init__(self, rescore: str = "sum", **kwargs) -> None:
         super().__init__(**kwargs)
