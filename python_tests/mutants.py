@@ -51,9 +51,9 @@ MUTANTS = [
     Mutant("cuda/sample.cuh", "(d.p.cells - begin + 3) / 4 * 4", "(d.p.cells - begin) / 4 * 4"),
     Mutant("cuda/sample.cuh", "s + samples_together <= last", "s + samples_together < last + 2"),
     Mutant("cuda/sample_backward.cuh", "if (4 * quad + j < d.p.cells) write", "if (4 * quad + j + 1 < d.p.cells) write"),
-    Mutant("cuda/axis_sample.cuh", "other < 0 || other >= size ? T(0)", "other < 0 || other > size ? T(0)"),
-    Mutant("cuda/axis_sample.cuh", "if (lean >= 0) own", "if (lean < 0) own"),
-    Mutant("cuda/axis_sample.cuh", "j + 1 < axis.size && beyond < 0", "j + 2 < axis.size && beyond < 0"),
+    Mutant("cuda/axis_bins.cuh", "other < 0 || other >= size ? T(0)", "other < 0 || other > size ? T(0)"),
+    Mutant("cuda/axis_bins.cuh", "if (lean >= 0) own", "if (lean < 0) own"),
+    Mutant("cuda/axis_bins.cuh", "j + 1 < axis.size && beyond < 0", "j + 2 < axis.size && beyond < 0"),
     Mutant("cuda/expected_error.cuh", "weights[row] == T(0)", "weights[row] < T(0)"),
     # indices and offsets
     Mutant("cuda/row.cuh", "g & 1 ? words.v[2] : words.v[0]", "g & 1 ? words.v[0] : words.v[2]"),
@@ -68,7 +68,7 @@ MUTANTS = [
     # noise
     Mutant("cuda/row.cuh", "quad_words(g, key, kPair)", "quad_words(g, key, kGumbel)"),
     Mutant("cuda/row.cuh", "of_pair ? axis == 1", "of_pair ? axis == 0"),
-    Mutant("cuda/axis_sample.cuh", "uint64_t(f >> 3), key, kSingle", "uint64_t(f >> 2), key, kSingle"),
+    Mutant("cuda/axis_bins.cuh", "uint64_t(f >> 3), key, kSingle", "uint64_t(f >> 2), key, kSingle"),
     Mutant("cuda/sample.cuh", "sample_key.sample += k;", ""),
     Mutant("noise.h", "angle_word = uint32_t(f & 2 ? state.d : state.b)", "angle_word = uint32_t(f & 2 ? state.c : state.b)"),
     # arithmetic
@@ -79,8 +79,8 @@ MUTANTS = [
     Mutant("cuda/sample_backward.cuh", "exp2(d.shift - double(stat[0]))", "exp2(-double(stat[0]))"),
     Mutant("cuda/sample_backward.cuh", "/ spread * chain * inverse", "/ spread * chain"),
     Mutant("cuda/expected_error.cuh", "step->top = top", "step->top = 0"),
-    Mutant("cuda/axis_sample.cuh", "own *= 1 - abs(noise)", "own *= 1"),
-    Mutant("cuda/axis_sample.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
+    Mutant("cuda/axis_bins.cuh", "own *= 1 - abs(noise)", "own *= 1"),
+    Mutant("cuda/axis_bins.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
     Mutant("cuda/axis_sample.cuh", "at_once == d.p.samples, sigma", "true, sigma"),
     Mutant("cuda/axis_sample.cuh", "sigma += sigmas[s - first]", "sigma = sigmas[s - first]"),
     Mutant("cuda/axis_sample.cu", "fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1", "parts_wanted(problem.p.rows(), ranges)"),
