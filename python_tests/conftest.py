@@ -39,6 +39,25 @@ def assert_close(name: str, got: torch.Tensor, expected: torch.Tensor, tau: floa
     assert difference <= tolerance * scale, f"{name}: off by {difference:.3g}, allowed {tolerance * scale:.3g}"
 
 
+def random_counters(count: int = 2**20) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows on both sides of 2^32, samples, and cells on both sides of 2^31 and 2^32."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randint(0, 2**40, (count,), generator=generator)
+    rows[::2] %= 2**16
+    samples = torch.randint(0, 2**20, (count,), generator=generator)
+    return rows, samples, torch.randint(0, 2**33, (count,), generator=generator)
+
+
+def check_exponential(unsigned: torch.Tensor, e: torch.Tensor) -> None:
+    """Of words in order: positive, finite, rising; where they begin at 0, the upper tail within 4e-5 and up to 22."""
+    assert e.min() > 0 and e.max() < torch.inf
+    assert (e[1:] >= e[:-1]).all()
+    if unsigned[0] == 0:
+        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / 0.6931471805599453
+        assert ((e.double() - exact).abs() / exact).max() <= 4e-5
+        assert -torch.log(e[0] * 0.6931471805599453) >= 22
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "written_memory: the test's own tools read memory they did not write")
 

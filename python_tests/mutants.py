@@ -102,24 +102,31 @@ def survives(mutant: Mutant, folder: Path) -> bool:
         source.write_text(original)
 
 
+def record(row: dict[str, str]) -> None:
+    """Write a mutant's row in place of an earlier one of its number."""
+    rows = {row["number"]: row}
+    if RESULT.exists():
+        with RESULT.open(newline="") as file:
+            rows = {old["number"]: old for old in csv.DictReader(file)} | rows
+    with RESULT.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows.values(), key=lambda one: int(one["number"])))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=0, help="number of the mutant to begin with")
     parser.add_argument("--last", type=int, default=len(MUTANTS), help="number of the mutant to stop before")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, RESULT.open("a" if options.first else "w", newline="") as file:
-        writer = csv.DictWriter(file, ["number", "file", "old", "new", "killed"], lineterminator="\n")
-        if not options.first:
-            writer.writeheader()
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         for number in range(options.first, min(options.last, len(MUTANTS))):
             mutant, start = MUTANTS[number], time.monotonic()
             alive = survives(mutant, folder)
-            writer.writerow(
-                {"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new, "killed": int(not alive)}
-            )
-            file.flush()
+            record({"number": str(number), "file": mutant.file, "old": mutant.old, "new": mutant.new,
+                    "killed": str(int(not alive))})  # fmt: skip
             print(number, "SURVIVED" if alive else "killed", mutant, f"{time.monotonic() - start:.0f} s", flush=True)
 
 

@@ -82,6 +82,19 @@ def grid_cases(shape, settings, basis):
         yield Case("expected_error", tensors, dict(settings, metric=metric))
 
 
+def cloud_cases(cloud, all_settings, basis):
+    """The operators that take points, on one cloud and one basis."""
+    batch, keypoints, cells, axes = cloud
+    tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
+    width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
+    target = {"target": noise(batch, keypoints, axes, seed=7), "weight": noise(batch, keypoints, seed=8).abs()}
+    for settings in all_settings:
+        settings = dict(settings, basis=basis, seed=3)
+        yield Case("sample", {**tensors, **width}, settings)
+        yield Case("expected_error", {**tensors, **target, **width}, settings)
+    yield Case("heatmap_moments", tensors, {"beta": 1.3})
+
+
 AXIS_OPTIONS = {
     "none": [{}, {"clip_grad": 2.0}],
     "uniform": [{}, {"clip_grad": 2.0}],
@@ -103,18 +116,8 @@ def test_grids(shape, basis, machine):
 @pytest.mark.parametrize("basis", ["none", "gaussian"])
 @pytest.mark.parametrize("cloud", CLOUDS, ids=str)
 def test_points(cloud, basis, machine):
-    batch, keypoints, cells, axes = cloud
-    tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
-    width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
-    target = {
-        "target": noise(batch, keypoints, axes, seed=7),
-        "weight": noise(batch, keypoints, seed=8).abs(),
-    }
-    for settings in SETTINGS:
-        settings = dict(settings, basis=basis, seed=3)
-        Case("sample", {**tensors, **width}, settings).check()
-        Case("expected_error", {**tensors, **target, **width}, settings).check()
-    Case("heatmap_moments", tensors, {"beta": 1.3}).check()
+    for case in cloud_cases(cloud, SETTINGS, basis):
+        case.check()
 
 
 @each_machine

@@ -5,7 +5,7 @@ The contract itself is test_contract.py, which runs there too; these are the pro
 
 import pytest
 import torch
-from conftest import cuda_machines
+from conftest import cuda_machines, random_counters
 from sampling_argmax_cuda.reference.philox import words
 
 from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, sample
@@ -39,11 +39,7 @@ def assert_equal(got, expected):
 
 
 def test_words_equal_the_reference():
-    generator, count = torch.Generator().manual_seed(2), 2**20
-    rows = torch.randint(0, 2**40, (count,), generator=generator)
-    rows[::2] %= 2**16
-    samples = torch.randint(0, 2**20, (count,), generator=generator)
-    index = torch.randint(0, 2**33, (count,), generator=generator)
+    rows, samples, index = random_counters()
     for stream, seed in ((0, 5), (3, -(2**62) + 12345)):
         seed = torch.tensor([seed])
         expected = words(seed[0], rows, samples, index, stream)

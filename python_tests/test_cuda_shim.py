@@ -3,7 +3,7 @@
 import pytest
 import test_memory as memory
 import torch
-from conftest import assert_close
+from conftest import assert_close, check_exponential, random_counters
 from cuda_shim import NAMESPACE
 from sampling_argmax_cuda.reference.philox import words
 from test_memory import measure
@@ -55,11 +55,7 @@ def assert_equal(got, expected):
 
 def test_words_equal_the_reference(shim):
     """Rows on both sides of 2^32, cells on both sides of 2^31 and 2^32."""
-    generator, count = torch.Generator().manual_seed(2), 2**20
-    rows = torch.randint(0, 2**40, (count,), generator=generator)
-    rows[::2] %= 2**16
-    samples = torch.randint(0, 2**20, (count,), generator=generator)
-    index = torch.randint(0, 2**33, (count,), generator=generator)
+    rows, samples, index = random_counters()
     for stream, seed in ((0, 5), (3, -(2**62) + 12345)):
         seed = torch.tensor([seed])
         expected = words(seed[0], rows, samples, index, stream)
@@ -70,13 +66,7 @@ def test_words_equal_the_reference(shim):
 def test_exponential(shim, first):
     """Positive, finite, rising; relative error of the upper tail at most 4e-5 (all words: on a GPU, bench/gpu_check.sh)."""
     unsigned = torch.arange(first, first + 2**18)
-    e = shim.exponential(unsigned.to(torch.int32))
-    assert e.min() > 0 and e.max() < torch.inf
-    assert (e[1:] >= e[:-1]).all()
-    if first == 0:
-        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / 0.6931471805599453
-        assert ((e.double() - exact).abs() / exact).max() <= 4e-5
-        assert -torch.log(e[0] * 0.6931471805599453) >= 22
+    check_exponential(unsigned, shim.exponential(unsigned.to(torch.int32)))
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 9, 7), (1, 2, 300), (1, 1, 4, 33, 40)], ids=str)

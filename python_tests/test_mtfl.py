@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_trainer
 import torch
 from test_trainer import logged, losses_of, same_weights
 
@@ -28,19 +30,7 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "mtfl"
 
 
-def options(data: Path, run: Path, *more: str) -> list[str]:
-    return [
-        "--config", "mtfl", f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
-        "--data.synthetic_val=6", "--data.image_size=[64,64]", "--data.batch_size=8", "--data.num_workers=0",
-        "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4", "--trainer.max_epochs=2",
-        "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false", f"--trainer.default_root_dir={run}", *more,
-    ]  # fmt: skip
-
-
-def fit(data: Path, run: Path, *more: str) -> dict:
-    assert main(["fit", *options(data, run, *more)]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+options, fit = partial(test_trainer.options, config="mtfl"), partial(test_trainer.fit, config="mtfl")
 
 
 # ---- formats ----
@@ -175,9 +165,10 @@ def test_training_reaches_a_stated_error(tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    whole = fit(data, tmp_path / "whole")
+    two_epochs = "--trainer.max_epochs=2"
+    whole = fit(data, tmp_path / "whole", two_epochs)
     fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", "--ckpt_path=last")
+    parts = fit(data, tmp_path / "parts", two_epochs, "--ckpt_path=last")
     assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 6
 
 

@@ -164,7 +164,7 @@ def test_soft_argmax(shape, tmp_path):
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("architecture", [80, 90, 100])
-@pytest.mark.parametrize("operator", ["sample", "axis_sample", "expected_error", "soft_argmax"])
+@pytest.mark.parametrize("operator", ["sample", "axis_sample", "expected_error", "soft_argmax", "variants"])
 def test_triton(operator, architecture):
     """In a process of its own: here Triton may interpret."""
     path = os.pathsep.join([str(Path(ptxsim.__file__).parents[1]), str(ROOT)])

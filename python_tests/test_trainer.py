@@ -28,9 +28,9 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "coco"
 
 
-def options(data: Path, run: Path, *more: str) -> list[str]:
+def options(data: Path, run: Path, *more: str, config: str = "coco") -> list[str]:
     return [
-        "--config", "coco", f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
+        "--config", config, f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
         "--data.synthetic_val=6", "--data.image_size=[64,64]", "--data.batch_size=8", "--data.num_workers=0",
         "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4",
         "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1",
@@ -39,8 +39,8 @@ def options(data: Path, run: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def fit(data: Path, run: Path, *more: str) -> dict:
-    assert main(["fit", *options(data, run, *more)]) == 0
+def fit(data: Path, run: Path, *more: str, config: str = "coco") -> dict:
+    assert main(["fit", *options(data, run, *more, config=config)]) == 0
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
 
 

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import torch
-from conftest import assert_close, machine_device, triton_machines
+from conftest import assert_close, check_exponential, machine_device, random_counters, triton_machines
 from sampling_argmax_cuda.reference.philox import words
-from test_contract import Case, grid_cases, noise
+from test_contract import Case, cloud_cases, grid_cases, noise
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
@@ -58,11 +58,8 @@ def some_exponentials(words, out, COUNT: tl.constexpr, FAST: tl.constexpr):
 @pytest.mark.parametrize("stream, seed", [(0, 5), (3, -(2**62) + 12345)])
 def test_words_equal_the_reference(stream, seed, machine):
     """Rows on both sides of 2^32, cells on both sides of 2^31 and 2^32."""
-    generator, count, device = torch.Generator().manual_seed(2), 2**20, machine_device()
-    rows = torch.randint(0, 2**40, (count,), generator=generator)
-    rows[::2] %= 2**16
-    samples = torch.randint(0, 2**20, (count,), generator=generator)
-    index = torch.randint(0, 2**33, (count,), generator=generator)
+    device, (rows, samples, index) = machine_device(), random_counters()
+    count = len(rows)
     seed, out = torch.tensor([seed]), torch.empty(count, dtype=torch.int64, device=device)
     some_words[(1,)](*(x.to(device) for x in (seed, rows, samples, index)), out, stream, count)
     assert torch.equal(out.cpu(), words(seed[0], rows, samples, index, stream).to(torch.int64) & 0xFFFFFFFF)
@@ -74,13 +71,7 @@ def test_exponential(first, machine):
     device = machine_device()
     unsigned, e = torch.arange(first, first + 2**18), torch.empty(2**18, device=device)
     some_exponentials[(1,)](unsigned.to(device), e, 2**18, device == "cuda" and torch.version.hip is None)
-    e = e.cpu()
-    assert e.min() > 0 and e.max() < torch.inf
-    assert (e[1:] >= e[:-1]).all()
-    if first == 0:
-        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / 0.6931471805599453
-        assert ((e.double() - exact).abs() / exact).max() <= 4e-5
-        assert -torch.log(e[0] * 0.6931471805599453) >= 22
+    check_exponential(unsigned, e.cpu())
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -97,14 +88,8 @@ def test_grids(shape, basis, machine):
 @pytest.mark.parametrize("basis", ["none", "gaussian"])
 @pytest.mark.parametrize("cloud", CLOUDS, ids=str)
 def test_points(cloud, basis, machine):
-    batch, keypoints, cells, axes = cloud
-    tensors = {"logits": noise(batch, keypoints, cells), "points": noise(batch, cells, axes, seed=5)}
-    width = {"sigma": noise(batch, 1, seed=6).abs() + 0.1} if basis == "gaussian" else {}
-    target = {"target": noise(batch, keypoints, axes, seed=7), "weight": noise(batch, keypoints, seed=8).abs()}
-    settings = dict(num_samples=5, tau=0.5, basis=basis, seed=3)
-    Case("sample", {**tensors, **width}, settings).check()
-    Case("expected_error", {**tensors, **target, **width}, settings).check()
-    Case("heatmap_moments", tensors, {"beta": 1.3}).check()
+    for case in cloud_cases(cloud, [dict(num_samples=5, tau=0.5)], basis):
+        case.check()
 
 
 @pytest.mark.parametrize("tau", [0.7, 0.1])
@@ -224,21 +209,31 @@ def test_compile_sees_the_kernels(machine):
     """Traced as for a GPU, each operator falls into its kernels: Inductor can order and fuse around them."""
     code = """
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 import sampling_argmax_cuda._triton
 ops = torch.ops.sampling_argmax_triton
+needs, settings = [True, False, False], (0.7, 1.0, "uniform")
+def sample(z, seed, target):
+    y, stats = ops.sample(z, None, None, seed, 5, *settings)
+    return ops.sample_backward(y, z, None, None, seed, y, stats, *settings, needs)[0]
+def axis_sample(z, seed, target):
+    y, marginals, stats = ops.axis_sample(z, None, seed, 5, *settings, 0.0, None)
+    return ops.axis_sample_backward(y, z, None, seed, marginals, stats, *settings, 0.0, None, needs[:2])[0]
+def expected_error(z, seed, target):
+    return ops.expected_error(z, target, None, None, None, seed, 5, *settings, "l1", needs)[1]
+def soft_argmax(z, seed, target):
+    moments = ops.soft_argmax(z, None, 1.0)
+    return ops.soft_argmax_backward(*moments, z, None, *moments, 1.0, needs[:2])[0]
 with FakeTensorMode(allow_non_fake_inputs=True):
     z, seed = torch.empty(2, 3, 8, 8, device="cuda"), torch.empty(1, dtype=torch.int64, device="cuda")
-    def run(z, seed):
-        y, stats = ops.sample(z, None, None, seed, 5, 0.7, 1.0, "uniform")
-        return ops.sample_backward(y, z, None, None, seed, y, stats, 0.7, 1.0, "uniform", [True, False, False])[0]
-    from torch._subclasses.functional_tensor import dispatch_functionalize
-    graph = make_fx(dispatch_functionalize(run))(z, seed)
-    print(sum("triton_kernel_wrapper" in str(node.target) for node in graph.graph.nodes))
+    target = torch.empty(2, 3, 2, device="cuda")
+    for run in (sample, axis_sample, expected_error, soft_argmax):
+        nodes = make_fx(dispatch_functionalize(run))(z, seed, target).graph.nodes
+        print(sum("triton_kernel_wrapper" in str(node.target) for node in nodes))
 """
-    assert run_python(code).split() == ["3"]
+    assert run_python(code).split() == ["3", "3", "1", "2"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -44,10 +44,10 @@ def simulate(architecture: int):
     return launching(run)
 
 
-def check(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+def check(name: str, got: torch.Tensor, expected: torch.Tensor, tolerance: float = 3e-5) -> None:
     error = (got.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
     print(f"{name} {tuple(got.shape)}: {error:.1e}")
-    assert error <= 3e-5
+    assert error <= tolerance
 
 
 def inputs(shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +125,40 @@ def run_soft_argmax() -> None:
         check("soft_argmax backward", got, torch.autograd.grad(expected, exact, [g.double() for g in grads])[0])
 
 
+def run_variants() -> None:
+    """What the shapes above leave out: 16-bit logits, points with their gradients, low temperatures, clipping."""
+    for dtype, tolerance in ((torch.bfloat16, 2**-8), (torch.float16, 2**-11)):
+        z = inputs((1, 2, 9, 8))[0].to(dtype)
+        y, stats = sample.sample(z, None, None, SEED, SAMPLES, TAU, 1.0, "uniform")
+        got = sample.sample_backward(y, z, None, None, SEED, y, stats, TAU, 1.0, "uniform", [True, False, False])[0]
+        exact = z.double().requires_grad_()
+        expected = reference.sample(exact, num_samples=SAMPLES, tau=TAU, basis="uniform", seed=SEED)
+        check(f"{dtype}", got, torch.autograd.grad(expected, exact, y.double())[0], tolerance)
+    for tau in (TAU, 0.1):
+        (z, sigma), points = inputs((2, 3, 61)), torch.randn(2, 61, 3, generator=torch.Generator().manual_seed(2))
+        target, settings = torch.ones(2, 3, 3), (tau, 1.0, "gaussian")
+        leaves = [x.double().requires_grad_() for x in (z, points, sigma)]
+        exact = dict(num_samples=SAMPLES, tau=tau, basis="gaussian", sigma=leaves[2], points=leaves[1], seed=SEED)
+        y, stats = sample.sample(z, points, sigma, SEED, SAMPLES, *settings)
+        got = sample.sample_backward(y, z, points, sigma, SEED, y, stats, *settings, [True] * 3)
+        wanted = torch.autograd.grad(reference.sample(leaves[0], **exact), leaves, y.double())
+        error = expected_error.expected_error(
+            z, target, None, points, sigma, SEED, SAMPLES, *settings, "l2", [True] * 3
+        )
+        expected = reference.expected_error(leaves[0], target.double(), None, metric="l2", **exact)
+        check(f"expected_error points {tau}", error[0], expected.detach(), 3e-5 * max(1, 0.5 / tau))
+        for name, x, g in zip(("logits", "points", "sigma"), got, wanted, strict=True):
+            check(f"sample points {tau} {name}", x, g, 3e-5 * max(1, 0.5 / tau**2))
+    for shape, basis in (((1, 2, 9, 7), "uniform"), ((1, 2, 50), "gaussian"), ((1, 1, 3, 5, 8), "triangular")):
+        z, sigma = inputs(shape)
+        width = sigma if basis == "gaussian" else None
+        y = axis_sample.axis_sample(z, width, SEED, SAMPLES, 0.1, 1.0, basis, 0.5, 2.0)[0]
+        expected = reference.axis_sample(z.double(), num_samples=SAMPLES, tau=0.1, beta=1.0, basis=basis,
+                                         sigma=sigma.double(), reweight=0.5, clip_grad=2.0, seed=SEED)  # fmt: skip
+        check(f"axis_sample low {basis}", y, expected, 1.5e-4)
+
+
 if __name__ == "__main__":
     with simulate(int(sys.argv[2])):
         {"sample": run_sample, "axis_sample": run_axis_sample, "expected_error": run_expected_error,
-         "soft_argmax": run_soft_argmax}[sys.argv[1]]()  # fmt: skip
+         "soft_argmax": run_soft_argmax, "variants": run_variants}[sys.argv[1]]()  # fmt: skip

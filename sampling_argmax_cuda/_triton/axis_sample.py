@@ -156,7 +156,7 @@ def axis_forward(
 
 
 @triton.jit
-def bin_change(h, j, first, size, mean, centre, factor_of, sigma, reweight, clip, row, s, key_lo, key_hi,
+def bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi,
                BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """Noise of bins j and the derivative of the coordinate by their weights; both 0 out of the map."""
     inside = (j >= 0) & (j < size)
@@ -204,15 +204,15 @@ def axis_bins_backward(
         factor = grad / q * scale
         for start in range(0, size, BINS):
             j = start + tl.arange(0, BINS)[None, :]
-            noise, change = bin_change(h, j, first, size, mean, centre, factor, spread, reweight, clip, noise_row, s,
+            noise, change = bin_change(j, first, size, mean, centre, factor, spread, clip, noise_row, s,
                                        key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
             own = change
             if BASIS == "gaussian":
                 own *= tl.exp(-reweight * noise * noise)
             if BASIS == "triangular":  # and the shares of the neighbours that lean on this bin
-                left, left_change = bin_change(h, j - 1, first, size, mean, centre, factor, spread, reweight, clip,
+                left, left_change = bin_change(j - 1, first, size, mean, centre, factor, spread, clip,
                                                noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
-                right, right_change = bin_change(h, j + 1, first, size, mean, centre, factor, spread, reweight, clip,
+                right, right_change = bin_change(j + 1, first, size, mean, centre, factor, spread, clip,
                                                  noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
                 own *= 1 - tl.abs(noise)
                 own += tl.where(left >= 0, left * left_change, 0.0) - tl.where(right < 0, right * right_change, 0.0)

@@ -1,6 +1,7 @@
 """``sampling-argmax fit | validate | predict``: LightningCLI over the shared module and a task's data."""
 
 import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -86,12 +87,20 @@ def resolve_configs(argv: list[str]) -> list[str]:
     return out
 
 
+def given_options(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """Options and their values, written as one word or as two."""
+    for i, item in enumerate(argv):
+        option, equals, value = item.partition("=")
+        if equals:
+            yield option, value
+        elif i + 1 < len(argv):
+            yield option, argv[i + 1]
+
+
 def chosen_task(argv: list[str]) -> str:
     """The task, read before anything else because it decides which options there are: the last one named wins."""
     task = "coco"
-    for i, item in enumerate(argv):
-        option, _, value = item.partition("=")
-        value = value or (argv[i + 1] if i + 1 < len(argv) else "")
+    for option, value in given_options(argv):
         if option == "--task":
             task = value
         elif option == "--config" and Path(value).is_file():
@@ -110,13 +119,7 @@ def default_loggers(folder: str) -> list:
 
 def run_folder(argv: list[str]) -> str:
     """The run's folder, read before anything else because loggers and checkpoints live in it."""
-    folder, option = "runs", "--trainer.default_root_dir"
-    for i, item in enumerate(argv):
-        if item.startswith(option + "="):
-            folder = item.split("=", 1)[1]
-        elif i > 0 and argv[i - 1] == option:
-            folder = item
-    return folder
+    return dict(given_options(argv)).get("--trainer.default_root_dir", "runs")
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .crops import LandmarkCrops, read_image, read_json
+from .crops import LandmarkCrops
+from .files import field, read_image, read_json, records
 from .landmarks import Landmarks
 from .transforms import Augment
 
@@ -20,21 +21,6 @@ SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), 
             (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
 OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 PERSON = Landmarks(KEYPOINT_NAMES, tuple(FLIP_PAIRS), tuple(SKELETON), upper=tuple(range(11)))
-
-
-def field(record: dict, key: str, where: str):
-    """A field of a JSON object."""
-    if not isinstance(record, dict) or key not in record:
-        raise ValueError(f"{where}: field {key!r} is missing")
-    return record[key]
-
-
-def records(content: dict, key: str, where: str) -> list:
-    """A list that a JSON object holds."""
-    found = field(content, key, where)
-    if not isinstance(found, list):
-        raise ValueError(f"{where}: {key} must be a list, got {type(found).__name__}")
-    return found
 
 
 def _integer(record: dict, key: str, where: str) -> int:

@@ -1,35 +1,14 @@
 """Crops around annotated or detected boxes, with their landmarks: what every task on images trains on."""
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from .files import read_image
 from .landmarks import Landmarks
 from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
-
-
-def read_json(path: str | Path, what: str):
-    """The content of a JSON file, or one line that says what is wrong with it."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{what} file {path} does not exist")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An RGB image, ``uint8 [H, W, 3]``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"image {path} cannot be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class LandmarkCrops(Dataset):

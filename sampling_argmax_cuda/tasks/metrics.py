@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .coco import OKS_SIGMAS, field, records
-from .crops import read_json
+from .coco import OKS_SIGMAS
+from .files import field, read_json, records
 
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .coco import field
-from .crops import LandmarkCrops, read_image, read_json
+from .crops import LandmarkCrops
+from .files import field, read_image, read_json
 from .landmarks import Landmarks
 from .transforms import Augment
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .coco import KEYPOINT_NAMES, SKELETON, box_iou
-from .crops import read_json
+from .files import read_json
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
