@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from sampling_argmax_cuda.tasks.coco import (
+from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
+from sampling_argmax_cuda.tasks.coco.reader import (
     FLIP_PAIRS,
     KEYPOINT_NAMES,
     CocoKeypoints,
     box_iou,
     match_people,
 )
-from sampling_argmax_cuda.tasks.metrics import coco_results, evaluate_coco
-from sampling_argmax_cuda.tasks.synthetic import write_synthetic_coco
+from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
 from sampling_argmax_cuda.tasks.transforms import (
     MEAN,
     STD,

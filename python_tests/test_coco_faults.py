@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from test_coco_data import DETECTION, IMAGE, PERSON, write
 
-from sampling_argmax_cuda.tasks.coco import CocoKeypoints
+from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
+from sampling_argmax_cuda.tasks.coco.task import CocoData
 from sampling_argmax_cuda.tasks.crops import ImageFolder
-from sampling_argmax_cuda.tasks.data import CocoData, LandmarkData
+from sampling_argmax_cuda.tasks.data import LandmarkData, TaskData
 
 MISSING = object()
 
@@ -106,7 +107,8 @@ def test_wrong_arguments_are_named_at_once(name, value, expected):
 
 
 def test_every_argument_has_its_check():
-    parameters = {*inspect.signature(CocoData).parameters, *inspect.signature(LandmarkData).parameters} - {"kwargs"}
+    owners = (CocoData, LandmarkData, TaskData)
+    parameters = {name for owner in owners for name in inspect.signature(owner).parameters} - {"kwargs"}
     assert parameters == {name for name, _, _ in WRONG}
     CocoData(scale=0, rotation=180, flip=1, half_body=1, color=1, num_workers=0, image_size=[32, 32], batch_size=1)
 

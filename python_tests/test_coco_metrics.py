@@ -12,9 +12,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sampling_argmax_cuda.tasks.coco import OKS_SIGMAS
-from sampling_argmax_cuda.tasks.evaluation import CocoEvaluation
-from sampling_argmax_cuda.tasks.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
+from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
+from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
+from sampling_argmax_cuda.tasks.coco.reader import OKS_SIGMAS
 
 
 def annotations(people: int = 12, images: int = 3) -> dict:

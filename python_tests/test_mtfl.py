@@ -2,20 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_trainer
-import torch
-from test_trainer import logged, losses_of, same_weights
+from test_trainer import almost_the_same, logged, losses_of, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.mtfl import MtflFaces, landmark_errors, read_faces
-from sampling_argmax_cuda.tasks.synthetic_faces import draw_face, write_synthetic_mtfl
+from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
+from sampling_argmax_cuda.tasks.mtfl.reader import MtflFaces, read_faces
+from sampling_argmax_cuda.tasks.mtfl.synthetic import draw_face, write_synthetic_mtfl
 from sampling_argmax_cuda.tasks.transforms import Augment
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -59,7 +57,7 @@ def test_text_and_json_are_the_same(tmp_path):
     [
         ("a.txt", LINE.replace(" 3\r", "\r"), r"a.txt: line 1: expected an image, 10 coordinates .* got 14 fields"),
         ("a.txt", LINE + LINE.replace("20", "x"), r"a.txt: line 2: coordinates must be numbers, got 10 x 15"),
-        ("a.txt", LINE.replace("20", "nan"), r"a.txt: line 1: landmarks hold a number that is not finite"),
+        ("a.txt", LINE.replace("20", "nan"), r"a.txt: line 1: landmarks holds a number that is not finite"),
         ("a.txt", "\r\n", r"a.txt: no faces"),
         ("a.json", "[{", r"a.json is not valid JSON"),
         ("a.json", "{}", r"a.json: annotations must be a list, got dict"),
@@ -67,12 +65,12 @@ def test_text_and_json_are_the_same(tmp_path):
         (
             "a.json",
             '[{"image_name": "b.jpg", "landmarks": [[1, 2]]}]',
-            r"record 0: landmarks must be 5 points of 2 numbers",
+            r"record 0: landmarks must be 5 x 2 numbers, got shape",
         ),
         (
             "a.json",
             '[{"image_name": "b.jpg", "landmarks": "five"}]',
-            r"record 0: landmarks must be numbers, got 'five'",
+            r"record 0: landmarks must be 5 x 2 numbers, got 'five'",
         ),
     ],
 )
@@ -174,11 +172,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
 
 def test_two_processes_equal_one(data, tmp_path):
     one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
-    arguments = options(data, tmp_path / "two", "--trainer.max_epochs=1", "--data.batch_size=4",
-                        "--trainer.devices=2", "--trainer.strategy=ddp")  # fmt: skip
-    subprocess.run([sys.executable, "-m", "sampling_argmax_cuda", "fit", *arguments], check=True, timeout=300)
-    two = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=False)
-    assert one["global_step"] == two["global_step"]
+    almost_the_same(one, run_two(data, tmp_path / "two", config="mtfl"))
     assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
     assert logged(tmp_path / "one")["val/abs_px"] == pytest.approx(logged(tmp_path / "two")["val/abs_px"], rel=0.05)
 
@@ -200,7 +194,7 @@ def test_predict_and_validate(data, tmp_path):
     "more, message",
     [
         (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/training.txt does not exist"),
-        (["--task=hands"], "--task must be one of coco, mtfl, got 'hands'"),
+        (["--task=hands"], "--task must be one of coco, h36m, keypointnet, mtfl, oct, skeleton, got 'hands'"),
     ],
 )
 def test_error_messages(data, tmp_path, capfd, more, message):

@@ -4,21 +4,25 @@ import csv
 import inspect
 import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.cli import TASKS
-from sampling_argmax_cuda.tasks.coco import PERSON
-from sampling_argmax_cuda.tasks.data import LandmarkData
+from sampling_argmax_cuda.tasks.coco.reader import PERSON
+from sampling_argmax_cuda.tasks.coco.task import CocoPose
+from sampling_argmax_cuda.tasks.methods import METHODS
 from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights
-from sampling_argmax_cuda.tasks.module import CocoPose, LocalizationModule
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -39,6 +43,14 @@ def options(data: Path, run: Path, *more: str, config: str = "coco") -> list[str
     ]  # fmt: skip
 
 
+OF_IMAGES = ("--data.image_size", "--model.depth", "--model.head", "--model.norm", "--data.synthetic_")
+
+
+def options_without_images(data: Path, run: Path, config: str, own: list[str]) -> list[str]:
+    """The options of a task without images: those of all tasks and its own."""
+    return [option for option in options(data, run, config=config) if not option.startswith(OF_IMAGES)] + own
+
+
 def fit(data: Path, run: Path, *more: str, config: str = "coco") -> dict:
     assert main(["fit", *options(data, run, *more, config=config)]) == 0
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
@@ -55,7 +67,11 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 9
     other = fit(data, tmp_path / "other", "--model.seed=1")
     assert not same_weights(whole, other)
-    assert list((tmp_path / "whole").rglob("epoch_*.png")) and list((tmp_path / "whole").rglob("metrics.csv"))
+    assert list((tmp_path / "whole").rglob("epoch_*_images.png")) and list((tmp_path / "whole").rglob("metrics.csv"))
+    assert list((tmp_path / "parts").rglob("curves.png"))
+    curves = [run["callbacks"]["RunPictures"]["history"] for run in (whole, parts)]
+    assert [row["epoch"] for row in curves[0]] == [1, 2, 3] and curves[0] == curves[1]
+    assert all({"train/loss_epoch", "val/error", "val/AP", "lr"} <= row.keys() for row in curves[0])
 
 
 def logged(run: Path) -> dict[str, list[float]]:
@@ -70,22 +86,49 @@ def losses_of(run: Path) -> list[float]:
     return logged(run)["train/loss_epoch"]
 
 
-def test_two_processes_equal_one(data, tmp_path):
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
-    arguments = options(data, tmp_path / "two", "--trainer.max_epochs=1", "--data.batch_size=4",
-                        "--trainer.devices=2", "--trainer.strategy=ddp")  # fmt: skip
-    subprocess.run([sys.executable, "-m", "sampling_argmax_cuda", "fit", *arguments], check=True, timeout=300)
-    two = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=False)
+def launched(launcher: str, arguments: list[str]) -> list[tuple[list[str], dict[str, str]]]:
+    """The processes of one run of two ranks, with their environments, as a launcher starts them."""
+    fit = [sys.executable, "-m", "sampling_argmax_cuda", "fit", *arguments]
+    if launcher == "torchrun":
+        return [([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *fit[1:]], {})]
+    if launcher == "slurm":
+        job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+               "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "MASTER_ADDR": "localhost"}  # fmt: skip
+        return [(fit, {**job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]
+    return [(fit, {})]
+
+
+def run_two(data: Path, run: Path, *more: str, launcher: str = "lightning", config: str = "coco",
+            options: Callable[..., list[str]] = options) -> dict:  # fmt: skip
+    """A run of two gloo processes with the global batch of :func:`fit`."""
+    arguments = options(data, run, "--trainer.max_epochs=1", "--data.batch_size=4", "--trainer.devices=2",
+                        "--trainer.strategy=ddp", *more, config=config)  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    started = [subprocess.Popen(command, env=environment | own) for command, own in launched(launcher, arguments)]
+    assert [process.wait(timeout=300) for process in started] == [0] * len(started)
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias") -> None:
+    """The mean over ranks adds gradients in another order, which Adam turns into up to a step where they are tiny.
+
+    The last bias moves no softmax, so its gradient is rounding alone.
+    """
     assert one["global_step"] == two["global_step"]
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
-    # The mean over ranks adds gradients in another order, which Adam turns into up to a step where they are tiny.
-    # The last bias moves no softmax, so its gradient is rounding alone.
-    for name in one["state_dict"].keys() - {"model.head.9.bias"}:
+    for name in one["state_dict"].keys() - {last_bias}:
         difference = one["state_dict"][name] - two["state_dict"][name]
         assert difference.abs().double().mean() <= 2e-5, name
 
 
-@pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr", "discrete", "sampling"])
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun", "slurm"])
+def test_two_processes_equal_one(launcher, data, tmp_path):
+    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
+    two = run_two(data, tmp_path / "two", launcher=launcher)
+    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    almost_the_same(one, two)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_a_step(method, data, tmp_path):
     fit(
         data,
@@ -96,12 +139,18 @@ def test_every_method_takes_a_step(method, data, tmp_path):
     )
 
 
-def test_training_lowers_the_error(data, tmp_path):
-    more = ["--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12", "--model.norm=batch", "--model.tau=1.0",
-            "--data.scale=0", "--data.rotation=0", "--data.flip=0"]  # fmt: skip
-    fit(data, tmp_path, *more)
-    losses = losses_of(tmp_path)
-    assert len(losses) == 12 and losses[-1] < 0.9 * losses[0]
+def test_training_reaches_a_stated_error(tmp_path):
+    """Below 1.3 cells of 16. The soft-argmax of a network that has learnt nothing is the middle, 4 cells off."""
+    more = ["--data.synthetic_train=192", "--data.synthetic_val=32", "--data.batch_size=16", "--model.norm=batch",
+            "--model.head_channels=32", "--model.num_samples=10", "--model.beta=tau", "--model.tau=4.0",
+            "--model.lr=0.002", "--model.milestones=[5]", "--model.flip_test=false", "--data.scale=0", "--data.rotation=0",
+            "--data.flip=0"]  # fmt: skip
+    assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
+    fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=6", "--trainer.check_val_every_n_epoch=6")
+    errors = [logged(tmp_path / run)["val/error"][-1] for run in ("random", "run")]
+    assert errors[0] > 3.5 and errors[1] < 1.3
+    losses = losses_of(tmp_path / "run")
+    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
 
 
 def test_validate_and_predict(data, tmp_path):
@@ -114,6 +163,59 @@ def test_validate_and_predict(data, tmp_path):
     records = json.loads((folder / "predictions.json").read_text())
     assert len(records) == 6 and all(len(r["keypoints"]) == 51 for r in records)
     assert len(list((folder / "predictions").glob("*.png"))) == 6
+
+
+def test_the_command_line_wins_over_the_checkpoint(data, tmp_path, monkeypatch):
+    """A checkpoint brings its options, the size of its images and its task; what is written besides wins."""
+    fit(data, tmp_path / "fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--model.flip_test=false")
+    checkpoint, seen = str(tmp_path / "fit" / "checkpoints" / "last.ckpt"), []
+    monkeypatch.setattr(CocoPose, "on_validation_start", lambda module: seen.append(module))
+    given = [f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24", "--data.synthetic_val=6",
+             "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.devices=1", "--model.rescore=product",
+             "--model.scales=[1.0,1.5]", f"--trainer.default_root_dir={tmp_path}", f"--ckpt_path={checkpoint}"]  # fmt: skip
+    assert main(["validate", *given]) == 0
+    (module,) = seen
+    assert module.hparams.depth == 18 and module.hparams.norm == "group" and module.hparams.flip_test is False
+    assert tuple(module.hparams.scales) == (1.0, 1.5) and module.evaluation.rule == "product"
+    assert tuple(module.trainer.datamodule.hparams.image_size) == (64, 64)
+
+
+def test_ensemble_of_a_checkpoint_with_itself_changes_nothing(data, tmp_path):
+    fit(data, tmp_path / "fit", "--trainer.max_epochs=1")
+    checkpoint, scores = tmp_path / "fit" / "checkpoints" / "last.ckpt", []
+    for i, more in enumerate(([], [f"--model.ensemble=[{checkpoint},{checkpoint}]"])):
+        assert main(["validate", *options(data, tmp_path / str(i), f"--ckpt_path={checkpoint}", *more)]) == 0
+        scores.append(logged(tmp_path / str(i))["val/error"])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+    maps = [f"--model.ensemble=[{checkpoint}]", "--model.average=maps"]
+    assert main(["validate", *options(data, tmp_path / "maps", f"--ckpt_path={checkpoint}", *maps)]) == 0
+    results = json.loads((tmp_path / "maps" / "version_0" / "results.json").read_text())
+    assert results and all(
+        len(r["keypoints"]) == 51 and {"image_id", "category_id", "score"} <= r.keys() for r in results
+    )
+
+
+def test_missing_ensemble_is_named(data, tmp_path, capfd):
+    assert main(["validate", *options(data, tmp_path, "--model.ensemble=[/nowhere.ckpt]")]) == 1
+    assert "model: ensemble checkpoint /nowhere.ckpt does not exist" in capfd.readouterr().err
+
+
+def test_maps_start_from_a_heatmap_checkpoint(data, tmp_path, capfd):
+    """Maps of the same shape are taken over, scaled; regression takes the backbone; strict loading wants everything."""
+    fit(data, tmp_path / "heat", "--config=heatmap", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    checkpoint = tmp_path / "heat" / "checkpoints" / "last.ckpt"
+    heat = torch.load(checkpoint, weights_only=True)["state_dict"]
+    given = dict(depth=18, head_channels=16, norm="group", weights=str(checkpoint))
+    module = CocoPose(**given, weights_gain=10.0, weights_strict=True)
+    assert torch.equal(module.model.head[-1].weight, 10 * heat["model.head.9.weight"])
+    assert torch.equal(module.model.backbone.conv1.weight, heat["model.backbone.conv1.weight"])
+    assert "0 skipped; 0 mismatched; 0 missing" in capfd.readouterr().out
+    CocoPose(**given, method="direct")
+    assert "skipped (head.0.weight, " in capfd.readouterr().out
+    with pytest.raises(ValueError, match=r"does not fit the model: .*2 missing \(head.bias, head.weight\)"):
+        CocoPose(**given, method="direct", weights_strict=True)
+    with pytest.raises(ValueError, match="model: weights_gain needs a method with maps"):
+        CocoPose(**given, method="direct", weights_gain=2.0)
 
 
 def validate(data: Path, run: Path, boxes: Path) -> dict[str, list[float]]:
@@ -150,7 +252,7 @@ def test_a_run_can_be_repeated_from_its_config(data, tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("command", ["fit", "validate", "predict"])
+@pytest.mark.parametrize("command", ["fit", "validate", "predict", "visualize"])
 def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")  # no help takes more than a line
     with pytest.raises(SystemExit) as stop:
@@ -158,9 +260,10 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert stop.value.code == 0
     module, data = TASKS[task]
-    for group, owners in (("model", (module, LocalizationModule)), ("data", (data, LandmarkData))):
+    for group, task_class in (("model", module), ("data", data)):
+        owners = [owner for owner in task_class.__mro__ if owner.__module__.startswith("sampling_argmax_cuda")]
         names = {name for owner in owners for name in inspect.signature(owner).parameters} - {"kwargs"}
-        for name in names:
+        for name in names - (set(module.linked.values()) if group == "data" else set()):
             shown = re.search(rf"^ +--{group}\.{name} (?:[A-Z_]+|{{.*?}}|\[.*?\])\s+(.*?)\(type: ", text, re.M | re.S)
             assert shown and re.fullmatch(r"\S.{8,}\. ", shown[1]), f"--{group}.{name} has no line of help"
 
@@ -186,6 +289,37 @@ def test_error_messages(data, tmp_path, capfd, more, message):
         status = stop.code
     assert status != 0
     assert message in capfd.readouterr().err
+
+
+def test_a_fault_in_a_worker_is_one_line(data, tmp_path, capfd):
+    broken = tmp_path / "coco"
+    fit(data, tmp_path / "drawn", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
+    shutil.copytree(data, broken)
+    for image in (broken / "train2017").iterdir():
+        image.unlink()
+    capfd.readouterr()
+    arguments = options(broken, tmp_path / "run", "--data.num_workers=2", "--data.synthetic=false")
+    assert main(["fit", *arguments]) == 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("sampling-argmax fit: ")]
+    assert len(lines) == 1 and re.search(r"image .*png does not exist \(image \d+ of .*json\)", lines[0])
+
+
+REAL = Path(os.environ.get("SAMPLING_ARGMAX_DATA", "/nowhere")) / "coco"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="SAMPLING_ARGMAX_DATA has no COCO images")
+@pytest.mark.parametrize("config", ["heatmap", "direct", "dsnt", "debiased", "integral_l2"])
+def test_baselines_on_real_images(config, tmp_path):
+    """A step on four real images, then detector boxes, mirrored and at two scales."""
+    more = ["--config", config, "--data.synthetic=false", "--data.train_split=val2017", "--data.batch_size=12",
+            "--trainer.max_epochs=1", f"--data.boxes={REAL / 'detections.json'}"]  # fmt: skip
+    fit(REAL, tmp_path / "fit", *more)
+    checkpoint = tmp_path / "fit" / "checkpoints" / "last.ckpt"
+    scales = [] if config == "direct" else ["--model.scales=[1.0,1.5]"]
+    assert main(["validate", *options(REAL, tmp_path / "val", *more, *scales, f"--ckpt_path={checkpoint}")]) == 0
+    results = json.loads((tmp_path / "val" / "version_0" / "results.json").read_text())
+    assert 50 < len(results) <= 118 and logged(tmp_path / "val")["val/AP"][0] >= 0
+    assert np.isfinite([r["keypoints"] for r in results]).all()
 
 
 def test_predict_needs_images(data, tmp_path, capfd):

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-TASK_COMMANDS = ("demo", "fit", "validate", "test", "predict")
-USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | test | predict] [options]
+TASK_COMMANDS = ("demo", "fit", "validate", "predict", "visualize", "study")
+USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | study] [options]
 
   doctor    print the backends, versions and the build (the default)
   demo      train soft-argmax and sampling-argmax on generated images and compare them
-  fit, validate, test, predict
-            run a trainer, e.g. sampling-argmax fit --config coco (each has --help)"""
+  fit, validate, predict, visualize
+            run a trainer, e.g. sampling-argmax fit --config coco (each has --help)
+  study     compare methods over seeds on generated images"""
 _TRAIN_PACKAGES = (
     "lightning", "jsonargparse", "yaml", "numpy", "scipy", "cv2", "pycocotools", "matplotlib", "tensorboard",
     "rich",

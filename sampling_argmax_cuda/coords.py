@@ -21,8 +21,8 @@ CONVENTIONS = ("index", "centered", "unit", "cell", "corners")
 _LEFT_EDGE = ("index", "centered", "unit")
 
 
-def _affine(op: str, convention: str, size: int) -> tuple[float, float]:
-    """(scale, offset) with coordinate = scale * index + offset."""
+def affine(op: str, convention: str, size: int) -> tuple[float, float]:
+    """``(scale, offset)`` with coordinate = scale * index + offset on an axis of ``size`` cells; ``op`` names errors."""
     if convention == "index":
         return 1.0, 0.0
     if convention == "centered":
@@ -69,7 +69,7 @@ def convert_coords(x: Tensor, size: int | Sequence[int], src: str = "index", dst
             one cell, which has no corners.
     """
     sizes = _check("convert_coords", x, size, src, dst)
-    maps = [(_affine("convert_coords", src, n), _affine("convert_coords", dst, n)) for n in sizes]
+    maps = [(affine("convert_coords", src, n), affine("convert_coords", dst, n)) for n in sizes]
     if src == dst or not maps:
         return x
     columns = []
@@ -105,7 +105,7 @@ def flip_coords(
         raise ValueError(f"flip_coords: axis must be in [0, {x.shape[-1]}), got {axis}")
     if not stride > 0:
         raise ValueError(f"flip_coords: stride must be > 0, got {stride}")
-    scale, offset = _affine("flip_coords", convention, sizes[axis])
+    scale, offset = affine("flip_coords", convention, sizes[axis])
     last = sizes[axis] - (1 / stride if convention in _LEFT_EDGE else 1)
     columns = list(x.unbind(-1))
     columns[axis] = (scale * last + 2 * offset) - columns[axis]

@@ -92,10 +92,10 @@ class SamplingArgmax(nn.Module):
     def _train_beta(self) -> float:
         return self.tau if self.beta == "tau" else self.beta
 
-    def _options(self, seed, generator) -> dict:
+    def _options(self, seed, generator, sigma) -> dict:
         options = dict(
             num_samples=self.num_samples, tau=self.tau, beta=self._train_beta(), basis=self.basis,
-            sigma=self.sigma, seed=seed, generator=generator, backend=self.backend,
+            sigma=self.sigma if sigma is None else sigma, seed=seed, generator=generator, backend=self.backend,
         )  # fmt: skip
         if self.estimator == "axis":
             options |= dict(reweight=self.reweight, clip_grad=self.clip_grad)
@@ -110,15 +110,19 @@ class SamplingArgmax(nn.Module):
         logits: Tensor,
         points: Tensor | None = None,
         *,
+        sigma: float | Tensor | None = None,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Samples ``[B, K, S, d]`` in training, soft-argmax ``[B, K, d]`` in evaluation (index units)."""
+        """Samples ``[B, K, S, d]`` in training, soft-argmax ``[B, K, d]`` in evaluation (index units).
+
+        ``sigma``, a number or a tensor that broadcasts to ``[B, K]``, stands for that of the module.
+        """
         if not self.training:
             beta = 1.0 if self.beta == "tau" else self.beta
             return soft_argmax(logits, beta=beta, points=points, backend=self.backend)
         self._check_points(points)
-        options = self._options(seed, generator)
+        options = self._options(seed, generator, sigma)
         if self.estimator == "axis":
             return axis_sample(logits, **options)
         return sample(logits, points=points, **options)
@@ -131,12 +135,13 @@ class SamplingArgmax(nn.Module):
         *,
         metric: str = "l1",
         points: Tensor | None = None,
+        sigma: float | Tensor | None = None,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The expectation of the error (Eq. 14) with these settings: ``[B, K]``, as ``expected_error``."""
         self._check_points(points)
-        options = self._options(seed, generator)
+        options = self._options(seed, generator, sigma)
         if self.estimator == "axis":
             return axis_sampling_loss(logits, target, weight, metric=metric, **options)
         return expected_error(logits, target, weight, metric=metric, points=points, **options)

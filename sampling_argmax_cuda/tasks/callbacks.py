@@ -1,117 +1,83 @@
-"""Pictures and files that a run leaves behind, each written to a temporary name and then renamed."""
+"""Pictures and files that a run leaves behind."""
 
-import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
-import numpy as np
-import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from ..ops import sample
-
-_MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+from .files import write_json
+from .pictures import curves_figure, save_figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
-    import io
+def output_folder(trainer: lightning.Trainer) -> Path:
+    """Where the files of a run go: its log folder, or its root where nothing is logged.
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def picture(image: Tensor) -> np.ndarray:
-    """A normalised ``[3, H, W]`` input as an RGB picture in [0, 1]."""
-    return np.clip(image.float().cpu().numpy().transpose(1, 2, 0) * _STD + _MEAN, 0, 1)
+    Every rank has to ask, because the log folder is a broadcast from rank 0: ranks that do not would leave it waiting.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def draw_skeleton(axes, points: np.ndarray, visible: np.ndarray, bones, color: str, label: str | None = None) -> None:
-    """Points ``[K, 2]`` in pixels, and the bones between visible ones."""
-    for a, b in bones:
-        if visible[a] and visible[b]:
-            axes.plot(*points[[a, b]].T, "-", color=color, lw=1.2, alpha=0.8)
-    axes.plot(*points[visible].T, "o", color=color, ms=2.5, label=label)
+class RunPictures(Callback):
+    """After every validation pictures/epoch_NNNN_*.png and, of the whole run, pictures/curves.png in the log folder.
+
+    Its history is part of the checkpoints, so that a resumed run draws its curves from the first epoch on.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict:
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.history = list(state["history"])
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        folder = output_folder(trainer) / "pictures"
+        if trainer.is_global_zero and trainer.loggers and module.preview:
+            for name, figure in module.figures():
+                save_figure(figure, folder / f"epoch_{trainer.current_epoch:04d}_{name}.png")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        names = ["train/loss_epoch", "val/error", f"val/{module.best[0]}", "lr"]
+        known = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+        self.history.append({"epoch": trainer.current_epoch + 1, **known})
+        names = [name for name in names if any(name in row for row in self.history)]
+        folder = output_folder(trainer) / "pictures"
+        if trainer.is_global_zero and trainer.loggers and names:
+            save_figure(curves_figure(self.history, names), folder / "curves.png")
 
 
-def overlay_figure(
-    preview: dict[str, Tensor], bones, rows: int = 4, joints: int = 3, samples: int = 30, tau: float = 0.5
-) -> Figure:
-    """Each row: prediction and target on the image, then maps of a few joints with samples and their target."""
-    image, logits = preview["image"], preview["logits"]
-    rows = min(rows, len(image))
-    figure = Figure(figsize=(3 * (joints + 1), 3.2 * rows), layout="constrained")
-    grid = figure.subplots(rows, joints + 1, squeeze=False)
-    stride = image.shape[-1] / logits.shape[-1]
-    draws = sample(logits[:rows].float(), num_samples=samples, tau=tau, seed=0).cpu().numpy() * stride
-    maps = torch.softmax(logits[:rows].float().flatten(2), -1).view_as(logits[:rows]).cpu().numpy()
-    position, target = (preview[k][:rows].float().cpu().numpy() * stride for k in ("position", "target"))
-    visible = preview["weight"][:rows].cpu().numpy() > 0
-    for i in range(rows):
-        shown = picture(image[i])
-        grid[i, 0].imshow(shown)
-        draw_skeleton(grid[i, 0], target[i], visible[i], bones, "lime", "target")
-        draw_skeleton(grid[i, 0], position[i], visible[i], bones, "red", "prediction")
-        for axes, joint in zip(
-            grid[i, 1:], np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // joints)], strict=False
-        ):
-            height, width = shown.shape[:2]
-            axes.imshow(shown, alpha=0.5)
-            axes.imshow(maps[i, joint], extent=(0, width, height, 0), cmap="magma", alpha=0.7)
-            axes.plot(*draws[i, joint].T, ".", color="cyan", ms=3, label="samples")
-            axes.plot(*target[i, joint], "+", color="lime", ms=10, mew=2, label="target")
-            axes.set_title(f"joint {joint}", fontsize=8)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    grid[0, 0].legend(fontsize=7, loc="lower left")
-    grid[0, 1].legend(fontsize=7, loc="lower left")
-    return figure
+class ValidationFile(Callback):
+    """validate writes results.json: every prediction, in the format that the task's evaluation reads."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        path = output_folder(trainer) / "results.json"
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
+            write_json(path, module.evaluation.results)
+            print(f"wrote {len(module.evaluation.results)} results to {path}")
 
 
-class OverlayPictures(Callback):
-    """After every validation: image, heatmaps, samples and targets, as pictures/epoch_NNNN.png in the log folder."""
-
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        folder = trainer.log_dir
-        if not trainer.is_global_zero or trainer.sanity_checking or folder is None or not module.preview:
-            return
-        figure = overlay_figure(module.preview, module.landmarks.bones, tau=module.sampler.tau)
-        save_figure(figure, Path(folder) / "pictures" / f"epoch_{trainer.current_epoch:04d}.png")
+def images_of(predictions: list[dict]) -> Iterator[dict]:
+    """The predictions of batches, image by image; tensors keep an axis of one."""
+    for batch in predictions:
+        for i, name in enumerate(batch["file_name"]):
+            rest = {key: value[i : i + 1] for key, value in batch.items() if isinstance(value, Tensor)}
+            yield {"file_name": str(name), **rest}
 
 
 class PredictionFiles(BasePredictionWriter):
-    """predict writes predictions.json (file name, x, y and score of each point, the task's fields) and overlays."""
+    """predict writes predictions.json and an overlay an image, visualize every map with samples besides."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
 
     def write_on_epoch_end(self, trainer, module, predictions, batch_indices) -> None:
-        import cv2
-
-        folder, records = Path(trainer.log_dir or trainer.default_root_dir), []
-        for batch in predictions:
-            for name, keypoints in zip(batch["file_name"], batch["keypoints"].float().cpu().numpy(), strict=True):
-                record = {"file_name": str(name), "keypoints": keypoints.reshape(-1).tolist()}
-                records.append({**record, **module.result_fields, "score": float(keypoints[:, 2].mean())})
-                image = cv2.cvtColor(cv2.imread(str(name)), cv2.COLOR_BGR2RGB)
-                figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")
-                axes = figure.subplots()
-                axes.imshow(image)
-                axes.set_axis_off()
-                draw_skeleton(axes, keypoints[:, :2], np.ones(len(keypoints), bool), module.landmarks.bones, "red")
-                save_figure(figure, folder / "predictions" / f"{Path(name).stem}.png")
-        write_atomically(folder / "predictions.json", json.dumps(records, indent=1).encode())
+        folder, records = output_folder(trainer), []
+        for item in images_of(predictions):
+            records.append(module.write_prediction(item, folder / "predictions", trainer.show_maps))
+        write_json(folder / "predictions.json", records)
         print(f"wrote {len(records)} predictions to {folder / 'predictions.json'}")

@@ -1,4 +1,4 @@
-"""``sampling-argmax fit | validate | predict``: LightningCLI over the shared module and a task's data."""
+"""``sampling-argmax fit | validate | predict | visualize``: LightningCLI over the shared module and a task's data."""
 
 import sys
 from collections.abc import Iterator
@@ -12,11 +12,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from .callbacks import OverlayPictures, PredictionFiles
-from .data import CocoData, MtflData
-from .module import CocoPose, FaceLandmarks
+from .callbacks import PredictionFiles, RunPictures, ValidationFile
+from .coco.task import CocoData, CocoPose
+from .h36m.task import BodyPose, H36mData
+from .mtfl.task import FaceLandmarks, MtflData
 
-TASKS = {"coco": (CocoPose, CocoData), "mtfl": (FaceLandmarks, MtflData)}
+TASKS = {
+    "coco": (CocoPose, CocoData),
+    "h36m": (BodyPose, H36mData),
+    "mtfl": (FaceLandmarks, MtflData),
+}
 
 
 def run_callbacks(folder: str, best: tuple[str, str]) -> list:
@@ -28,7 +33,29 @@ def run_callbacks(folder: str, best: tuple[str, str]) -> list:
     metric, mode = best
     best = ModelCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
-    return [best, last, OverlayPictures(), PredictionFiles()]
+    return [best, last, RunPictures(), ValidationFile(), PredictionFiles()]
+
+
+class TaskTrainer(lightning.Trainer):
+    """Lightning's trainer with one more command."""
+
+    show_maps = False
+
+    def visualize(
+        self,
+        model: lightning.LightningModule | None = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Predict on a folder of images and draw every map with samples and their spread.
+
+        Args:
+            model: the model to show.
+            datamodule: the data whose images are shown.
+            ckpt_path: checkpoint of the weights; last or best of the run, or a path.
+        """
+        self.show_maps = True
+        self.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
 
 
 class TaskCLI(LightningCLI):
@@ -38,17 +65,25 @@ class TaskCLI(LightningCLI):
     """
 
     def __init__(self, folder: str, task: str, argv: list[str]) -> None:
-        self.folder, self.task = folder, task
+        self.folder, self.task, self.argv = folder, task, argv
         module, data = TASKS[task]
         trainer = {"default_root_dir": folder, "callbacks": run_callbacks(folder, module.best), "use_distributed_sampler": False,
                    "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
         super().__init__(
             module, data, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
-            trainer_defaults=trainer,
+            trainer_class=TaskTrainer, auto_configure_optimizers=False, trainer_defaults=trainer,
         )  # fmt: skip
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, each with the arguments that are no options of it."""
+        return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+                for name in ("fit", "validate", "predict", "visualize")}  # fmt: skip
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         known = tuple(TASKS)
+        for name, own in TASKS[self.task][0].linked.items():
+            parser.link_arguments(f"model.{name}", f"data.{own}")
         parser.add_argument(
             "--task", default=self.task, choices=known, help="what is localized; a config names its own"
         )
@@ -56,6 +91,25 @@ class TaskCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parse ``args``, which are the command line itself with the configs' names resolved."""
         self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the options of a given checkpoint, and the size of its images; the command line itself wins over them."""
+        command = self.config.subcommand
+        given = [
+            f"{option}={value}"
+            for option, value in given_options(self.argv)
+            if option.startswith(("--model.", "--data."))
+        ]
+        explicit = self.parser.parse_args([command, *given])
+        super()._parse_ckpt_path()
+        path = self.config[command].get("ckpt_path")
+        if path and Path(path).is_file():
+            trained = torch.load(path, map_location="cpu", weights_only=True).get("datamodule_hyper_parameters", {})
+            if "image_size" in trained:
+                self.config[command].data.image_size = tuple(trained["image_size"])
+        for option in given:
+            name = option.partition("=")[0].removeprefix("--")
+            self.config[command][name] = explicit[command][name]
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
         """The trainer, with the run's loggers unless the options name others or none."""
@@ -66,13 +120,15 @@ class TaskCLI(LightningCLI):
 
 def config_path(name: str) -> str:
     """A file as it is; a bare name stands for a config that the package brings."""
-    if Path(name).exists():
+    if Path(name).is_file():
         return name
-    configs = resources.files(__package__) / "configs"
-    known = sorted(item.name.removesuffix(".yaml") for item in configs.iterdir() if item.name.endswith(".yaml"))
+    folder = resources.files(__package__) / "configs"
+    known = {item.name.removesuffix(".yaml"): item
+             for place in (folder, folder / "methods") for item in place.iterdir() if item.name.endswith(".yaml")}  # fmt: skip
     if name not in known:
-        raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {', '.join(known)})")
-    return str(configs / f"{name}.yaml")
+        names = ", ".join(sorted(known))
+        raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {names})")
+    return str(known[name])
 
 
 def resolve_configs(argv: list[str]) -> list[str]:
@@ -103,6 +159,8 @@ def chosen_task(argv: list[str]) -> str:
     for option, value in given_options(argv):
         if option == "--task":
             task = value
+        elif option == "--ckpt_path" and Path(value).is_file():
+            task = torch.load(value, map_location="cpu", weights_only=True).get("task", task)
         elif option == "--config" and Path(value).is_file():
             content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
             task = content.get("task", task) if isinstance(content, dict) else task
@@ -128,11 +186,17 @@ def main(argv: list[str]) -> int:
         from .demo import main as demo
 
         return demo(argv[1:])
+    if argv and argv[0] == "study":
+        from .study import main as study
+
+        return study(argv[1:])
     try:
         argv = resolve_configs(argv)
         torch.set_float32_matmul_precision("high")
         TaskCLI(run_folder(argv), chosen_task(argv), argv)
     except (ValueError, FileNotFoundError) as error:
-        print(f"sampling-argmax {argv[0]}: {error}", file=sys.stderr)
+        # A loader process sends its whole traceback as the message; its last line is the error's own.
+        message = str(error).strip().splitlines()[-1] if str(error).startswith("Caught ") else str(error)
+        print(f"sampling-argmax {argv[0]}: {message}", file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,7 @@ from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, 
 
 
 class LandmarkCrops(Dataset):
-    """Crops of ``records``, each a dict with ``keypoints [K, 3]`` (x, y in pixels of its image, visible > 0).
+    """Crops of ``records``, each a dict, in most tasks with ``keypoints [K, 3]``.
 
     Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge convention); weights
     are 0 for points that are unlabelled or outside the crop. ``inverse`` takes crop pixels to the image. Augmentation is
@@ -34,6 +34,10 @@ class LandmarkCrops(Dataset):
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         """The box x, y, w, h in pixels that the crop shows."""
         raise NotImplementedError
+
+    def points(self, record: dict) -> np.ndarray:
+        """The points ``[K, 3]`` of a record: x, y in pixels of its image, visible > 0."""
+        return record["keypoints"]
 
     def extras(self, record: dict) -> dict:
         """What the task's evaluation needs besides."""
@@ -61,23 +65,25 @@ class LandmarkCrops(Dataset):
         draw = Draw()
         if self.augment is not None:
             draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
-        image = self.read(record)
-        matrix = self._crop(self.box(record, image), record["keypoints"], draw)
+        image, points = self.read(record), self.points(record)
+        matrix = self._crop(self.box(record, image), points, draw)
         crop = cv2.warpAffine(image, matrix, self.image_size)
+        if draw.hole is not None:
+            draw.hole.paint(crop)
         if draw.gain != (1.0, 1.0, 1.0):
             crop = np.clip(crop * np.array(draw.gain), 0, 255).astype(np.uint8)
-        target, weight = self._target(record["keypoints"], matrix, draw.flip)
-        return {"image": normalize(crop), "target": target, "weight": weight,
-                "inverse": invert(matrix).astype(np.float32), "index": index, **self.extras(record)}  # fmt: skip
+        return {"image": normalize(crop), "inverse": invert(matrix).astype(np.float32), "index": index,
+                **self.target(record, points, matrix, draw.flip), **self.extras(record)}  # fmt: skip
 
-    def _target(self, keypoints: np.ndarray, matrix: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    def target(self, record: dict, points: np.ndarray, matrix: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
+        """``target`` ``[K, d]`` in cells and ``weight`` ``[K]`` of the points in the crop that ``matrix`` makes."""
         size, stride = np.array(self.image_size), np.array(self.image_size) / np.array(self.heatmap_size)
-        pixels = apply(matrix, keypoints[:, :2])
+        pixels = apply(matrix, points[:, :2])
         inside = ((pixels >= 0) & (pixels <= size - 1)).all(1)
-        weight = (inside & (keypoints[:, 2] > 0)).astype(np.float32)
+        weight = (inside & (points[:, 2] > 0)).astype(np.float32)
         target = np.where(weight[:, None] > 0, pixels / stride, 0).astype(np.float32)
         order = self.landmarks.mirrored() if flip else slice(None)
-        return target[order], weight[order]
+        return {"target": target[order], "weight": weight[order]}
 
 
 class ImageFolder(Dataset):

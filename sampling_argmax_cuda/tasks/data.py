@@ -9,12 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .coco import CocoKeypoints
-from .crops import ImageFolder, LandmarkCrops
-from .mtfl import MtflFaces
-from .synthetic import write_synthetic_coco
-from .synthetic_faces import write_synthetic_mtfl
-from .transforms import Augment
+from .crops import ImageFolder
 
 
 class GlobalBatches(Sampler[list[int]]):
@@ -62,6 +57,12 @@ def _is_count(value, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
+def check_count(name: str, value, least: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``least``."""
+    if not _is_count(value, least):
+        raise ValueError(f"data: {name} must be an integer >= {least}, got {value!r}")
+
+
 def check_data(values: Mapping) -> None:
     """Raise ValueError for a wrong argument of a data module; :class:`Augment` checks those of the augmentation."""
 
@@ -69,36 +70,45 @@ def check_data(values: Mapping) -> None:
         if not good:
             raise ValueError(f"data: {name} must be {expected}, got {values[name]!r}")
 
-    for name in {"root", "train_split", "val_split", "train_file", "val_file", "boxes", "images"} & set(values):
+    for name in {
+        "root",
+        "train_split",
+        "val_split",
+        "train_file",
+        "val_file",
+        "mpii_file",
+        "boxes",
+        "images",
+        "volumes",
+    } & set(values):
         value = values[name]
         text = isinstance(value, str | Path) and str(value).strip() != ""
-        require(text or (name == "images" and value is None), name, "a path or name that is not empty")
+        require(
+            text or (name in ("images", "mpii_file", "volumes", "clouds") and value is None),
+            name,
+            "a path or name that is not empty",
+        )
     require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
     for name, least in _LEAST.items():
-        require(_is_count(values[name], least), name, f"an integer >= {least}")
-    size = values["image_size"]
+        check_count(name, values[name], least)
+    size = values.get("image_size", (32, 32))
     pair = isinstance(size, tuple | list) and len(size) == 2
     fits = pair and all(_is_count(n, 32) and n % 32 == 0 for n in size)
     require(fits, "image_size", "two positive multiples of 32 (width and height in pixels)")
 
 
-class LandmarkData(lightning.LightningDataModule):
-    """What the data of all tasks on images share. A wrong argument is a ValueError at once.
+class TaskData(lightning.LightningDataModule):
+    """What the data of all tasks share. A wrong argument is a ValueError at once.
 
     Args:
         root: folder of the task's files; generated data is written here.
         synthetic: write drawn data in the task's own format under root first, and use it.
-        synthetic_train: number of generated training images.
-        synthetic_val: number of generated validation images.
-        images: folder of images to predict on.
-        image_size: width and height of the network's input in pixels, multiples of 32.
-        batch_size: images a process and step.
+        synthetic_train: number of generated training images (volumes, objects).
+        synthetic_val: number of generated validation images (volumes, objects).
+        batch_size: samples a process and step.
         num_workers: loader processes a process, 0 to load in the process itself.
-        scale: scale augmentation: half width of its uniform law (or deviation, if the task says so), in [0, 1).
-        rotation: rotation in degrees: the largest (or the deviation), for some of the samples, in [0, 180].
         flip: probability of mirroring.
-        color: half width of the uniform gain of each colour channel, in [0, 1].
-        seed: seed of the order, the augmentation and the generated images.
+        seed: seed of the order, the augmentation and the generated data.
     """
 
     def __init__(
@@ -107,14 +117,9 @@ class LandmarkData(lightning.LightningDataModule):
         synthetic: bool = False,
         synthetic_train: int = 512,
         synthetic_val: int = 128,
-        images: str | None = None,
-        image_size: tuple[int, int] = (256, 256),
         batch_size: int = 32,
         num_workers: int = 4,
-        scale: float = 0.3,
-        rotation: float = 40.0,
         flip: float = 0.5,
-        color: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -122,8 +127,12 @@ class LandmarkData(lightning.LightningDataModule):
         check_data(self.hparams)
         self.root = Path(root)
 
-    def dataset(self, train: bool) -> LandmarkCrops:
+    def dataset(self, train: bool) -> Dataset:
         """The training or the validation samples."""
+        raise NotImplementedError
+
+    def to_predict(self) -> Dataset:
+        """The samples of predict."""
         raise NotImplementedError
 
     @property
@@ -131,19 +140,13 @@ class LandmarkData(lightning.LightningDataModule):
         """The file that validation is scored against."""
         raise NotImplementedError
 
-    @property
-    def heatmap_size(self) -> tuple[int, ...]:
-        return tuple(n // 4 for n in self.hparams.image_size)
-
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.train_data = self.dataset(train=True)
         if stage in ("fit", "validate"):
             self.val_data = self.dataset(train=False)
         if stage == "predict":
-            if self.hparams.images is None:
-                raise ValueError("predict: --data.images must name a folder of images")
-            self.predict_data = ImageFolder(self.hparams.images, tuple(self.hparams.image_size), self.heatmap_size)
+            self.predict_data = self.to_predict()
 
     def _loader(self, dataset: Dataset, train: bool) -> DataLoader:
         h, trainer = self.hparams, self.trainer
@@ -162,84 +165,33 @@ class LandmarkData(lightning.LightningDataModule):
         return DataLoader(self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers)
 
 
-class CocoData(LandmarkData):
-    """COCO keypoints. ``root`` has annotations/ and the image folders.
+class LandmarkData(TaskData):
+    """What the data of all tasks on images share.
 
     Args:
-        root: folder with annotations/ and the image folders; generated data is written here.
-        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
-        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
-        boxes: gt, or a JSON of detections in COCO's result format (validation).
+        images: folder of images to predict on.
         image_size: width and height of the network's input in pixels, multiples of 32.
-        half_body: probability of cropping the upper or lower body.
+        scale: scale augmentation: half width of its uniform law (or deviation, if the task says so), in [0, 1).
+        rotation: rotation in degrees: the largest (or the deviation), for some of the samples, in [0, 180].
+        color: half width of the uniform gain of each colour channel, in [0, 1].
     """
 
     def __init__(
         self,
-        root: str = "data/coco",
-        train_split: str = "train2017",
-        val_split: str = "val2017",
-        boxes: str = "gt",
-        image_size: tuple[int, int] = (192, 256),
-        half_body: float = 0.0,
+        images: str | None = None,
+        image_size: tuple[int, int] = (256, 256),
+        scale: float = 0.3,
+        rotation: float = 40.0,
+        color: float = 0.0,
         **kwargs,
     ) -> None:
-        super().__init__(root=root, image_size=image_size, **kwargs)
-        h = self.hparams
-        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
-
-    def _annotations(self, split: str) -> Path:
-        if self.hparams.synthetic:  # the generated files have COCO's names
-            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
-        return self.root / "annotations" / f"person_keypoints_{split}.json"
+        super().__init__(**kwargs)
 
     @property
-    def val_annotations(self) -> Path:
-        return self._annotations(self.hparams.val_split)
+    def heatmap_size(self) -> tuple[int, ...]:
+        return tuple(n // 4 for n in self.hparams.image_size)
 
-    def prepare_data(self) -> None:
-        h = self.hparams
-        if h.synthetic:
-            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
-
-    def dataset(self, train: bool) -> CocoKeypoints:
-        h = self.hparams
-        annotations = self._annotations(h.train_split if train else h.val_split)
-        images = self.root / annotations.stem.removeprefix("person_keypoints_")
-        return CocoKeypoints(
-            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
-            image_size=tuple(h.image_size), heatmap_size=self.heatmap_size,
-            augment=self.augment if train else None, seed=h.seed,
-        )  # fmt: skip
-
-
-class MtflData(LandmarkData):
-    """MTFL's faces: each image whole, with five landmarks.
-
-    Args:
-        root: folder of the annotation files and the images that they name; generated data is written here.
-        train_file: training annotations under root: the original training.txt, or JSON.
-        val_file: validation annotations under root: the original testing.txt, or JSON.
-    """
-
-    def __init__(
-        self, root: str = "data/mtfl", train_file: str = "training.txt", val_file: str = "testing.txt", **kwargs
-    ) -> None:
-        super().__init__(root=root, **kwargs)
-        h = self.hparams
-        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, normal=True)
-
-    @property
-    def val_annotations(self) -> Path:
-        return self.root / ("testing.txt" if self.hparams.synthetic else self.hparams.val_file)
-
-    def prepare_data(self) -> None:
-        h = self.hparams
-        if h.synthetic:
-            write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
-
-    def dataset(self, train: bool) -> MtflFaces:
-        h = self.hparams
-        path = self.root / ("training.txt" if h.synthetic else h.train_file) if train else self.val_annotations
-        augment = self.augment if train else None
-        return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)
+    def to_predict(self) -> ImageFolder:
+        if self.hparams.images is None:
+            raise ValueError("predict: --data.images must name a folder of images")
+        return ImageFolder(self.hparams.images, tuple(self.hparams.image_size), self.heatmap_size)

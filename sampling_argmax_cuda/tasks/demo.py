@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
 from ..ops import sample
-from .callbacks import overlay_figure, save_figure
-from .data import CocoData
-from .module import CocoPose
+from .coco.task import CocoData, CocoPose
 from .naive import paper_samples
+from .pictures import overlay_figure, save_figure
 
 METHODS = {"soft-argmax": {"method": "soft"}, "sampling-argmax": {"method": "sampling", "tau": 1.0}}
 
@@ -120,7 +119,7 @@ def main(argv: list[str]) -> int:
         print(f"training {name}")
         history, module = train(options, args.epochs, args.output)
         rows.append((name, history))
-        save_figure(overlay_figure(module.preview, module.landmarks.bones), args.output / f"{name}.png")
+        save_figure(overlay_figure(module.preview, module.method, module.landmarks.bones), args.output / f"{name}.png")
     plot(rows, args.output / "training.png")
     ops = {
         "fused": measure_op(lambda z: sample(z, num_samples=30, tau=1.0, seed=0)),

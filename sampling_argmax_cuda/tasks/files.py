@@ -1,6 +1,7 @@
 """Files of all tasks: JSON and images, each with one line that says what is wrong with it."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -28,11 +29,39 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content) -> None:
+    """Write JSON atomically."""
+    write_atomically(path, json.dumps(content, indent=1).encode())
+
+
 def field(record: dict, key: str, where: str):
     """A field of a JSON object."""
     if not isinstance(record, dict) or key not in record:
         raise ValueError(f"{where}: field {key!r} is missing")
     return record[key]
+
+
+def finite_numbers(value, shape: tuple[int, ...], where: str, key: str) -> np.ndarray:
+    """A JSON value as finite numbers of a shape, ``float64``."""
+    expected = f"{' x '.join(map(str, shape))} numbers" if shape else "a number"
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {key} must be {expected}, got {value!r}") from None
+    if numbers.shape != shape:
+        got = numbers.size if numbers.ndim == 1 else f"shape {list(numbers.shape)}"
+        raise ValueError(f"{where}: {key} must be {expected}, got {got}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{where}: {key} holds a number that is not finite")
+    return numbers
 
 
 def records(content: dict, key: str, where: str) -> list:

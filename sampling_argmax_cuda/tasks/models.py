@@ -1,5 +1,6 @@
 """ResNet with a deconvolution head (Xiao et al., "Simple Baselines", ECCV 2018), torchvision's state-dict names."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def norm_layer(kind: str) -> Callable[[int], nn.Module]:
     if kind not in NORMS:
         raise ValueError(f"model: norm must be one of {', '.join(NORMS)}, got {kind!r}")
     if kind == "group":
-        return lambda channels: nn.GroupNorm(min(32, channels), channels)
+        return lambda channels: nn.GroupNorm(math.gcd(32, channels), channels)
     return nn.BatchNorm2d if kind == "batch" else FrozenBatchNorm2d
 
 
@@ -121,27 +122,72 @@ class DeconvHead(nn.Sequential):
 
 
 class PoseNet(nn.Module):
-    """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``."""
+    """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``, or ``[B, K, D, H/4, W/4]``.
 
-    def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch") -> None:
+    Args:
+        joints: points K.
+        depth: layers of the ResNet.
+        head_channels: channels of the deconvolutions.
+        norm: as :func:`norm_layer`.
+        volume: cells D of the maps' depth axis, or None for flat maps.
+    """
+
+    def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch",
+                 volume: int | None = None) -> None:  # fmt: skip
         super().__init__()
+        if volume is not None and volume < 1:
+            raise ValueError(f"model: volume must be >= 1, got {volume}")
+        self.shape = (joints,) if volume is None else (joints, volume)
         self.backbone = ResNet(depth, norm)
-        self.head = DeconvHead(self.backbone.channels, joints, head_channels, norm)
+        self.head = DeconvHead(self.backbone.channels, math.prod(self.shape), head_channels, norm)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        return self.head(self.backbone(images)).unflatten(1, self.shape)
+
+    def scale_output(self, gain: float) -> None:
+        """Multiply the maps by ``gain``: maps trained as heatmaps have a peak of 1, which is flat as logits."""
+        with torch.no_grad():
+            self.head[-1].weight.mul_(gain)
+            self.head[-1].bias.mul_(gain)
 
 
-def load_weights(model: PoseNet, path: str | Path) -> dict[str, list[str]]:
-    """Load a state dict of the backbone (torchvision's names) or of the whole model, where names and shapes fit.
+class RegressionNet(nn.Module):
+    """Images ``[B, 3, H, W]`` to positions ``[B, K, d]`` in cells of the maps that :class:`PoseNet` would make.
 
-    Returns the keys that were ``loaded``, ``skipped`` (unknown to the model), ``mismatched`` (another shape) and
-    ``missing`` (in the model only). Raises ValueError if nothing fits.
+    The mean of the features and one linear layer give centered coordinates (Sun et al., ECCV 2018, direct baseline).
     """
+
+    def __init__(self, joints: int, depth: int = 50, norm: str = "batch", volume: int | None = None) -> None:
+        super().__init__()
+        self.volume, self.axes = volume, 2 if volume is None else 3
+        self.backbone = ResNet(depth, norm)
+        self.head = nn.Linear(self.backbone.channels, joints * self.axes)
+        nn.init.normal_(self.head.weight, std=1e-3)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        centered = self.head(self.backbone(images).mean((2, 3))).unflatten(1, (-1, self.axes))
+        size = [images.shape[-1] // 4, images.shape[-2] // 4, self.volume][: self.axes]
+        return (centered + 0.5) * centered.new_tensor(size)
+
+
+def _own_state(path: str | Path) -> dict[str, Tensor]:
+    """The network's part of a state dict or of a checkpoint of the trainer."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"model: weights file {path} does not exist")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    state = {key.removeprefix("model."): value for key, value in state.get("state_dict", state).items()}
+    state = state.get("state_dict", state)
+    inner = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    return inner or state
+
+
+def load_weights(model: PoseNet | RegressionNet, path: str | Path, strict: bool = False) -> dict[str, list[str]]:
+    """Load a state dict of the backbone (torchvision's names) or of the whole model, where names and shapes fit.
+
+    Returns the keys that were ``loaded``, ``skipped`` (unknown to the model), ``mismatched`` (another shape) and
+    ``missing`` (in the model only). Raises ValueError if nothing fits, or with ``strict`` if anything does not.
+    """
+    state = _own_state(path)
     whole = any(key.startswith("backbone.") for key in state)
     target = model if whole else model.backbone
     own, report = target.state_dict(), {"loaded": [], "skipped": [], "mismatched": []}
@@ -150,6 +196,27 @@ def load_weights(model: PoseNet, path: str | Path) -> dict[str, list[str]]:
         report["loaded" if fits else "mismatched" if key in own else "skipped"].append(key)
     if not report["loaded"]:
         raise ValueError(f"model: no tensor of {path} fits the model, first key {next(iter(state), None)!r}")
-    target.load_state_dict({key: state[key] for key in report["loaded"]}, strict=False)
     report["missing"] = sorted(own.keys() - set(report["loaded"]))
+    wrong = {name: keys for name, keys in report.items() if keys and name != "loaded"}
+    if strict and wrong:
+        raise ValueError(f"model: {path} does not fit the model: {_describe(wrong)}")
+    target.load_state_dict({key: state[key] for key in report["loaded"]}, strict=False)
     return report
+
+
+def _describe(report: dict[str, list[str]]) -> str:
+    parts = []
+    for name, keys in report.items():
+        shown = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
+        parts.append(f"{len(keys)} {name}" + (f" ({shown})" if keys and name != "loaded" else ""))
+    return "; ".join(parts)
+
+
+def start_from(model: PoseNet | RegressionNet, path: str | Path, strict: bool, gain: float) -> str:
+    """Load weights, scale the maps, and return one line that says what was loaded and what was not."""
+    report = load_weights(model, path, strict)
+    if gain != 1:
+        if not isinstance(model, PoseNet):
+            raise ValueError("model: weights_gain needs a method with maps")
+        model.scale_output(gain)
+    return f"weights {Path(path).name}: {_describe(report)}"

@@ -1,23 +1,23 @@
-"""The training step that all tasks share: a network of maps, a localization method, and the metrics of the task."""
+"""The training step that all tasks share, and what the tasks on images add: a network of maps and test-time averaging."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..losses import discrete_expectation_loss, reduce_loss, soft_argmax_loss
-from ..modules import SamplingArgmax
-from ..ops import heatmap_moments
-from ..regularizers import distribution_regularizer, variance_regularizer
-from .coco import PERSON
-from .evaluation import CocoEvaluation
+from ..losses import reduce_loss
+from .files import read_image
 from .landmarks import Landmarks
-from .models import PoseNet, load_weights
-from .mtfl import FACE, MtflEvaluation
+from .methods import Target, make_method
+from .models import PoseNet, RegressionNet, start_from
+from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
+from .views import Member, Views
 
-METHODS = ("soft", "soft_vr", "soft_dr", "discrete", "sampling")
+REDUCTIONS = ("mean", "batch", "visible", "axes")
 
 
 def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Tensor:
@@ -25,8 +25,160 @@ def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Ten
     return torch.tensor([seed << 32 | step, first_row], dtype=torch.int64, device=device)
 
 
-class LocalizationModule(lightning.LightningModule):
-    """Trains maps of logits with one of the methods that the paper compares, and evaluates their soft-argmax.
+class TaskModule(lightning.LightningModule):
+    """Trains one of the methods that the paper compares. A task says what the network is and what it is scored by.
+
+    Args:
+        method: soft, soft_vr, soft_dr, debiased, discrete, sampling, heatmap, cross_entropy or direct (README: methods).
+        estimator: sampling's noise: cell (the paper's) or axis (the released code's).
+        basis: none, uniform, triangular or gaussian.
+        num_samples: samples a map, S.
+        tau: temperature: a number, or the released schedule "coco" or "h36m".
+        beta: factor of the logits, or "tau" for the released form softmax(z + g / tau).
+        sigma: width of the gaussian basis in cells.
+        reweight: exponent of the released reweighting of the gaussian basis, 2 in 2-D, 0 in 3-D (axis estimator).
+        clip_grad: A of the released clipped gradient (axis estimator only); null for the true one.
+        metric: distance to the target: l1, l2, euclidean or smooth_l1.
+        units: coordinates that the distance is in: index (cells), centered, unit, cell (DSNT's) or corners.
+        loss_scale: factor of the loss; the released 3-D code has 64, with units centered and reduction axes.
+        reduction: mean, batch (sum / B, as released), visible (sum / visible points) or axes (sum / known coordinates).
+        reg_weight: factor of the regulariser of soft_vr and soft_dr.
+        target_sigma: width in cells that the regulariser wants, and that of heatmap's Gaussian maps.
+        lr: learning rate of Adam.
+        lr_world: multiply the learning rate by the number of processes.
+        milestones: epochs at which the learning rate falls to a tenth.
+        restarts: epochs at which the learning rate begins again, later milestones counting from there.
+        weight_decay: Adam's weight decay.
+        seed: seed of the sampling noise.
+    """
+
+    task: str  # the name in the command line
+    linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
+    best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
+
+    def __init__(
+        self,
+        method: str = "sampling",
+        estimator: str = "cell",
+        basis: str = "triangular",
+        num_samples: int = 30,
+        tau: float | str = "coco",
+        beta: float | str = 1.0,
+        sigma: float = 1.0,
+        reweight: float = 0.0,
+        clip_grad: float | None = None,
+        metric: str = "l1",
+        units: str = "index",
+        loss_scale: float = 1.0,
+        reduction: str = "batch",
+        reg_weight: float = 1.0,
+        target_sigma: float = 2.0,
+        lr: float = 1e-3,
+        lr_world: bool = False,
+        milestones: tuple[int, ...] = (90, 120),
+        restarts: tuple[int, ...] = (),
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"model: lr must be > 0, got {lr}")
+        if not weight_decay >= 0:
+            raise ValueError(f"model: weight_decay must be >= 0, got {weight_decay}")
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
+        if not loss_scale > 0:
+            raise ValueError(f"model: loss_scale must be > 0, got {loss_scale}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        self.save_hyperparameters()  # those of the subclass too
+        self.method = make_method(self.hparams)
+        self.preview: dict[str, Tensor] = {}
+
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
+        """The network's output ``[B, K, ...]`` for a batch of training, and where the points are."""
+        raise NotImplementedError
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Named pictures of the last validation."""
+        raise NotImplementedError
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        """Draw a prediction into a folder, with its maps if asked; its record of the prediction file."""
+        raise NotImplementedError
+
+    # ---- training ----
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        parameters = (p for p in self.parameters() if p.requires_grad)
+        return torch.optim.Adam(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch."""
+        h = self.hparams
+        start = max((restart for restart in h.restarts if restart <= epoch), default=0)
+        passed = sum(start < milestone <= epoch for milestone in h.milestones)
+        return h.lr * 0.1**passed * (self.trainer.world_size if h.lr_world else 1)
+
+    def on_train_epoch_start(self) -> None:
+        # Learning rate and temperature are functions of the epoch, so a resumed run needs nothing else to agree.
+        for group in self.optimizers().param_groups:
+            group["lr"] = self.learning_rate(self.current_epoch)
+        self.method.set_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        # Dropout draws from torch's own generator, whose state no checkpoint holds.
+        torch.manual_seed((self.hparams.seed << 32) + (self.global_step << 12) + self.global_rank)
+
+    def row_seed(self, output: Tensor) -> Tensor:
+        """The seed of a step's noise: a rank draws that of its rows of the global batch."""
+        first_row = self.global_rank * output.shape[0] * output.shape[1]
+        return step_seed(self.hparams.seed, self.global_step, first_row, output.device)
+
+    def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch."""
+        output, target = self.rows(batch)
+        per_point = self.method.loss(output, target, self.row_seed(output)) + self.extra_loss(output, target)
+        return self.hparams.loss_scale * self._reduce(per_point, target)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss, count = self.step_loss(batch), len(batch["index"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
+        lr = self.learning_rate(self.current_epoch)
+        self.log_dict({"tau": self.tau, "lr": lr}, on_step=False, on_epoch=True, batch_size=count)
+        return loss
+
+    def extra_loss(self, output: Tensor, target: Target) -> Tensor | float:
+        """What a task adds to the loss of every point ``[B, K]``."""
+        return 0.0
+
+    def _reduce(self, per_point: Tensor, target: Target) -> Tensor:
+        reduction = self.hparams.reduction
+        if reduction in ("mean", "batch"):
+            return reduce_loss(per_point, reduction=reduction)
+        known = 1 if reduction == "visible" else len(target.size) if target.axes is None else target.axes.sum(-1)
+        # The count of all ranks: a mean of the ranks' means would weigh their points unequally.
+        count = self.trainer.strategy.reduce((target.weight * known).sum(), reduce_op="mean")
+        return per_point.sum() / count.clamp(min=1)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["task"] = self.task
+
+    @property
+    def tau(self) -> float:
+        """The temperature of the samples, 1 for a method without samples."""
+        return self.method.sampler.tau if self.hparams.method == "sampling" else 1.0
+
+    # ---- evaluation ----
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
+        for name, value in metrics.items():  # every rank has the same numbers
+            self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))
+
+
+class LocalizationModule(TaskModule):
+    """Points on images: ResNet with a head, flip test, scales and ensembles.
 
     A task is a subclass: its landmarks, the metric of its best checkpoint and its evaluation.
 
@@ -35,26 +187,15 @@ class LocalizationModule(lightning.LightningModule):
         head_channels: channels of the three deconvolutions.
         norm: batch, frozen (running statistics only) or group.
         weights: state dict to start from (torchvision's ResNet, or a checkpoint of this trainer).
-        method: soft, soft_vr (Eq. 15), soft_dr (Eq. 16), discrete (Eq. 4) or sampling (Eq. 14).
-        estimator: sampling's noise: cell (the paper's) or axis (the released code's).
-        basis: none, uniform, triangular or gaussian.
-        num_samples: samples a map, S.
-        tau: temperature: a number, or the released schedule "coco" or "h36m".
-        beta: factor of the logits, or "tau" for the released form softmax(z + g / tau).
-        sigma: width of the gaussian basis in cells.
-        clip_grad: A of the released clipped gradient (axis estimator only); null for the true one.
-        metric: distance to the target in cells: l1, l2, euclidean or smooth_l1.
-        reduction: mean, batch (sum / B, as released) or visible (sum / visible joints).
-        reg_weight: factor of the regulariser of soft_vr and soft_dr.
-        reg_sigma: target width of the regulariser in cells.
-        lr: learning rate of Adam.
-        milestones: epochs at which the learning rate falls to a tenth.
+        weights_strict: refuse weights that do not fit in every name and shape.
+        weights_gain: factor of the loaded maps: a heatmap's peak of 1 is flat as logits, 10 makes it a peak.
         flip_test: average with the mirrored image in evaluation.
-        seed: seed of the sampling noise.
+        scales: factors of the image's size that evaluation averages over.
+        ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
+        average: what evaluation averages: coords or maps.
     """
 
     landmarks: Landmarks
-    best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
     result_fields: Mapping[str, object] = {}  # what every record of the prediction file says besides
 
     def __init__(
@@ -63,152 +204,100 @@ class LocalizationModule(lightning.LightningModule):
         head_channels: int = 256,
         norm: str = "batch",
         weights: str | None = None,
-        method: str = "sampling",
-        estimator: str = "cell",
-        basis: str = "triangular",
-        num_samples: int = 30,
-        tau: float | str = "coco",
-        beta: float | str = 1.0,
-        sigma: float = 1.0,
-        clip_grad: float | None = None,
-        metric: str = "l1",
-        reduction: str = "batch",
-        reg_weight: float = 1.0,
-        reg_sigma: float = 2.0,
-        lr: float = 1e-3,
-        milestones: tuple[int, ...] = (90, 120),
+        weights_strict: bool = False,
+        weights_gain: float = 1.0,
         flip_test: bool = True,
-        seed: int = 0,
+        scales: tuple[float, ...] = (1.0,),
+        ensemble: tuple[str, ...] = (),
+        average: str = "coords",
+        **kwargs,
     ) -> None:
-        super().__init__()
-        if method not in METHODS:
-            raise ValueError(f"model: method must be one of {', '.join(METHODS)}, got {method!r}")
-        if not lr > 0:
-            raise ValueError(f"model: lr must be > 0, got {lr}")
-        if not 0 <= seed < 2**31:
-            raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
-        self.save_hyperparameters()
-        self.model = PoseNet(len(self.landmarks), depth, head_channels, norm)
+        super().__init__(**kwargs)
+        if average not in self.method.averages:
+            known, name = " or ".join(self.method.averages), self.hparams.method
+            raise ValueError(f"model: average must be {known} for method {name}, got {average!r}")
+        self.model = self._network()
         if weights is not None:
-            report = load_weights(self.model, weights)
-            counts = ", ".join(f"{len(keys)} {name}" for name, keys in report.items())
-            print(f"weights {Path(weights).name}: {counts}")
-        self.sampler = SamplingArgmax(
-            num_samples, basis, tau, beta, estimator, sigma=sigma, clip_grad=clip_grad
-        )  # fmt: skip
-        self.preview: dict[str, Tensor] = {}
+            print(start_from(self.model, weights, weights_strict, weights_gain))
+        self.views = Views(self.landmarks.mirrored(), flip_test, scales, average)
+        self.members: list[Member] = []
+
+    def _network(self) -> torch.nn.Module:
+        h, points = self.hparams, len(self.landmarks)
+        volume = h.get("volume")  # an option of the tasks in space
+        if self.method.regresses:
+            return RegressionNet(points, h.depth, h.norm, volume)
+        return PoseNet(points, h.depth, h.head_channels, h.norm, volume)
+
+    def map_size(self, images: Tensor) -> tuple[int, ...]:
+        """Cells of the maps' axes x, y(, z)."""
+        flat = (images.shape[-1] // 4, images.shape[-2] // 4)
+        return flat if self.hparams.get("volume") is None else (*flat, self.hparams.volume)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K, H/4, W/4]`` of images ``[B, 3, H, W]``."""
+        """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for method direct) of images ``[B, 3, H, W]``."""
         return self.model(images)
 
-    # ---- training ----
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.hparams.lr)
-
-    def on_train_epoch_start(self) -> None:
-        # Learning rate and temperature are functions of the epoch, so a resumed run needs nothing else to agree.
-        passed = sum(self.current_epoch >= milestone for milestone in self.hparams.milestones)
-        for group in self.optimizers().param_groups:
-            group["lr"] = self.hparams.lr * 0.1**passed
-        self.sampler.set_epoch(self.current_epoch)
-
-    def loss(self, logits: Tensor, target: Tensor, weight: Tensor, seed: Tensor) -> Tensor:
-        """The method's loss of every keypoint, ``[B, K]``."""
-        h = self.hparams
-        if h.method == "sampling":
-            return self.sampler.loss(logits, target, weight, metric=h.metric, seed=seed)
-        if h.method == "discrete":
-            return discrete_expectation_loss(logits, target, weight, metric=h.metric)
-        loss = soft_argmax_loss(logits, target, weight, metric=h.metric)
-        if h.method == "soft_vr":
-            loss = loss + h.reg_weight * variance_regularizer(logits, h.reg_sigma, weight)
-        if h.method == "soft_dr":
-            loss = loss + h.reg_weight * distribution_regularizer(logits, target, h.reg_sigma, weight)
-        return loss
-
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        logits = self(batch["image"])
-        # A rank draws the noise of its rows of the global batch.
-        first_row = self.global_rank * logits.shape[0] * logits.shape[1]
-        seed = step_seed(self.hparams.seed, self.global_step, first_row, logits.device)
-        per_keypoint = self.loss(logits, batch["target"], batch["weight"], seed)
-        loss = reduce_loss(per_keypoint, batch["weight"], self.hparams.reduction)
-        self.log(
-            "train/loss",
-            loss,
-            prog_bar=True,
-            on_step=True,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(logits),
-        )
-        self.log("tau", self.sampler.tau, on_step=False, on_epoch=True, batch_size=len(logits))
-        return loss
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
+        target = Target(batch["target"], batch["weight"], self.map_size(batch["image"]), batch.get("axes"))
+        return self(batch["image"]), target
 
     # ---- evaluation ----
 
-    def decode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, positions ``[B, K, 2]`` in cells and peak probabilities ``[B, K]``, with the flip test if asked."""
-        logits = self(images)
-        moments = heatmap_moments(logits)
-        if not self.hparams.flip_test:
-            return logits, moments.mean, moments.peak
-        mirrored = heatmap_moments(self(images.flip(-1)))
-        swapped = self.landmarks.mirrored()
-        position = mirrored.mean[:, swapped].clone()
-        # Cell i is the left edge of the input's pixels 4i..4i+3 and pixel x mirrors to W_in - 1 - x.
-        position[..., 0] = logits.shape[-1] - logits.shape[-1] / images.shape[-1] - position[..., 0]
-        return logits, (moments.mean + position) / 2, (moments.peak + mirrored.peak[:, swapped]) / 2
+    def setup(self, stage: str) -> None:
+        if stage in ("validate", "predict") and not self.members:
+            self.members = [self._member(path) for path in self.hparams.ensemble]
 
-    def to_image(self, position: Tensor, batch: dict[str, Tensor], map_width: int) -> Tensor:
+    def _member(self, path: str) -> Member:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"model: ensemble checkpoint {path} does not exist")
+        size = torch.load(path, map_location="cpu", weights_only=True)["datamodule_hyper_parameters"]["image_size"]
+        module = type(self).load_from_checkpoint(path, map_location="cpu", ensemble=(), weights=None).eval()
+        return Member(module.model, module.method, tuple(size))
+
+    def decode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's output, positions ``[B, K, d]`` in cells and peaks ``[B, K]``, averaged over the views."""
+        for member in self.members:  # they are no part of this module, so nobody else moves them
+            member.network.to(images.device)
+        return self.views.read([Member(self.model, self.method), *self.members], images)
+
+    def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
-        stride = batch["image"].shape[-1] / map_width
-        crop = torch.nn.functional.pad(position * stride, (0, 1), value=1.0)
+        crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
         return torch.einsum("bij,bkj->bki", batch["inverse"], crop)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        logits, position, peak = self.decode(batch["image"])
-        pixels, truth = (self.to_image(x, batch, logits.shape[-1]) for x in (position, batch["target"]))
+        output, position, peak = self.decode(batch["image"])
+        pixels, truth = (self.to_image(x, batch) for x in (position, batch["target"]))
         self.evaluation.add(batch, position, peak, pixels, torch.cat([truth, batch["weight"][..., None]], -1))
         if index == 0 and self.trainer.is_global_zero:
-            self.preview = {"image": batch["image"], "logits": logits, "target": batch["target"],
+            self.preview = {"image": batch["image"], "output": output, "target": batch["target"],
                             "weight": batch["weight"], "position": position}  # fmt: skip
 
-    def on_validation_epoch_end(self) -> None:
-        metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
-        for name, value in metrics.items():  # every rank has the same numbers
-            self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))
-
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
-        logits, position, peak = self.decode(batch["image"])
-        pixels = self.to_image(position, batch, logits.shape[-1])
-        return {"file_name": batch["file_name"], "keypoints": torch.cat([pixels, peak[..., None]], -1)}
+        output, position, peak = self.decode(batch["image"])
+        pixels = self.to_image(position, batch)
+        return {"file_name": batch["file_name"], "image": batch["image"], "output": output, "position": position,
+                "pixels": pixels, "peak": peak}  # fmt: skip
 
+    def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
+        """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""
+        keypoints = np.concatenate([pixels[:, :2], peak[:, None]], 1)
+        return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
 
-class CocoPose(LocalizationModule):
-    """2-D poses of people: COCO's 17 keypoints, scored by OKS-AP.
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        path = Path(item["file_name"])
+        pixels, peak = (item[name][0].float().cpu().numpy() for name in ("pixels", "peak"))
+        overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
+        save_figure(overlay, folder / f"{path.stem}.png")
+        if maps and not self.method.regresses:
+            figure = maps_figure(item["image"][0], item["output"], self.method, item["position"][0],
+                                 self.landmarks.names, self.tau)  # fmt: skip
+            save_figure(figure, folder / f"{path.stem}_maps.png")
+        return {"file_name": str(path), **self.prediction(pixels, peak)}
 
-    Args:
-        rescore: instance score: sum (box + mean + max of joints) or product (box * mean of joints > 0.2).
-    """
-
-    landmarks, best, result_fields = PERSON, ("AP", "max"), {"category_id": 1}
-
-    def __init__(self, rescore: str = "sum", **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.evaluation = CocoEvaluation(rescore)
-
-
-class FaceLandmarks(LocalizationModule):
-    """MTFL's five facial landmarks, scored by their distance in pixels of the image."""
-
-    landmarks, best = FACE, ("abs_px", "min")
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.evaluation = MtflEvaluation()
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        yield "images", overlay_figure(self.preview, self.method, self.landmarks.bones, tau=self.tau)
 
 
 def gather_objects(items: list) -> list:

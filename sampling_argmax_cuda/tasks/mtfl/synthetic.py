@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .synthetic import background, distract, write_data_set
+from ..drawing import background, distract, write_data_set, write_image
 
 # A frontal face in units of its height, x to the right, y down, its centre at the origin.
 _EYE, _NOSE, _MOUTH = (0.18, -0.12), (0.0, 0.07), (0.13, 0.24)
@@ -64,21 +64,19 @@ def _paint(image: np.ndarray, points: np.ndarray, center: np.ndarray, height: fl
 
 
 def _write_split(root: Path, file: str, folder: str, count: int, size: int, seed: int) -> None:
-    (root / folder).mkdir()
     separator, lines = ("\\" if file == "training.txt" else "/"), []  # as in the original files
     for i in range(count):
         rng = np.random.default_rng((seed, file == "testing.txt", i))
         image, points = draw_face(size, rng)
         name = f"face_{i:05d}.png"
-        if not cv2.imwrite(str(root / folder / name), image):
-            raise OSError(f"synthetic data: cannot write {name} of {folder}")
+        write_image(root / folder / name, image)
         numbers = " ".join(f"{x:.6f}" for x in points.T.reshape(-1))
         lines.append(f" {folder}{separator}{name} {numbers} 1 1 2 3\r\n")
     (root / file).write_bytes("".join(lines).encode())
 
 
 def write_synthetic_mtfl(root: str | Path, num_train: int, num_val: int, image_size: int = 128, seed: int = 0) -> None:
-    """Write drawn faces in MTFL's layout under ``root`` (see :func:`.synthetic.write_data_set`)."""
+    """Write drawn faces in MTFL's layout under ``root`` (see :func:`..drawing.write_data_set`)."""
 
     def write(folder: Path) -> None:
         _write_split(folder, "training.txt", "drawn_train", num_train, image_size, seed)

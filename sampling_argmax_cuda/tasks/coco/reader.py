@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .crops import LandmarkCrops
-from .files import field, read_image, read_json, records
-from .landmarks import Landmarks
-from .transforms import Augment
+from ..crops import LandmarkCrops
+from ..files import field, finite_numbers, read_image, read_json, records
+from ..landmarks import Landmarks
+from ..transforms import Augment
 
 KEYPOINT_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -36,26 +36,14 @@ def _number(value, where: str, key: str) -> float:
     return float(value)
 
 
-def _numbers(value, count: int, where: str, key: str) -> np.ndarray:
-    try:
-        numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r}") from None
-    if numbers.shape != (count,):
-        raise ValueError(f"{where}: {key} must be {count} numbers, got {numbers.size}")
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{where}: {key} holds a number that is not finite")
-    return numbers
-
-
 def _person(record: dict, where: str) -> dict:
     """One annotated person, checked."""
     number = _integer(record, "id", where)
     where = f"{where}: annotation {number}"
-    keypoints = _numbers(field(record, "keypoints", where), 51, where, "keypoints").reshape(17, 3)
+    keypoints = finite_numbers(field(record, "keypoints", where), (51,), where, "keypoints").reshape(17, 3)
     if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
         raise ValueError(f"{where}: visibility must be 0, 1 or 2, got {keypoints[:, 2].tolist()}")
-    box = _numbers(field(record, "bbox", where), 4, where, "bbox")
+    box = finite_numbers(field(record, "bbox", where), (4,), where, "bbox")
     area = _number(record.get("area", box[2] * box[3]), where, "area")
     return {"image_id": _integer(record, "image_id", where), "annotation_id": number, "keypoints": keypoints,
             "box": box, "area": area, "truth_area": area, "score": 1.0,
@@ -85,7 +73,7 @@ def read_detections(path: Path, images: dict) -> list[dict]:
         where = f"{path}: detection {i}"
         if _integer(record, "category_id", where) != 1 or _integer(record, "image_id", where) not in images:
             continue
-        box = _numbers(field(record, "bbox", where), 4, where, "bbox")
+        box = finite_numbers(field(record, "bbox", where), (4,), where, "bbox")
         if (box[2:] > 0).all():
             score = _number(field(record, "score", where), where, "score")
             person = {"image_id": record["image_id"], "annotation_id": -1, "keypoints": np.zeros((17, 3))}

@@ -23,6 +23,7 @@ class CocoEvaluation:
             raise ValueError(f"model: rescore must be sum or product, got {rule!r}")
         self.rule = rule
         self.records: list[dict] = []
+        self.results: list[dict] = []  # of the last computation, in COCO's result format
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
@@ -44,7 +45,8 @@ class CocoEvaluation:
         """
         records = sorted(gather(self.records), key=lambda record: record["index"])
         self.records = []
-        scores = evaluate_coco(annotation_file, self._results(records))
+        self.results = self._results(records)
+        scores = evaluate_coco(annotation_file, self.results)
         scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
         calibration = self._calibration(records)
         return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}

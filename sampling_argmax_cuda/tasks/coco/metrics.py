@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .coco import OKS_SIGMAS
-from .files import field, read_json, records
+from ..files import field, read_json, records
+from .reader import OKS_SIGMAS
 
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 

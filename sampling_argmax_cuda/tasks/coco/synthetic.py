@@ -1,22 +1,17 @@
 """Drawn figures as COCO files: articulated people with distractors and occluders, for the real reader."""
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .coco import KEYPOINT_NAMES, SKELETON, box_iou
-from .files import read_json
+from ..drawing import LEFT, MIDDLE, RIGHT, background, distract, write_data_set, write_image
+from .reader import KEYPOINT_NAMES, SKELETON, box_iou
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
-# Colours are blue, green, red, as OpenCV writes them.
-LEFT, RIGHT, MIDDLE = (235, 90, 60), (60, 120, 235), (235, 215, 80)
+# Blue, green, red, as OpenCV writes them.
 SKIN, SHIRT = (160, 190, 225), (120, 180, 110)
 
 
@@ -75,26 +70,6 @@ def paint_figure(image: np.ndarray, joints: np.ndarray, height: float, rng: np.r
     for joint in range(17):
         radius = height * (0.022 if joint > 4 else 0.014)
         cv2.circle(image, points[joint], int(radius * 16), side_color(joint), -1, cv2.LINE_AA, 4)
-
-
-def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random colours with noise."""
-    coarse = rng.integers(30, 200, (rng.integers(3, 8), rng.integers(3, 8), 3), dtype=np.uint8)
-    image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-    return np.clip(image + rng.integers(-18, 19, image.shape), 0, 255).astype(np.uint8)
-
-
-def distract(image: np.ndarray, count: int, rng: np.random.Generator) -> None:
-    """Stray limbs and discs that belong to nobody."""
-    size = image.shape[0]
-    for _ in range(count):
-        a, b = rng.integers(0, size, (2, 2))
-        b = a + (b - a) // 3
-        color = tuple(int(v) for v in (LEFT, RIGHT, MIDDLE)[rng.integers(3)])
-        if rng.random() < 0.5:
-            cv2.line(image, tuple(map(int, a)), tuple(map(int, b)), color, int(rng.integers(2, 6)), cv2.LINE_AA)
-        else:
-            cv2.circle(image, tuple(map(int, a)), int(rng.integers(2, 7)), color, -1, cv2.LINE_AA)
 
 
 def cover(people: list[np.ndarray], mask: np.ndarray) -> None:
@@ -159,14 +134,12 @@ def _false_alarms(image_id: int, people: list, size: int, rng: np.random.Generat
 
 def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
     images, annotations, detections = [], [], []
-    (folder / f"{split}2017").mkdir(parents=True)
     for i in range(count):
         rng = np.random.default_rng((seed, split == "val", i))
         image, people = draw_image(size, rng)
         image_id = i + 1 + 1_000_000 * (split == "val")
         name = f"{image_id:012d}.png"
-        if not cv2.imwrite(str(folder / f"{split}2017" / name), image):
-            raise OSError(f"synthetic data: cannot write {name} of {split}2017")
+        write_image(folder / f"{split}2017" / name, image)
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
         for joints in people:
             annotations.append(_annotation(joints, len(annotations) + 1, image_id))
@@ -184,40 +157,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     (folder / f"detections_{split}.json").write_text(json.dumps(detections))
 
 
-def _is_written(root: Path, settings: dict) -> bool:
-    marker = root / "synthetic.json"
-    return marker.is_file() and read_json(marker, "synthetic data") == settings
-
-
-def write_data_set(root: str | Path, settings: dict, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder that becomes ``root``, whole or not at all.
-
-    A folder that already holds the data set of these settings is left as it is; one that holds anything else is a
-    ValueError.
-    """
-    root = Path(root)
-    if settings["num_train"] < 1 or settings["num_val"] < 1 or settings["image_size"] < 64:
-        raise ValueError(f"synthetic data: needs images of each split and image_size >= 64, got {settings}")
-    if root.exists() and any(root.iterdir()):
-        if _is_written(root, settings):
-            return
-        raise ValueError(f"synthetic data: {root} holds other files; choose another --data.root or remove it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        write(temporary)
-        (temporary / "synthetic.json").write_text(json.dumps(settings))
-        try:
-            os.replace(temporary, root)
-        except OSError:  # another process finished the same folder first
-            if not _is_written(root, settings):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
-    """Write drawn figures in COCO's layout under ``root`` (see :func:`write_data_set`)."""
+    """Write drawn figures in COCO's layout under ``root`` (see :func:`..drawing.write_data_set`)."""
 
     def write(folder: Path) -> None:
         _write_split(folder, "train", num_train, image_size, seed)

@@ -1,0 +1,29 @@
+"""The demo, on few images: it trains both methods, draws them, and prints its tables."""
+
+from functools import partial
+
+import pytest
+
+from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.tasks import demo
+
+pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
+
+
+def test_demo_compares_both_methods(tmp_path, monkeypatch, capsys):
+    few, real = dict(synthetic_train=32, synthetic_val=8), demo.CocoData
+    monkeypatch.setattr(demo, "CocoData", lambda **options: real(**{**options, **few}))
+    monkeypatch.setattr(demo, "TQDMProgressBar", partial(demo.TQDMProgressBar, leave=False))
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if line.startswith(("soft-argmax ", "sampling-argmax "))]
+    assert len(rows) == 2 and all(0 < float(row[1]) < 40 and 0 <= float(row[2]) <= 1 for row in rows)
+    assert "fused" in text and "naive eager" in text
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"soft-argmax.png", "sampling-argmax.png", "training.png"}
+
+
+def test_wrong_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--epochs", "0"])
+    assert stop.value.code == 2 and "--epochs must be >= 1, got 0" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""COCO 2-D poses of people."""

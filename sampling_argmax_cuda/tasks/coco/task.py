@@ -1,0 +1,75 @@
+"""The task COCO: its module and its data."""
+
+from pathlib import Path
+
+from ..data import LandmarkData
+from ..module import LocalizationModule
+from ..transforms import Augment
+from .evaluation import CocoEvaluation
+from .reader import PERSON, CocoKeypoints
+from .synthetic import write_synthetic_coco
+
+
+class CocoPose(LocalizationModule):
+    """2-D poses of people: COCO's 17 keypoints, scored by OKS-AP.
+
+    Args:
+        rescore: instance score: sum (box + mean + max of joints) or product (box * mean of joints > 0.2).
+    """
+
+    task, landmarks, best, result_fields = "coco", PERSON, ("AP", "max"), {"category_id": 1}
+
+    def __init__(self, rescore: str = "sum", **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = CocoEvaluation(rescore)
+
+
+class CocoData(LandmarkData):
+    """COCO keypoints. ``root`` has annotations/ and the image folders.
+
+    Args:
+        root: folder with annotations/ and the image folders; generated data is written here.
+        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
+        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
+        boxes: gt, or a JSON of detections in COCO's result format (validation).
+        image_size: width and height of the network's input in pixels, multiples of 32.
+        half_body: probability of cropping the upper or lower body.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/coco",
+        train_split: str = "train2017",
+        val_split: str = "val2017",
+        boxes: str = "gt",
+        image_size: tuple[int, int] = (192, 256),
+        half_body: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(root=root, image_size=image_size, **kwargs)
+        h = self.hparams
+        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
+
+    def _annotations(self, split: str) -> Path:
+        if self.hparams.synthetic:  # the generated files have COCO's names
+            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
+        return self.root / "annotations" / f"person_keypoints_{split}.json"
+
+    @property
+    def val_annotations(self) -> Path:
+        return self._annotations(self.hparams.val_split)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def dataset(self, train: bool) -> CocoKeypoints:
+        h = self.hparams
+        annotations = self._annotations(h.train_split if train else h.val_split)
+        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        return CocoKeypoints(
+            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
+            image_size=tuple(h.image_size), heatmap_size=self.heatmap_size,
+            augment=self.augment if train else None, seed=h.seed,
+        )  # fmt: skip

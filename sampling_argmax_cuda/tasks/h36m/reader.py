@@ -1,0 +1,223 @@
+"""Human3.6M's and MPII's annotations, and people in them as samples with 18 joints in space."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..crops import LandmarkCrops
+from ..files import field, finite_numbers, read_image, read_json, records
+from ..transforms import Augment
+from .camera import Camera, pixels_per_mm, project
+from .skeletons import BODY, MPII, PELVIS, from_joints, with_thorax
+
+SIDE_MM = 2000.0  # of the volume around the pelvis
+# Recordings whose annotations are known to be wrong.
+BLOCKED = ("s_09_act_05_subact_02_ca", "s_09_act_10_subact_02_ca", "s_09_act_13_subact_01_ca")
+LIFTS = ("camera", "bones")
+
+
+def _camera(record: dict, where: str) -> Camera:
+    parameters = field(record, "cam_param", where)
+    shapes = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}
+    values = [finite_numbers(field(parameters, key, f"{where}: cam_param"), shape, f"{where}: cam_param", key)
+              for key, shape in shapes.items()]  # fmt: skip
+    if not np.allclose(values[0] @ values[0].T, np.eye(3), atol=1e-3):
+        raise ValueError(f"{where}: cam_param: R is no rotation")
+    return Camera(*values)
+
+
+def _action(name: str) -> int:
+    """The action, 0 to 14, that a file's name tells, or -1."""
+    found = re.search(r"act_(\d+)", name)
+    action = int(found[1]) - 2 if found else -1
+    return action if 0 <= action < 15 else -1
+
+
+def _pose(record: dict, where: str) -> dict:
+    name = str(field(record, "file_name", where))
+    where = f"{where} ({name})"
+    world = finite_numbers(field(record, "keypoints_world", where), (17, 3), where, "keypoints_world")
+    box = finite_numbers(field(record, "bbox", where), (4,), where, "bbox")
+    if not (box[2:] > 0).all():
+        raise ValueError(f"{where}: bbox must have a width and a height > 0, got {box.tolist()}")
+    camera = _camera(record, where)
+    if not (camera.from_world(world)[:, 2] > 0).all():
+        raise ValueError(f"{where}: keypoints_world lie behind the camera")
+    return {"name": name, "where": where, "box": box, "world": world, "camera": camera, "action": _action(name)}
+
+
+def read_poses(path: str | Path) -> list[dict]:
+    """Poses of an annotation file whose ``images`` and ``annotations`` go together by position."""
+    content, where = read_json(path, "annotation"), str(path)
+    images, annotations = (records(content, key, where) for key in ("images", "annotations"))
+    if len(images) != len(annotations):
+        raise ValueError(f"{where}: {len(images)} images but {len(annotations)} annotations, which go together")
+    pairs = zip(images, annotations, strict=True)
+    poses = [_pose({**annotation, **image}, f"{where}: annotation {i}") for i, (image, annotation) in enumerate(pairs)]
+    poses = [pose for pose in poses if not any(blocked in pose["name"] for blocked in BLOCKED)]
+    if not poses:
+        raise ValueError(f"{where}: no poses")
+    return poses
+
+
+def _flat_person(joints: np.ndarray, box, name: str, where: str) -> dict:
+    joints[(joints[:, :2] == 0).all(1), 2] = 0  # a joint at (0, 0) was not annotated, whatever its flag says
+    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": from_joints(joints, MPII)}
+
+
+def _mpii_record(record: dict, where: str) -> dict:
+    """A person of the list form: ``image``, ``joints``, ``joints_vis``, ``center``, ``scale`` (of 200 pixels)."""
+    joints = finite_numbers(field(record, "joints", where), (16, 2), where, "joints") - 1  # pixels were counted from 1
+    visible = finite_numbers(field(record, "joints_vis", where), (16,), where, "joints_vis")
+    center = finite_numbers(field(record, "center", where), (2,), where, "center") - 1
+    scale = float(finite_numbers(field(record, "scale", where), (), where, "scale"))
+    side = 200 * scale
+    box = (center[0] - side / 2, center[1] + 15 * scale - side / 2, side, side)
+    person = np.concatenate([joints, (visible > 0)[:, None] * (joints >= 0).all(1, keepdims=True)], 1)
+    return _flat_person(person, box, str(field(record, "image", where)), where)
+
+
+def read_mpii(path: str | Path) -> list[dict]:
+    """People of MPII, with 18 joints: COCO's structure (16 joints), or the list that HRNet's users have."""
+    content, where = read_json(path, "annotation"), str(path)
+    if isinstance(content, list):
+        people = [_mpii_record(record, f"{where}: record {i}") for i, record in enumerate(content)]
+    else:
+        files = {field(image, "id", where): str(field(image, "file_name", where))
+                 for image in records(content, "images", where)}  # fmt: skip
+        people = []
+        for i, record in enumerate(records(content, "annotations", where)):
+            place = f"{where}: annotation {i}"
+            joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
+            box, image = finite_numbers(field(record, "bbox", place), (4,), place, "bbox"), record.get("image_id")
+            if image not in files:
+                raise ValueError(f"{place}: no image {image!r}")
+            people.append(_flat_person(joints, box, files[image], place))
+    people = [p for p in people if (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
+    if not people:
+        raise ValueError(f"{where}: no person has joints")
+    return people
+
+
+class BodyCrops(LandmarkCrops):
+    """Crops of people with 18 joints: x, y in cells of the maps and z in cells of the volume, 0 where it is not known.
+
+    ``lift`` camera: the volume is 2000 mm deep around the pelvis, whatever the crop. ``bones``: it is as deep as the
+    crop is wide, in pixels of the weak perspective that fits best. ``axes [18, 3]`` says which coordinates are known.
+    """
+
+    def __init__(self, root, people: list[dict], image_size, heatmap_size, volume: int, lift: str,
+                 augment: Augment | None, seed: int, padding: float) -> None:  # fmt: skip
+        if lift not in LIFTS:
+            raise ValueError(f"data: lift must be one of {', '.join(LIFTS)}, got {lift!r}")
+        self.root, self.volume, self.lift = Path(root), volume, lift
+        super().__init__(BODY, people, image_size, heatmap_size, augment, seed, padding)
+
+    def read(self, record: dict) -> np.ndarray:
+        try:
+            return read_image(self.root / "images" / record["name"])
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error} ({record['where']})") from None
+
+    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
+        return record["box"]
+
+    def depth(self, record: dict, width: float) -> np.ndarray | None:
+        """Depths ``[18]`` behind the pelvis in sides of the volume, for a crop of ``width`` pixels of the image."""
+        return None
+
+    def target(self, record: dict, points: np.ndarray, matrix: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
+        flat = super().target(record, points, matrix, flip)
+        width = self.image_size[0] / np.linalg.norm(matrix[:, 0])
+        depth, known = self.depth(record, width), np.zeros(len(points))
+        if depth is None:
+            depth = np.full(len(points), -0.5)
+        else:
+            known = (np.abs(depth) <= 0.5).astype(np.float32)
+            depth = np.where(known > 0, depth, -0.5)
+        order = self.landmarks.mirrored() if flip else slice(None)
+        cells, axes = ((depth + 0.5) * self.volume)[order], np.ones((len(points), 3), np.float32)
+        axes[:, 2] = known[order]
+        cells = np.where(flat["weight"] > 0, cells, 0).astype(np.float32)
+        return {"target": np.concatenate([flat["target"], cells[:, None]], 1), "weight": flat["weight"], "axes": axes}
+
+
+class H36mPoses(BodyCrops):
+    """Poses of Human3.6M. For evaluation a sample has its pose and camera in mm; in training it has nothing besides."""
+
+    def __init__(self, root, annotation_file, image_size, heatmap_size, volume: int, lift: str = "camera",
+                 augment: Augment | None = None, seed: int = 0, train: bool = True) -> None:  # fmt: skip
+        self.train = train
+        poses = read_poses(annotation_file)
+        super().__init__(root, poses, image_size, heatmap_size, volume, lift, augment, seed, padding=1.0)
+
+    @staticmethod
+    def in_camera(record: dict) -> np.ndarray:
+        """The pose ``[18, 3]`` in mm of the camera."""
+        return with_thorax(record["camera"].from_world(record["world"]))
+
+    def points(self, record: dict) -> np.ndarray:
+        camera = record["camera"]
+        pixels = project(self.in_camera(record), camera.focal, camera.center)
+        return np.concatenate([pixels[:, :2], np.full((18, 1), 2.0)], 1)
+
+    def depth(self, record: dict, width: float) -> np.ndarray:
+        pose = self.in_camera(record)
+        behind = pose[:, 2] - pose[PELVIS, 2]
+        if self.lift == "camera":
+            return behind / SIDE_MM
+        return behind * pixels_per_mm(pose, self.points(record)[:, :2]) / width
+
+    def extras(self, record: dict) -> dict:
+        if self.train:
+            return {}
+        pose, camera = self.in_camera(record), record["camera"]
+        return {"pose": pose, "root_depth": pose[PELVIS, 2], "focal": camera.focal, "center": camera.center,
+                "action": record["action"]}  # fmt: skip
+
+
+class MpiiPeople(BodyCrops):
+    """People of MPII, whose depth is not known."""
+
+    def __init__(self, root, annotation_file, image_size, heatmap_size, volume: int,
+                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
+        people = read_mpii(annotation_file)
+        super().__init__(root, people, image_size, heatmap_size, volume, "camera", augment, seed, padding=1.25)
+
+
+class HalfAndHalf(Dataset):
+    """As many samples of a second data set as of the first, drawn anew every epoch.
+
+    Epoch e takes part e of an endless series of permutations, so over the epochs every sample comes equally often,
+    whatever the number of workers: the draw is a function of (seed, epoch) alone.
+
+    Args:
+        first, second: the data sets.
+        size: samples of each an epoch; None for all of the first.
+    """
+
+    def __init__(self, first: LandmarkCrops, second: LandmarkCrops, seed: int, size: int | None = None) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"data: epoch_size must be >= 1, got {size}")
+        self.parts, self.seed, self.size = (first, second), seed, size or len(first)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        for part in self.parts:
+            part.set_epoch(epoch)
+        self.chosen = [self._part(k, len(part), epoch) for k, part in enumerate(self.parts)]
+
+    def _part(self, part: int, length: int, epoch: int) -> np.ndarray:
+        place = np.arange(epoch * self.size, (epoch + 1) * self.size)
+        rounds, within = np.divmod(place, length)
+        orders = {r: np.random.default_rng((self.seed, part, r)).permutation(length) for r in np.unique(rounds)}
+        return np.array([orders[r][i] for r, i in zip(rounds, within, strict=True)])
+
+    def __len__(self) -> int:
+        return 2 * self.size
+
+    def __getitem__(self, index: int) -> dict:
+        part, place = divmod(index, self.size)
+        return {**self.parts[part][int(self.chosen[part][place])], "index": index}

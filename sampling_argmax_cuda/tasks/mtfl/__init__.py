@@ -1,0 +1,1 @@
+"""MTFL facial landmarks."""

@@ -1,0 +1,52 @@
+"""The task MTFL: its module and its data."""
+
+from pathlib import Path
+
+from ..data import LandmarkData
+from ..module import LocalizationModule
+from ..transforms import Augment
+from .metrics import MtflEvaluation
+from .reader import FACE, MtflFaces
+from .synthetic import write_synthetic_mtfl
+
+
+class FaceLandmarks(LocalizationModule):
+    """MTFL's five facial landmarks, scored by their distance in pixels of the image."""
+
+    task, landmarks, best = "mtfl", FACE, ("abs_px", "min")
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = MtflEvaluation()
+
+
+class MtflData(LandmarkData):
+    """MTFL's faces: each image whole, with five landmarks.
+
+    Args:
+        root: folder of the annotation files and the images that they name; generated data is written here.
+        train_file: training annotations under root: the original training.txt, or JSON.
+        val_file: validation annotations under root: the original testing.txt, or JSON.
+    """
+
+    def __init__(
+        self, root: str = "data/mtfl", train_file: str = "training.txt", val_file: str = "testing.txt", **kwargs
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+        h = self.hparams
+        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, normal=True)
+
+    @property
+    def val_annotations(self) -> Path:
+        return self.root / ("testing.txt" if self.hparams.synthetic else self.hparams.val_file)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def dataset(self, train: bool) -> MtflFaces:
+        h = self.hparams
+        path = self.root / ("training.txt" if h.synthetic else h.train_file) if train else self.val_annotations
+        augment = self.augment if train else None
+        return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)
