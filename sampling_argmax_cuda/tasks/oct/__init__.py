@@ -1,0 +1,1 @@
+"""Retinal surfaces in OCT volumes."""

@@ -1,0 +1,87 @@
+"""Errors of surfaces, in pixels and in micrometres as their names say, and Dice of the layers between them."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from .delineation import LAYERS, SURFACES
+
+
+def surface_errors(error: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean absolute and signed error, standard deviation and root of the mean square, over scans and columns.
+
+    ``error`` and ``known`` are ``[scans, surfaces, columns]``; results ``[surfaces]``, NaN for a surface nobody knows.
+    """
+    count = known.sum((0, 2)).astype(float)
+    count[count == 0] = np.nan
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.where(known, x, 0).sum((0, 2)) / count
+
+    signed = mean(error)
+    return {"mad": mean(np.abs(error)), "signed": signed,
+            "std": np.sqrt(mean(np.square(error - signed[:, None]))), "rmse": np.sqrt(mean(np.square(error)))}  # fmt: skip
+
+
+def layer_dice(prediction: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Dice ``[layers]`` of the layers between surfaces ``[scans, surfaces, columns]``, by exact lengths of the columns.
+
+    ``2 |A and B| / (|A| + |B|)`` over the columns in which both surfaces of a layer are known; NaN for an empty layer.
+    """
+    both = known[:, 1:] & known[:, :-1]
+    overlap = np.minimum(prediction[:, 1:], truth[:, 1:]) - np.maximum(prediction[:, :-1], truth[:, :-1])
+    total = np.diff(prediction, axis=1).clip(0) + np.diff(truth, axis=1).clip(0)
+    overlap, total = (np.where(both, x.clip(0), 0).sum((0, 2)) for x in (overlap, total))
+    return 2 * overlap / np.where(total > 0, total, np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+
+
+class SurfaceEvaluation:
+    """Collects the surfaces of B-scans; ``compute`` merges the ranks' and empties itself."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple] = []
+        self.results: list[dict] = []  # of the last computation: "volume", "scan", "surfaces" in rows of the B-scan
+
+    def add(self, batch: dict[str, Tensor], surfaces: Tensor) -> None:
+        """Record predictions ``[B, 9, columns]`` in rows of the flat image."""
+        names = ("index", "volume", "scan", "um_per_row", "offset", "target", "weight")
+        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), surfaces)]
+        self.records += list(zip(*columns, strict=True))
+
+    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+        """Means over volumes of each volume's errors: of every surface in micrometres, and over all surfaces.
+
+        ``order_violations`` counts pairs of neighbouring surfaces that are the wrong way round in a column.
+        """
+        records = sorted(gather(self.records), key=lambda record: record[0])
+        self.records = []
+        self.results = [{"volume": int(volume), "scan": int(scan), "surfaces": (found + offset).tolist()}
+                        for _, volume, scan, _, offset, _, _, found in records]  # fmt: skip
+        per_volume = []
+        for volume in sorted({record[1] for record in records}):
+            own = [record for record in records if record[1] == volume]
+            truth, weight, found = (np.stack([record[k] for record in own]) for k in (5, 6, 7))
+            per_volume.append(
+                (own[0][3], surface_errors(found - truth, weight > 0), layer_dice(found, truth, weight > 0))
+            )
+        if not per_volume:
+            return {"mad_px": math.inf}
+        out = {}
+        for name in ("mad", "signed", "std", "rmse"):
+            pixels = np.stack([errors[name] for _, errors, _ in per_volume])
+            micrometres = pixels * np.array([um for um, _, _ in per_volume])[:, None]
+            out |= {f"{name}_px": _mean(pixels), f"{name}_um": _mean(micrometres)}
+            if name == "mad":
+                out |= {f"mad_{s}_um": _mean(micrometres[:, k]) for k, s in enumerate(SURFACES)}
+        dice = np.stack([d for _, _, d in per_volume])
+        out |= {"dice": _mean(dice)} | {f"dice_{layer}": _mean(dice[:, k]) for k, layer in enumerate(LAYERS)}
+        wrong = sum(int((np.diff(record[7], axis=0) < 0).sum()) for record in records)
+        kept = {name: value for name, value in out.items() if not math.isnan(value)}
+        return {"mad_px": math.inf, **kept, "error": kept.get("mad_px", math.inf), "order_violations": float(wrong)}
