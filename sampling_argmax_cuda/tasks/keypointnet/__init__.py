@@ -1,0 +1,1 @@
+"""Supervised keypoints of point clouds: KeypointNet."""

@@ -1,0 +1,89 @@
+"""Keypoints of clouds: PCK and mIoU by geodesic and by Euclidean distance."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+THRESHOLDS = tuple(round(0.01 * i, 2) for i in range(1, 11))
+
+
+def geodesic_distances(cloud: np.ndarray, sources: np.ndarray, neighbours: int = 20) -> np.ndarray:
+    """Distances ``[m, N]`` from points ``sources`` ``[m]`` along the graph of each point's nearest neighbours.
+
+    ``inf`` where the graph does not connect them.
+    """
+    count = min(neighbours, len(cloud) - 1)
+    distance, index = cKDTree(cloud).query(cloud, count + 1)
+    rows = np.repeat(np.arange(len(cloud)), count)
+    graph = csr_matrix((distance[:, 1:].ravel(), (rows, index[:, 1:].ravel())), shape=(len(cloud),) * 2)
+    return dijkstra(graph, directed=False, indices=np.asarray(sources))
+
+
+def nearest(cloud: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The number of the point nearest to each place ``[m, 3]``."""
+    return cKDTree(cloud).query(places)[1]
+
+
+def pck(distance: np.ndarray) -> np.ndarray:
+    """Share of distances ``[k]`` below each threshold of 0.01 to 0.10, ``[10]``."""
+    return (distance[:, None] < np.array(THRESHOLDS)).mean(0)
+
+
+def iou(between: np.ndarray) -> np.ndarray:
+    """``(positives - fn) / (positives + fp)`` at each threshold, from distances ``[found, true]``.
+
+    fp: found keypoints with no true one within the threshold; fn: true ones with no found one.
+    """
+    limits = np.array(THRESHOLDS)
+    fp = (between.min(1)[:, None] >= limits).sum(0)
+    fn = (between.min(0)[:, None] >= limits).sum(0)
+    return (between.shape[1] - fn) / (between.shape[1] + fp)
+
+
+def best_copy(found: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """The rotated copy ``[k, 3]`` of the true keypoints that lies nearest to the found ones, by mean distance."""
+    return copies[np.linalg.norm(copies - found, axis=-1).mean(-1).argmin()]
+
+
+class KeypointEvaluation:
+    """Collects the scores of clouds; ``compute`` merges the ranks' and empties itself."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple] = []
+        # of the last computation: "index", "keypoints", those of the model that were found
+        self.results: list[dict] = []
+        self.curves: dict[str, np.ndarray] = {}  # of the last computation, at each of THRESHOLDS
+
+    def add(self, batch: dict[str, Tensor], position: Tensor) -> None:
+        """Record predictions ``[B, K, 3]``, each scored against the rotated copy of the truth that fits it best."""
+        names = ("index", "points", "copies", "weight")
+        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), position)]
+        for index, cloud, copies, weight, found in zip(*columns, strict=True):
+            known = weight > 0
+            self.records.append((int(index), found.tolist(), *self._scores(cloud, copies[:, known], found[known])))
+
+    @staticmethod
+    def _scores(cloud: np.ndarray, copies: np.ndarray, found: np.ndarray) -> tuple:
+        truth = best_copy(found, copies)
+        straight = np.linalg.norm(found - truth, axis=-1)
+        far = geodesic_distances(cloud, nearest(cloud, truth))[:, nearest(cloud, found)]  # [true, found]
+        return straight, pck(np.diagonal(far)), pck(straight), iou(far.T)
+
+    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+        """Means over models: ``pck_T`` and ``miou_T`` geodesic, ``pck_euclidean_T``, and the mean ``error``."""
+        records = sorted(gather(self.records), key=lambda record: record[0])
+        self.records = []
+        self.results = [{"index": record[0], "keypoints": record[1]} for record in records]
+        if not records:
+            return {"pck_0.05": 0.0, "error": math.inf}
+        out = {"error": float(np.mean([record[2].mean() for record in records]))}
+        for name, k in (("pck", 3), ("pck_euclidean", 4), ("miou", 5)):
+            self.curves[name] = np.mean([record[k] for record in records], 0)
+            out |= {f"{name}_{t:.2f}": float(v) for t, v in zip(THRESHOLDS, self.curves[name], strict=True)}
+        return out

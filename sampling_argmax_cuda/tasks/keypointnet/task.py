@@ -1,0 +1,185 @@
+"""The task KeypointNet: semantic keypoints of clouds, one map of logits over the points a keypoint."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...ops import sample
+from ..data import TaskData
+from ..methods import Target
+from ..module import TaskModule
+from ..pictures import cloud_axes, put_points, save_figure
+from .metrics import THRESHOLDS, KeypointEvaluation
+from .pointnet import PointNet
+from .reader import CloudFolder, KeypointClouds
+from .synthetic import write_synthetic_keypointnet
+
+
+def nearest_copy(position: Tensor, copies: Tensor, weight: Tensor) -> Tensor:
+    """The rotated copy ``[B, K, 3]`` of ``copies`` ``[B, C, K, 3]`` nearest to positions ``[B, K, 3]`` of weight 1."""
+    distance = ((copies - position.unsqueeze(1)).norm(dim=-1) * weight.unsqueeze(1)).sum(-1)
+    return copies[torch.arange(len(copies), device=copies.device), distance.argmin(1)]
+
+
+class CloudKeypoints(TaskModule):
+    """Keypoints of clouds by PointNet++, scored by PCK at 0.01 to 0.10 (geodesic and Euclidean) and mIoU.
+
+    A model with a rotational symmetry is trained towards, and scored against, the copy of its keypoints that fits best.
+
+    Args:
+        keypoints: semantic keypoints of the category (chair 21, those generated: chair 10, table 8, bottle 3).
+        grouping: ssg (single-scale) or msg (multi-scale).
+        centers: centres of PointNet++'s four levels.
+        width: factor of PointNet++'s channels.
+        dropout: of the last features.
+        norm: batch, frozen (running statistics only) or group.
+        spacing: width of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
+    """
+
+    task, best = "keypointnet", ("pck_0.05", "max")
+    linked = {"keypoints": "labels"}
+
+    def __init__(
+        self,
+        keypoints: int = 21,
+        grouping: str = "ssg",
+        centers: tuple[int, ...] = (1024, 256, 64, 16),
+        width: float = 1.0,
+        dropout: float = 0.5,
+        norm: str = "batch",
+        spacing: float = 1.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        h = self.hparams
+        if h.basis not in ("none", "gaussian") or h.estimator != "cell":
+            raise ValueError(
+                f"model: clouds have basis none or gaussian and estimator cell, got {h.basis} and {h.estimator}"
+            )
+        if h.method in ("heatmap", "debiased", "direct"):
+            raise ValueError(f"model: method {h.method} needs a grid")
+        if not spacing > 0:
+            raise ValueError(f"model: spacing must be > 0, got {spacing}")
+        self.model = PointNet(keypoints, grouping, centers, width, dropout, norm)
+        self.evaluation = KeypointEvaluation()
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Logits ``[B, K, N]`` of clouds ``[B, N, 3]``."""
+        return self.model(points)[0]
+
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
+        output, points = self(batch["points"]), batch["points"]
+        with torch.no_grad():
+            position = nearest_copy(self.method.read(output, points)[0], batch["copies"], batch["weight"])
+        sigma = self.hparams.spacing * batch["sigma"].unsqueeze(1)
+        return output, Target(position, batch["weight"], (1, 1, 1), points=points, sigma=sigma)
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        output = self(batch["points"])
+        position, _ = self.method.read(output, batch["points"])
+        self.evaluation.add(batch, position)
+        if index == 0 and self.trainer.is_global_zero:
+            truth = nearest_copy(position, batch["copies"], batch["weight"])
+            self.preview = {"points": batch["points"], "output": output, "position": position, "truth": truth,
+                            "weight": batch["weight"], "sigma": batch["sigma"]}  # fmt: skip
+
+    def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
+        output = self(batch["points"])
+        return {**batch, "output": output, "position": self.method.read(output, batch["points"])[0]}
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        path = Path(item["file_name"])
+        shown = {name: item[name] for name in ("points", "output", "position", "sigma")}
+        save_figure(self._figure(shown), folder / f"{path.stem}.png")
+        return {"file_name": str(path), "keypoints": item["position"][0].tolist()}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        rows = min(4, len(self.preview["points"]))
+        yield "clouds", self._figure({name: value[:rows] for name, value in self.preview.items()})
+        figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for name, values in self.evaluation.curves.items():
+            axes.plot(THRESHOLDS, values, "o-", ms=3, label=name)
+        axes.set(xlabel="threshold", ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        yield "thresholds", figure
+
+    def _figure(self, shown: dict[str, Tensor]) -> Figure:
+        """Clouds with found (red) and true (green) keypoints, and 30 samples of each (cyan)."""
+        figure = Figure(figsize=(4 * len(shown["points"]), 4), layout="constrained")
+        draws = None
+        if self.hparams.basis == "gaussian":
+            sigma = self.hparams.spacing * shown["sigma"].unsqueeze(1)
+            draws = sample(shown["output"].float(), num_samples=30, tau=self.tau, points=shown["points"].float(),
+                           basis="gaussian", sigma=sigma, seed=0).cpu()  # fmt: skip
+        for i, axes in enumerate(cloud_axes(figure, shown["points"].float().cpu())):
+            if draws is not None:
+                put_points(axes, draws[i].flatten(0, 1), ".", color="cyan", ms=2)
+            if "truth" in shown:
+                put_points(axes, shown["truth"][i][shown["weight"][i] > 0].cpu(), "o", color="green", ms=5)
+            put_points(axes, shown["position"][i].float().cpu(), "x", color="red", ms=5)
+        return figure
+
+
+class KeypointNetData(TaskData):
+    """One category of KeypointNet: ``root`` has annotations/CATEGORY.json, pcds/CLASS/MODEL.pcd and splits/.
+
+    Args:
+        root: folder with annotations/, pcds/ and splits/; generated data is written here.
+        category: one of KeypointNet's 16; generated are chair, table and bottle.
+        train_split: name of the training split, a file of splits/.
+        val_split: name of the validation split.
+        noise: deviation of every point in training, clipped at 2.5 of them.
+        shift: largest move of a cloud on each axis in training.
+        points: points of a generated cloud.
+        labels: semantic keypoints that samples have room for; null for those of the category.
+        clouds: folder of .pcd files to predict on.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/keypointnet",
+        category: str = "chair",
+        train_split: str = "train",
+        val_split: str = "val",
+        noise: float = 0.004,
+        shift: float = 0.02,
+        points: int = 2048,
+        labels: int | None = None,
+        clouds: str | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+
+    @property
+    def val_annotations(self) -> Path:
+        return self.root / "annotations" / f"{self.hparams.category}.json"
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_keypointnet(self.root, h.category, h.synthetic_train, h.synthetic_val, h.points, h.seed)
+
+    def dataset(self, train: bool) -> KeypointClouds:
+        h = self.hparams
+        if h.synthetic:
+            split = "train" if train else "val"
+        else:
+            split = h.train_split if train else h.val_split
+        data = KeypointClouds(self.root, h.category, split, h.noise * train, h.shift * train, h.seed)
+        wanted = self.trainer.lightning_module.hparams.keypoints if self.trainer else data.count
+        if data.count > wanted:
+            raise ValueError(
+                f"data: {h.category} has {data.count} semantic keypoints, but --model.keypoints is {wanted}"
+            )
+        data.count = wanted
+        return data
+
+    def to_predict(self) -> CloudFolder:
+        if self.hparams.clouds is None:
+            raise ValueError("predict: --data.clouds must name a folder of .pcd files")
+        return CloudFolder(self.hparams.clouds)
