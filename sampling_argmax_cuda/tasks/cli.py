@@ -15,12 +15,18 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from .callbacks import PredictionFiles, RunPictures, ValidationFile
 from .coco.task import CocoData, CocoPose
 from .h36m.task import BodyPose, H36mData
+from .keypointnet.task import CloudKeypoints, KeypointNetData
 from .mtfl.task import FaceLandmarks, MtflData
+from .oct.task import OctData, RetinalSurfaces
+from .skeleton.task import SkeletonData, SkeletonMerger
 
 TASKS = {
     "coco": (CocoPose, CocoData),
     "h36m": (BodyPose, H36mData),
+    "keypointnet": (CloudKeypoints, KeypointNetData),
     "mtfl": (FaceLandmarks, MtflData),
+    "oct": (RetinalSurfaces, OctData),
+    "skeleton": (SkeletonMerger, SkeletonData),
 }
 
 

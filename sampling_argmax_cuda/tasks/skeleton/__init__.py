@@ -1,0 +1,1 @@
+"""Unsupervised keypoints of point clouds: Skeleton Merger."""

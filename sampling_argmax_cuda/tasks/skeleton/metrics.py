@@ -1,0 +1,75 @@
+"""How well keypoints without names agree between models: the dual alignment score, and mIoU."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..keypointnet.metrics import THRESHOLDS, iou, nearest
+
+
+def agreement(labels: list[int], self_pairs: bool = False) -> float:
+    """Share of ordered pairs of models with equal labels; NaN for less than two models without ``self_pairs``."""
+    counts, n = np.unique(labels, return_counts=True)[1], len(labels)
+    if self_pairs:
+        return float(np.square(counts).sum() / n**2)
+    return float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else math.nan
+
+
+def alignment(found: np.ndarray, truth: list[dict[int, np.ndarray]], self_pairs: bool = False) -> dict[str, float]:
+    """Alignment scores (Shi et al., CVPR 2021) of keypoints ``[models, k, 3]`` with annotations by semantic number.
+
+    ``das_forward``: a keypoint takes the number of its nearest annotation; mean over keypoints of :func:`agreement`.
+    ``das_backward``: an annotation takes the index of its nearest keypoint; mean over semantic numbers. ``das``: their mean.
+    ``self_pairs`` counts a model with itself, as the published script does, which adds about 1 / models.
+    """
+    forward, backward = [[] for _ in range(found.shape[1])], defaultdict(list)
+    for keypoints, annotated in zip(found, truth, strict=True):
+        numbers, places = list(annotated), np.array(list(annotated.values()))
+        for k, index in enumerate(nearest(places, keypoints)):
+            forward[k].append(numbers[index])
+        for number, index in zip(numbers, nearest(keypoints, places), strict=True):
+            backward[number].append(int(index))
+    scores = {"das_forward": np.mean([agreement(labels, self_pairs) for labels in forward]),
+              "das_backward": np.nanmean([agreement(labels, self_pairs) for labels in backward.values()])}  # fmt: skip
+    scores = {name: float(value) for name, value in scores.items()}
+    return {**scores, "das": (scores["das_forward"] + scores["das_backward"]) / 2}
+
+
+class AlignmentEvaluation:
+    """Collects keypoints in [-1, 1]; ``compute`` merges the ranks' and empties itself.
+
+    Args:
+        self_pairs: count a model with itself in the alignment scores.
+    """
+
+    def __init__(self, self_pairs: bool = False) -> None:
+        self.self_pairs = self_pairs
+        self.records: list[tuple] = []
+        self.results: list[dict] = []  # of the last computation: "index", "keypoints" in the units of the files
+
+    def add(self, batch: dict[str, Tensor], keypoints: Tensor) -> None:
+        """Record keypoints ``[B, k, 3]`` in the units of the files."""
+        names = ("index", "points", "copies", "weight")
+        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), keypoints)]
+        for index, cloud, copies, weight, found in zip(*columns, strict=True):
+            truth = {int(k): copies[0, k] for k in np.flatnonzero(weight > 0)}
+            places = np.array(list(truth.values()))
+            snapped = cloud[nearest(cloud, found)]
+            between = np.linalg.norm(snapped[:, None] - places[None], axis=-1)
+            self.records.append((int(index), found, truth, iou(between)))
+
+    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+        """Alignment scores and ``miou_euclidean_T``; ``error`` is 1 minus the mean of both alignments."""
+        records = sorted(gather(self.records), key=lambda record: record[0])
+        self.records = []
+        self.results = [{"index": record[0], "keypoints": record[1].tolist()} for record in records]
+        if len(records) < 2:
+            return {"das": 0.0, "error": 1.0}
+        scores = alignment(np.stack([r[1] for r in records]), [r[2] for r in records], self.self_pairs)
+        mean = np.mean([record[3] for record in records], 0)
+        curve = {f"miou_euclidean_{t:.2f}": float(v) for t, v in zip(THRESHOLDS, mean, strict=True)}
+        return {**scores, **curve, "error": 1 - scores["das"]}

@@ -1,0 +1,155 @@
+"""The task Skeleton Merger: keypoints of clouds without labels, scored by how they agree between models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...ops import sample
+from ...regularizers import distribution_regularizer, variance_regularizer
+from ..keypointnet.task import KeypointNetData
+from ..module import TaskModule
+from ..pictures import cloud_axes, put_points, save_figure
+from .chamfer import composite_chamfer
+from .metrics import AlignmentEvaluation
+from .model import Merger
+
+SKELETON_METHODS = ("soft", "soft_vr", "soft_dr", "sampling")
+
+
+def normalised(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Clouds ``[B, N, 3]`` in [-1, 1] by one number each, with middle and scale ``[B, 1, 1]`` of the way back."""
+    low, high = (f(points.flatten(1), 1).values.view(-1, 1, 1) for f in (torch.min, torch.max))
+    middle, scale = (low + high) / 2, ((high - low) / 2).clamp(min=1e-9)
+    return (points - middle) / scale, middle, scale
+
+
+class SkeletonMerger(TaskModule):
+    """Unsupervised keypoints: a skeleton of edges between them, with learnt strengths, has to cover the cloud.
+
+    The keypoint layer is soft-argmax, or in training samples of sampling-argmax, of which each makes a skeleton: the loss
+    is the expectation of the composite chamfer distance. VR and DR follow the map's own mean, for there is no target.
+
+    Args:
+        keypoints: number of keypoints.
+        grouping: ssg (single-scale) or msg (multi-scale).
+        centers: centres of PointNet++'s four levels.
+        width: factor of the networks' channels.
+        norm: batch, frozen (running statistics only) or group.
+        spacing: width of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
+        offset_weight: factor of the squared offsets of the edges' points.
+        self_pairs: count a model with itself in the alignment scores, as the published script does.
+    """
+
+    task, best = "skeleton", ("das", "max")
+
+    def __init__(
+        self,
+        keypoints: int = 10,
+        grouping: str = "msg",
+        centers: tuple[int, ...] = (1024, 256, 64, 16),
+        width: float = 1.0,
+        norm: str = "batch",
+        spacing: float = 1.0,
+        offset_weight: float = 0.01,
+        self_pairs: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        h = self.hparams
+        if h.method not in SKELETON_METHODS:
+            raise ValueError(f"model: task skeleton has methods {', '.join(SKELETON_METHODS)}, got {h.method}")
+        if h.basis not in ("none", "gaussian") or h.estimator != "cell":
+            raise ValueError(
+                f"model: clouds have basis none or gaussian and estimator cell, got {h.basis} and {h.estimator}"
+            )
+        if not spacing > 0 or not offset_weight >= 0:
+            raise ValueError(f"model: spacing must be > 0 and offset_weight >= 0, got {spacing} and {offset_weight}")
+        self.model = Merger(keypoints, grouping, centers, width, norm)
+        self.evaluation = AlignmentEvaluation(self_pairs)
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, K, N]`` and strengths of the edges ``[B, E]`` of clouds ``[B, N, 3]`` in [-1, 1]."""
+        return self.model(points)
+
+    def _sigma(self, batch: dict[str, Tensor], scale: Tensor) -> Tensor:
+        return self.hparams.spacing * batch["sigma"].unsqueeze(1) / scale.squeeze(-1)
+
+    def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        cloud, _, scale = normalised(batch["points"])
+        logits, strength = self(cloud)
+        sigma, h = self._sigma(batch, scale), self.hparams
+        if h.method == "sampling":
+            # [B, K, S, 3]: every sample is a skeleton of its own.
+            draws = self.method.sampler(logits, cloud, sigma=sigma, seed=self.row_seed(logits))
+            count = draws.shape[2]
+            keypoints = draws.transpose(1, 2).flatten(0, 1)
+            cloud, strength = (x.repeat_interleave(count, 0) for x in (cloud, strength))
+        else:
+            keypoints = self.method.read(logits, cloud)[0]
+        parts, used = self.model.skeleton(keypoints)
+        loss = composite_chamfer(cloud, parts, used, strength).mean()
+        if h.method in ("soft_vr", "soft_dr"):
+            loss = loss + h.reg_weight * self._regularizer(logits, cloud, sigma).mean()
+        return h.loss_scale * (loss + h.offset_weight * self.model.offsets.square().sum())
+
+    def _regularizer(self, logits: Tensor, cloud: Tensor, sigma: Tensor) -> Tensor:
+        if self.hparams.method == "soft_vr":
+            return variance_regularizer(logits, sigma, points=cloud)
+        mean = self.method.read(logits, cloud)[0]
+        return distribution_regularizer(logits, mean, sigma, centre="prediction", points=cloud)
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        cloud, middle, scale = normalised(batch["points"])
+        logits, strength = self(cloud)
+        keypoints = self.method.read(logits, cloud)[0]
+        self.evaluation.add(batch, keypoints * scale + middle)
+        if index == 0 and self.trainer.is_global_zero:
+            self.preview = {"cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
+                            "sigma": self._sigma(batch, scale)}  # fmt: skip
+
+    def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
+        cloud, middle, scale = normalised(batch["points"])
+        logits, strength = self(cloud)
+        keypoints = self.method.read(logits, cloud)[0]
+        return {"file_name": batch["file_name"], "cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
+                "sigma": self._sigma(batch, scale), "position": keypoints * scale + middle}  # fmt: skip
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        path = Path(item["file_name"])
+        shown = {name: item[name].float().cpu() for name in ("cloud", "logits", "strength", "keypoints", "sigma")}
+        save_figure(self._figure(shown), folder / f"{path.stem}.png")
+        edges = [[int(a), int(b), float(s)] for (a, b), s in zip(self.model.pairs.T, item["strength"][0], strict=True)]
+        return {"file_name": str(path), "keypoints": item["position"][0].tolist(), "edges": edges}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        yield "skeletons", self._figure({name: value[:4].float().cpu() for name, value in self.preview.items()})
+
+    def _figure(self, shown: dict[str, Tensor]) -> Figure:
+        """Clouds (y up) with keypoints by colour, 20 samples of each, and the edges as strong as they are."""
+        figure = Figure(figsize=(4 * len(shown["cloud"]), 4), layout="constrained")
+        draws = sample(shown["logits"], num_samples=20, tau=self.tau, points=shown["cloud"], basis=self.hparams.basis,
+                       sigma=shown["sigma"], seed=0)  # fmt: skip
+        pairs = self.model.pairs.T.tolist()
+        for i, axes in enumerate(cloud_axes(figure, shown["cloud"])):
+            keypoints = shown["keypoints"][i]
+            for k in range(len(keypoints)):
+                put_points(axes, draws[i, k], ".", color=f"C{k}", ms=2)
+                put_points(axes, keypoints[k : k + 1], "o", color=f"C{k}", ms=5)
+            for edge, strength in zip(pairs, shown["strength"][i].tolist(), strict=True):
+                if strength > 0.1:
+                    put_points(axes, keypoints[edge], "-", color="black", alpha=strength, lw=1)
+        return figure
+
+
+class SkeletonData(KeypointNetData):
+    """KeypointNet's clouds; their keypoints are used by the scores alone.
+
+    Args:
+        root: folder with annotations/, pcds/ and splits/; generated data is written here.
+    """
+
+    def __init__(self, root: str = "data/keypointnet", **kwargs) -> None:
+        super().__init__(root=root, **kwargs)
