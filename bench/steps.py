@@ -1,0 +1,121 @@
+"""Whole training steps on surfaces and clouds against the naive forms: ``python -m bench.steps [--tasks oct ...]``.
+
+Both forms of a task are run in turn in one process, ``--rounds`` times; the table has medians and the spread of the rounds.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
+from sampling_argmax_cuda.tasks.naive import looped_chamfer, paper_samples
+from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
+from sampling_argmax_cuda.tasks.skeleton import task as skeleton
+from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer
+
+RESULTS = Path(__file__).parent / "results" / "steps.csv"
+Forms = dict[str, Callable[[], torch.Tensor]]
+
+
+def _seeded(module: torch.nn.Module) -> torch.nn.Module:
+    module.row_seed = lambda output: torch.tensor([0, 0], device=output.device)
+    return module.train()
+
+
+def _naive(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with eager samples in place of the operator's."""
+    sampler = module.method.sampler
+
+    def samples(logits, points=None, *, sigma=None, seed=None):
+        if points is None:
+            return paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis)
+        scale = sigma.view(-1, 1, 1)  # the naive form's normals have a deviation of 1
+        draws = paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis, points=points / scale)
+        return draws * scale.unsqueeze(-1)
+
+    sampler.forward = samples
+    sampler.loss = lambda z, target, weight, *, metric, points, sigma, seed: (
+        samples(z, points, sigma=sigma) - target.unsqueeze(2)).norm(dim=-1).mean(-1) * weight  # fmt: skip
+    return module
+
+
+def oct_forms() -> Forms:
+    """The published experiment's batch: 2 B-scans of 128 x 1,024, 9 surfaces, 30 samples, U-Net of width 16."""
+    batch = {
+        "image": torch.rand(2, 1, 128, 1024),
+        "target": torch.rand(2, 9, 1024).cumsum(1) * 14,
+        "weight": torch.ones(2, 9, 1024),
+    }
+    options = dict(width=16, tau=1.0, basis="uniform", metric="smooth_l1", reduction="mean")
+    ours, naive = _seeded(RetinalSurfaces(**options)), _naive(_seeded(RetinalSurfaces(**options)))
+    return {"fused": lambda: ours.step_loss(batch), "naive": lambda: naive.step_loss(batch)}
+
+
+def keypointnet_forms(points: int = 2048, **more) -> Forms:
+    """8 clouds of 2,048 points, 10 keypoints, 30 samples, PointNet++ (SSG)."""
+    batch = {"points": torch.rand(8, points, 3) - 0.5, "copies": torch.rand(8, 1, 10, 3) - 0.5, "weight": torch.ones(8, 10),
+             "sigma": torch.full((8,), 0.02)}  # fmt: skip
+    options = dict(keypoints=10, tau=1.0, basis="gaussian", metric="euclidean", reduction="mean", **more)
+    ours, naive = _seeded(CloudKeypoints(**options)), _naive(_seeded(CloudKeypoints(**options)))
+    return {"fused": lambda: ours.step_loss(batch), "naive": lambda: naive.step_loss(batch)}
+
+
+def skeleton_forms(points: int = 2048, **more) -> Forms:
+    """8 clouds of 2,048 points, 10 keypoints, 45 edges, PointNet++ (MSG); the loop is the published one."""
+    batch = {"points": torch.rand(8, points, 3) - 0.5, "sigma": torch.full((8,), 0.02)}
+    options = dict(tau=1.0, basis="gaussian", num_samples=1, **more)
+    ours = _seeded(skeleton.SkeletonMerger(**options))
+
+    def step(chamfer: Callable) -> torch.Tensor:
+        skeleton.composite_chamfer = chamfer
+        return ours.step_loss(batch)
+
+    return {"fused": lambda: step(composite_chamfer), "naive": lambda: step(looped_chamfer)}
+
+
+def chamfer_forms() -> Forms:
+    """The composite chamfer distance alone: 8 clouds of 2,048 points, 45 edges of 100 points."""
+    cloud, strength = torch.rand(8, 2048, 3) * 2 - 1, torch.rand(8, 45)
+    parts, used = (torch.rand(8, 45, 100, 3) * 2 - 1).requires_grad_(), torch.ones(45, 100, dtype=torch.bool)
+    return {"fused": lambda: composite_chamfer(cloud, parts, used, strength).mean(),
+            "naive": lambda: looped_chamfer(cloud, parts, used, strength).mean()}  # fmt: skip
+
+
+TASKS = {"oct": oct_forms, "keypointnet": keypointnet_forms, "skeleton": skeleton_forms, "chamfer": chamfer_forms}
+
+
+def measure(forms: Forms, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of forward and backward of each form in every round, after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for i in range(rounds + 1):
+        for name, form in forms.items():
+            start = time.perf_counter()
+            form().backward()
+            if i > 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="what to measure")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="CSV file")
+    args = parser.parse_args(argv)
+    rows = ["task,form,median_ms,least_ms,most_ms,rounds,threads"]
+    for task in args.tasks:
+        torch.manual_seed(0)
+        for form, times in measure(TASKS[task](), args.rounds).items():
+            median = sorted(times)[len(times) // 2]
+            numbers = ",".join(f"{x:.1f}" for x in (median, min(times), max(times)))
+            rows.append(f"{task},{form},{numbers},{len(times)},{torch.get_num_threads()}")
+            print(rows[-1])
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text("\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Every command of the README runs, at smoke size and in the README's order, in one folder."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_trainer import logged
+
+from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
+from sampling_argmax_cuda.tasks.cli import config_path
+from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
+
+pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+DATA = ["--data.synthetic=true", "--data.synthetic_train=8", "--data.synthetic_val=4", "--data.image_size=[64,64]",
+        "--data.batch_size=4", "--data.num_workers=0"]  # fmt: skip
+TRAINER = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false",
+           "--trainer.enable_model_summary=false"]  # fmt: skip
+# The tasks without images.
+OTHER = {
+    "oct": ["--data.synthetic=true", "--data.synthetic_train=2", "--data.synthetic_val=1", "--data.rows=64",
+            "--data.num_workers=0", "--model.width=4", "--model.num_samples=2"],
+    "keypointnet": ["--model.keypoints=10", "--model.num_samples=2"],
+    "skeleton": [],
+}  # fmt: skip
+CLOUDS = ["--data.synthetic=true", "--data.synthetic_train=4", "--data.synthetic_val=2", "--data.points=128",
+          "--data.batch_size=2", "--data.num_workers=0", "--model.centers=[32,16,8,4]", "--model.width=0.1"]  # fmt: skip
+FIT = ["--model.depth=18", "--model.head_channels=16", "--model.num_samples=2"]
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("sampling-argmax ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def smoke(argv: list[str]) -> list[str]:
+    """What makes a command small; a checkpoint brings its own model."""
+    if argv[0] == "study":
+        return ["--epochs=1", "--seeds", "0", "--methods", "soft", "sampling", "--forms", "paper", "--bases", "uniform",
+                "--samples", "2", *DATA, *TRAINER, "--model.depth=18", "--model.head_channels=16"]  # fmt: skip
+    if argv[0] == "fit" and argv[2] in OTHER:
+        small = OTHER[argv[2]] + (CLOUDS if argv[2] != "oct" else [])
+        return [*small, *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
+    if argv[0] == "fit":
+        folder = [] if argv[2] == "coco" and "drawn" not in argv else [f"--trainer.default_root_dir={argv[2]}"]
+        return [*DATA, *FIT, *TRAINER, "--trainer.max_epochs=1", "--data.scale=0", *folder]
+    return [*DATA, *TRAINER]
+
+
+def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write_synthetic_coco("pictures", 1, 2, image_size=96)
+    Path("pictures/val2017").rename("photos")
+    found = commands()
+    assert len(found) == 11 and {argv[0] for argv in found} == set(TASK_COMMANDS) - {"demo"}
+    for argv in found:
+        assert main([*argv, *smoke(argv)]) == 0, argv
+    assert len(list(Path("runs").rglob("*_maps.png"))) == 2 and len(list(Path("runs").rglob("predictions.json"))) == 2
+    assert logged(Path("h36m"))["val/mpjpe_mm"] and logged(Path("mtfl"))["val/abs_px"]
+    assert {path.name for path in Path("study-output").iterdir()} == {
+        "data",
+        "runs",
+        "study.csv",
+        "study.md",
+        "study.png",
+    }
+
+
+def test_the_readme_names_every_config():
+    folder = Path(config_path("coco")).parent
+    for path in folder.rglob("*.yaml"):
+        assert f"`{path.stem}`" in README or path.stem in README, path.stem
+        assert path.read_text().startswith("# ")

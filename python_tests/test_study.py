@@ -1,0 +1,114 @@
+"""The study: its grid, what it runs, how it goes on, and the table that it writes."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sampling_argmax_cuda.tasks import study
+from sampling_argmax_cuda.tasks.study import main
+
+pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
+
+
+def grid(**more) -> list[study.Setting]:
+    defaults = dict(
+        task="coco",
+        methods=["soft", "sampling"],
+        forms=["paper", "released"],
+        bases=["uniform", "gaussian"],
+        samples=[1, 30],
+    )
+    return study.settings_of(Namespace(**{**defaults, **more}))
+
+
+def test_the_grid_is_a_product_for_sampling_only():
+    cells = grid()
+    assert len(cells) == len(set(cells)) == 1 + 2 * 2 * 2
+    assert [cell.name for cell in cells[:3]] == ["soft", "sampling paper uniform S=1", "sampling paper uniform S=30"]
+
+
+def test_clouds_have_one_form_and_basis():
+    cells = grid(task="keypointnet", forms=None, bases=None, samples=[30])
+    assert [cell.name for cell in cells] == ["soft", "sampling paper gaussian S=30"]
+    assert len(grid(forms=None, bases=None, samples=[30])) == 1 + 2 * 3
+    assert study.Setting("soft_vr").options("skeleton") == ["--model.method=soft_vr", "--model.reg_weight=10.0"]
+
+
+def test_released_options_are_those_of_the_task():
+    released = study.Setting("sampling", "released", "gaussian", "30")
+    coco, mtfl, h36m = (released.options(task) for task in ("coco", "mtfl", "h36m"))
+    assert {"--model.reweight=2.0", "--model.clip_grad=2.0", "--model.estimator=axis", "--model.beta=tau"} <= set(coco)
+    assert "--model.reweight=2.0" in mtfl and not [o for o in (*mtfl, *h36m) if "clip_grad" in o]
+    assert not [o for o in h36m if "reweight" in o]
+    assert study.Setting("soft").options("coco") == ["--model.method=soft"]
+
+
+def fake(monkeypatch, fail_at: int | None = None) -> list[list[str]]:
+    """Runs that train nothing: AP is 0.1 times the seed plus 0.5, the error 2 for soft and 1 otherwise."""
+    seen: list[list[str]] = []
+
+    def run(argv: list[str]) -> int:
+        seen.append(argv)
+        if fail_at is not None and len(seen) > fail_at:
+            return 1
+        options = dict(item.split("=", 1) for item in argv if "=" in item)
+        folder = Path(options["--trainer.default_root_dir"]) / "version_0"
+        folder.mkdir(parents=True)
+        ap, error = 0.5 + 0.1 * int(options["--model.seed"]), 2 if options["--model.method"] == "soft" else 1
+        (folder / "metrics.csv").write_text(f"epoch,val/AP,val/error,train/loss\n0,,,3\n1,0.1,9,\n2,{ap},{error},\n")
+        return 0
+
+    monkeypatch.setattr(study.cli, "main", run)
+    return seen
+
+
+ARGUMENTS = ["--methods", "soft", "sampling", "--forms", "paper", "--bases", "triangular", "--model.depth=18"]
+
+
+def test_table_of_means_and_spread(monkeypatch, tmp_path, capsys):
+    seen = fake(monkeypatch)
+    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0
+    assert len(seen) == 6 and all("--model.depth=18" in argv for argv in seen)
+    lines = (tmp_path / "study.md").read_text().splitlines()
+    assert lines[0] == "| setting | seeds | AP | error | AP, paper |"
+    spread = np.std([0.5, 0.6, 0.7], ddof=1)
+    assert lines[2] == f"| soft | 3 | 0.600 ± {spread:.3f} | 2.000 ± 0.000 | 0.645 |"
+    assert lines[3] == f"| sampling paper triangular S=30 | 3 | 0.600 ± {spread:.3f} | 1.000 ± 0.000 | 0.698 |"
+    assert capsys.readouterr().out == (tmp_path / "study.md").read_text()
+    with (tmp_path / "study.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "0", "1", "1", "2", "2"] and rows[0]["basis"] == ""
+    assert (tmp_path / "study.png").stat().st_size > 5000
+
+
+def test_a_stopped_study_goes_on(monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, fail_at=3)
+    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 1
+    assert "sampling paper triangular S=30 with seed 1 failed" in capsys.readouterr().err
+    assert len(study.read_rows(tmp_path / "study.csv")) == 3
+    folder = tmp_path / "runs" / "sampling_paper_triangular_S30_seed1" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_bytes(b"")
+    seen = fake(monkeypatch)
+    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0
+    assert len(seen) == 3 and [("--ckpt_path=last" in argv) for argv in seen] == [True, False, False]
+    assert len(study.read_rows(tmp_path / "study.csv")) == 6
+    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0 and len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--epochs", "0"], "--epochs and --samples must be >= 1"),
+        (["--samples", "0"], "--epochs and --samples must be >= 1"),
+        (["--speed=3"], "unknown option --speed=3"),
+        (["--bases", "square"], "invalid choice: 'square'"),
+    ],
+)
+def test_wrong_options(more, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["--output", str(tmp_path), *more])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
