@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_trainer
+import runs
 import torch
+from runs import almost_the_same, logged, losses_of, run_two, same_weights
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
-from test_trainer import almost_the_same, logged, losses_of, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.reader import KEYPOINT_NAMES
@@ -405,7 +405,7 @@ def test_occlusion_follows_its_law():
 
 # ---- the command line ----
 
-options, fit = partial(test_trainer.options, config="h36m"), partial(test_trainer.fit, config="h36m")
+options, fit = partial(runs.options, config="h36m"), partial(runs.fit, config="h36m")
 SMALL = ("--model.volume=8", "--data.occlusion=0.5")
 
 

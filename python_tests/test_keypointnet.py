@@ -2,12 +2,14 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import torch
-from test_trainer import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
 
 from sampling_argmax_cuda import expected_error
 from sampling_argmax_cuda.__main__ import main
@@ -356,9 +358,7 @@ def options(data: Path, run: Path, *more: str, config: str = "keypointnet") -> l
     return options_without_images(data, run, config, [*own, *more])
 
 
-def fit(data: Path, run: Path, *more: str, config: str = "keypointnet") -> dict:
-    assert main(["fit", *options(data, run, *more, config=config)]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+fit = partial(runs.fit, config="keypointnet", options=options)
 
 
 def test_training_reaches_a_stated_score(tmp_path):
@@ -406,6 +406,17 @@ def test_predict_on_a_folder_of_clouds(task, fields, data, tmp_path, capfd):
     )
     assert main(["predict", *options(data, tmp_path, config=task), checkpoint]) == 1
     assert "predict: --data.clouds must name a folder of .pcd files" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("task, keypoints", [("keypointnet", 12), ("skeleton", 5)])
+def test_number_of_keypoints_may_differ_from_the_category(task, keypoints, data, tmp_path):
+    """Rows that no model of the category has are trained on nothing; without labels there may be fewer."""
+    fit(data, tmp_path / "run", f"--model.keypoints={keypoints}", "--trainer.max_epochs=1", config=task)
+    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    own = [option for option in options(data, tmp_path / "val", config=task) if not option.startswith("--model.keyp")]
+    assert main(["validate", *own, checkpoint]) == 0
+    (file,) = (tmp_path / "val").rglob("results.json")
+    assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [keypoints] * 4
 
 
 def test_folders_of_unequal_clouds_are_refused(tmp_path):

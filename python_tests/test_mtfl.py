@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_trainer
-from test_trainer import almost_the_same, logged, losses_of, run_two, same_weights
+import runs
+from runs import almost_the_same, logged, losses_of, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
@@ -28,7 +28,7 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "mtfl"
 
 
-options, fit = partial(test_trainer.options, config="mtfl"), partial(test_trainer.fit, config="mtfl")
+options, fit = partial(runs.options, config="mtfl"), partial(runs.fit, config="mtfl")
 
 
 # ---- formats ----

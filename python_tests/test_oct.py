@@ -3,13 +3,15 @@
 import json
 import os
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import torch
+from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
 from scipy.io import savemat
-from test_trainer import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
 
 from sampling_argmax_cuda import soft_argmax
 from sampling_argmax_cuda.__main__ import main
@@ -344,9 +346,7 @@ def options(data: Path, run: Path, *more: str, config: str = "oct") -> list[str]
     return options_without_images(data, run, config, [*own, *more])
 
 
-def fit(data: Path, run: Path, *more: str, config: str = "oct") -> dict:
-    assert main(["fit", *options(data, run, *more, config=config)]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+fit = partial(runs.fit, config="oct", options=options)
 
 
 def test_training_reaches_a_stated_error(tmp_path):

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_trainer import logged
+from runs import logged
 
 from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
 from sampling_argmax_cuda.tasks.cli import config_path

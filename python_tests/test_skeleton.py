@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import test_keypointnet
 import torch
-from test_trainer import logged, losses_of, run_two, same_weights
+from runs import logged, losses_of, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.keypointnet.reader import KeypointClouds
@@ -160,7 +161,8 @@ def test_every_sample_is_a_skeleton():
         (dict(method="heatmap"), "task skeleton has methods soft, soft_vr, soft_dr, sampling, got heatmap"),
         (dict(basis="uniform"), "clouds have basis none or gaussian"),
         (dict(keypoints=1), "keypoints must be >= 2, got 1"),
-        (dict(spacing=0.0), "spacing must be > 0 and offset_weight >= 0, got 0.0"),
+        (dict(spacing=0.0), "spacing must be > 0, got 0.0"),
+        (dict(offset_weight=-1.0), "offset_weight must be >= 0, got -1.0"),
     ],
 )
 def test_wrong_options_are_named(wrong, message):
@@ -227,16 +229,12 @@ def test_evaluation_of_few_models():
 # ---- the command line ----
 
 options = partial(test_keypointnet.options, config="skeleton")
+fit = partial(runs.fit, options=options, config="skeleton")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "clouds"
-
-
-def fit(data: Path, run: Path, *more: str) -> dict:
-    assert main(["fit", *options(data, run, *more)]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
 
 
 def random_score(data: Path) -> float:

@@ -18,7 +18,7 @@ from .h36m.task import BodyPose, H36mData
 from .keypointnet.task import CloudKeypoints, KeypointNetData
 from .mtfl.task import FaceLandmarks, MtflData
 from .oct.task import OctData, RetinalSurfaces
-from .skeleton.task import SkeletonData, SkeletonMerger
+from .skeleton.task import SkeletonMerger
 
 TASKS = {
     "coco": (CocoPose, CocoData),
@@ -26,7 +26,7 @@ TASKS = {
     "keypointnet": (CloudKeypoints, KeypointNetData),
     "mtfl": (FaceLandmarks, MtflData),
     "oct": (RetinalSurfaces, OctData),
-    "skeleton": (SkeletonMerger, SkeletonData),
+    "skeleton": (SkeletonMerger, KeypointNetData),
 }
 
 

@@ -50,6 +50,8 @@ class GlobalBatches(Sampler[list[int]]):
             yield part.tolist()
 
 
+_NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")
+_NAMES_OR_NULL = ("mpii_file", "images", "volumes", "clouds")
 _LEAST = {"synthetic_train": 1, "synthetic_val": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
 
 
@@ -70,24 +72,10 @@ def check_data(values: Mapping) -> None:
         if not good:
             raise ValueError(f"data: {name} must be {expected}, got {values[name]!r}")
 
-    for name in {
-        "root",
-        "train_split",
-        "val_split",
-        "train_file",
-        "val_file",
-        "mpii_file",
-        "boxes",
-        "images",
-        "volumes",
-    } & set(values):
+    for name in {*_NAMES, *_NAMES_OR_NULL} & set(values):
         value = values[name]
         text = isinstance(value, str | Path) and str(value).strip() != ""
-        require(
-            text or (name in ("images", "mpii_file", "volumes", "clouds") and value is None),
-            name,
-            "a path or name that is not empty",
-        )
+        require(text or (name in _NAMES_OR_NULL and value is None), name, "a path or name that is not empty")
     require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
     for name, least in _LEAST.items():
         check_count(name, values[name], least)

@@ -131,10 +131,11 @@ class KeypointClouds(Dataset):
     ``copies`` ``[C, K, 3]`` are the keypoints and what rotational symmetry makes of them (repeated up to the same C for
     all), ``weight`` ``[K]`` is 0 for a keypoint that a model lacks, ``sigma`` the mean distance of neighbours. Augmentation
     (``noise``: deviation of every point, clipped at 2.5 of them; ``shift``: largest move of a cloud) is a function of
-    (seed, epoch, index).
+    (seed, epoch, index). ``labels`` is K, at least the category's own number and that if it is None.
     """
 
-    def __init__(self, root, category: str, split: str, noise: float = 0.0, shift: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, root, category: str, split: str, noise: float = 0.0, shift: float = 0.0, seed: int = 0,
+                 labels: int | None = None) -> None:  # fmt: skip
         if category not in CATEGORIES:
             raise ValueError(f"data: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
         for name, value in (("noise", noise), ("shift", shift)):
@@ -142,7 +143,10 @@ class KeypointClouds(Dataset):
                 raise ValueError(f"data: {name} must be >= 0, got {value}")
         self.root, self.noise, self.shift, self.seed, self.epoch = Path(root), noise, shift, seed, 0
         every = read_models(self.root / "annotations" / f"{category}.json")
-        self.count = 1 + max(label for model in every for label in model["labels"])
+        known = 1 + max(label for model in every for label in model["labels"])
+        if labels is not None and labels < known:
+            raise ValueError(f"data: {category} has {known} semantic keypoints, but --model.keypoints is {labels}")
+        self.count = labels or known
         names = read_split(self.root / "splits" / f"{split}.txt")
         self.models = [model for model in every if f"{model['class_id']}-{model['model_id']}" in names]
         if not self.models:

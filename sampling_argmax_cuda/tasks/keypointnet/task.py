@@ -24,31 +24,20 @@ def nearest_copy(position: Tensor, copies: Tensor, weight: Tensor) -> Tensor:
     return copies[torch.arange(len(copies), device=copies.device), distance.argmin(1)]
 
 
-class CloudKeypoints(TaskModule):
-    """Keypoints of clouds by PointNet++, scored by PCK at 0.01 to 0.10 (geodesic and Euclidean) and mIoU.
-
-    A model with a rotational symmetry is trained towards, and scored against, the copy of its keypoints that fits best.
+class CloudModule(TaskModule):
+    """What the tasks on clouds share: the gaussian basis, as wide as neighbouring points are apart.
 
     Args:
-        keypoints: semantic keypoints of the category (chair 21, those generated: chair 10, table 8, bottle 3).
-        grouping: ssg (single-scale) or msg (multi-scale).
         centers: centres of PointNet++'s four levels.
-        width: factor of PointNet++'s channels.
-        dropout: of the last features.
+        width: factor of the networks' channels.
         norm: batch, frozen (running statistics only) or group.
         spacing: width of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
     """
 
-    task, best = "keypointnet", ("pck_0.05", "max")
-    linked = {"keypoints": "labels"}
-
     def __init__(
         self,
-        keypoints: int = 21,
-        grouping: str = "ssg",
         centers: tuple[int, ...] = (1024, 256, 64, 16),
         width: float = 1.0,
-        dropout: float = 0.5,
         norm: str = "batch",
         spacing: float = 1.0,
         **kwargs,
@@ -59,11 +48,34 @@ class CloudKeypoints(TaskModule):
             raise ValueError(
                 f"model: clouds have basis none or gaussian and estimator cell, got {h.basis} and {h.estimator}"
             )
-        if h.method in ("heatmap", "debiased", "direct"):
-            raise ValueError(f"model: method {h.method} needs a grid")
         if not spacing > 0:
             raise ValueError(f"model: spacing must be > 0, got {spacing}")
-        self.model = PointNet(keypoints, grouping, centers, width, dropout, norm)
+
+    def sigma(self, batch: dict[str, Tensor]) -> Tensor:
+        """The width of the gaussian basis ``[B, 1]`` in the units of the files."""
+        return self.hparams.spacing * batch["sigma"].unsqueeze(1)
+
+
+class CloudKeypoints(CloudModule):
+    """Keypoints of clouds by PointNet++, scored by PCK at 0.01 to 0.10 (geodesic and Euclidean) and mIoU.
+
+    A model with a rotational symmetry is trained towards, and scored against, the copy of its keypoints that fits best.
+
+    Args:
+        keypoints: semantic keypoints of the category (chair 21, those generated: chair 10, table 8, bottle 3).
+        grouping: ssg (single-scale) or msg (multi-scale).
+        dropout: of the last features.
+    """
+
+    task, best = "keypointnet", ("pck_0.05", "max")
+    linked = {"keypoints": "labels"}
+
+    def __init__(self, keypoints: int = 21, grouping: str = "ssg", dropout: float = 0.5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        h = self.hparams
+        if h.method in ("heatmap", "debiased", "direct"):
+            raise ValueError(f"model: method {h.method} needs a grid")
+        self.model = PointNet(keypoints, grouping, h.centers, h.width, dropout, h.norm)
         self.evaluation = KeypointEvaluation()
 
     def forward(self, points: Tensor) -> Tensor:
@@ -74,8 +86,7 @@ class CloudKeypoints(TaskModule):
         output, points = self(batch["points"]), batch["points"]
         with torch.no_grad():
             position = nearest_copy(self.method.read(output, points)[0], batch["copies"], batch["weight"])
-        sigma = self.hparams.spacing * batch["sigma"].unsqueeze(1)
-        return output, Target(position, batch["weight"], (1, 1, 1), points=points, sigma=sigma)
+        return output, Target(position, batch["weight"], (1, 1, 1), points=points, sigma=self.sigma(batch))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         output = self(batch["points"])
@@ -113,9 +124,8 @@ class CloudKeypoints(TaskModule):
         figure = Figure(figsize=(4 * len(shown["points"]), 4), layout="constrained")
         draws = None
         if self.hparams.basis == "gaussian":
-            sigma = self.hparams.spacing * shown["sigma"].unsqueeze(1)
             draws = sample(shown["output"].float(), num_samples=30, tau=self.tau, points=shown["points"].float(),
-                           basis="gaussian", sigma=sigma, seed=0).cpu()  # fmt: skip
+                           basis="gaussian", sigma=self.sigma(shown), seed=0).cpu()  # fmt: skip
         for i, axes in enumerate(cloud_axes(figure, shown["points"].float().cpu())):
             if draws is not None:
                 put_points(axes, draws[i].flatten(0, 1), ".", color="cyan", ms=2)
@@ -170,14 +180,7 @@ class KeypointNetData(TaskData):
             split = "train" if train else "val"
         else:
             split = h.train_split if train else h.val_split
-        data = KeypointClouds(self.root, h.category, split, h.noise * train, h.shift * train, h.seed)
-        wanted = self.trainer.lightning_module.hparams.keypoints if self.trainer else data.count
-        if data.count > wanted:
-            raise ValueError(
-                f"data: {h.category} has {data.count} semantic keypoints, but --model.keypoints is {wanted}"
-            )
-        data.count = wanted
-        return data
+        return KeypointClouds(self.root, h.category, split, h.noise * train, h.shift * train, h.seed, h.labels)
 
     def to_predict(self) -> CloudFolder:
         if self.hparams.clouds is None:

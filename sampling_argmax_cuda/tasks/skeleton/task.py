@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ...ops import sample
 from ...regularizers import distribution_regularizer, variance_regularizer
-from ..keypointnet.task import KeypointNetData
-from ..module import TaskModule
+from ..keypointnet.task import CloudModule
 from ..pictures import cloud_axes, put_points, save_figure
 from .chamfer import composite_chamfer
 from .metrics import AlignmentEvaluation
@@ -26,7 +25,7 @@ def normalised(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (points - middle) / scale, middle, scale
 
 
-class SkeletonMerger(TaskModule):
+class SkeletonMerger(CloudModule):
     """Unsupervised keypoints: a skeleton of edges between them, with learnt strengths, has to cover the cloud.
 
     The keypoint layer is soft-argmax, or in training samples of sampling-argmax, of which each makes a skeleton: the loss
@@ -35,10 +34,6 @@ class SkeletonMerger(TaskModule):
     Args:
         keypoints: number of keypoints.
         grouping: ssg (single-scale) or msg (multi-scale).
-        centers: centres of PointNet++'s four levels.
-        width: factor of the networks' channels.
-        norm: batch, frozen (running statistics only) or group.
-        spacing: width of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
         offset_weight: factor of the squared offsets of the edges' points.
         self_pairs: count a model with itself in the alignment scores, as the published script does.
     """
@@ -49,10 +44,6 @@ class SkeletonMerger(TaskModule):
         self,
         keypoints: int = 10,
         grouping: str = "msg",
-        centers: tuple[int, ...] = (1024, 256, 64, 16),
-        width: float = 1.0,
-        norm: str = "batch",
-        spacing: float = 1.0,
         offset_weight: float = 0.01,
         self_pairs: bool = False,
         **kwargs,
@@ -61,26 +52,19 @@ class SkeletonMerger(TaskModule):
         h = self.hparams
         if h.method not in SKELETON_METHODS:
             raise ValueError(f"model: task skeleton has methods {', '.join(SKELETON_METHODS)}, got {h.method}")
-        if h.basis not in ("none", "gaussian") or h.estimator != "cell":
-            raise ValueError(
-                f"model: clouds have basis none or gaussian and estimator cell, got {h.basis} and {h.estimator}"
-            )
-        if not spacing > 0 or not offset_weight >= 0:
-            raise ValueError(f"model: spacing must be > 0 and offset_weight >= 0, got {spacing} and {offset_weight}")
-        self.model = Merger(keypoints, grouping, centers, width, norm)
+        if not offset_weight >= 0:
+            raise ValueError(f"model: offset_weight must be >= 0, got {offset_weight}")
+        self.model = Merger(keypoints, grouping, h.centers, h.width, h.norm)
         self.evaluation = AlignmentEvaluation(self_pairs)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[B, K, N]`` and strengths of the edges ``[B, E]`` of clouds ``[B, N, 3]`` in [-1, 1]."""
         return self.model(points)
 
-    def _sigma(self, batch: dict[str, Tensor], scale: Tensor) -> Tensor:
-        return self.hparams.spacing * batch["sigma"].unsqueeze(1) / scale.squeeze(-1)
-
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         cloud, _, scale = normalised(batch["points"])
         logits, strength = self(cloud)
-        sigma, h = self._sigma(batch, scale), self.hparams
+        sigma, h = self.sigma(batch) / scale.squeeze(-1), self.hparams
         if h.method == "sampling":
             # [B, K, S, 3]: every sample is a skeleton of its own.
             draws = self.method.sampler(logits, cloud, sigma=sigma, seed=self.row_seed(logits))
@@ -108,14 +92,14 @@ class SkeletonMerger(TaskModule):
         self.evaluation.add(batch, keypoints * scale + middle)
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
-                            "sigma": self._sigma(batch, scale)}  # fmt: skip
+                            "sigma": self.sigma(batch) / scale.squeeze(-1)}  # fmt: skip
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         cloud, middle, scale = normalised(batch["points"])
         logits, strength = self(cloud)
         keypoints = self.method.read(logits, cloud)[0]
         return {"file_name": batch["file_name"], "cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
-                "sigma": self._sigma(batch, scale), "position": keypoints * scale + middle}  # fmt: skip
+                "sigma": self.sigma(batch) / scale.squeeze(-1), "position": keypoints * scale + middle}  # fmt: skip
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         path = Path(item["file_name"])
@@ -142,14 +126,3 @@ class SkeletonMerger(TaskModule):
                 if strength > 0.1:
                     put_points(axes, keypoints[edge], "-", color="black", alpha=strength, lw=1)
         return figure
-
-
-class SkeletonData(KeypointNetData):
-    """KeypointNet's clouds; their keypoints are used by the scores alone.
-
-    Args:
-        root: folder with annotations/, pcds/ and splits/; generated data is written here.
-    """
-
-    def __init__(self, root: str = "data/keypointnet", **kwargs) -> None:
-        super().__init__(root=root, **kwargs)

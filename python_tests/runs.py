@@ -1,0 +1,93 @@
+"""Runs of the trainers, small enough for a test: their options, what they leave behind, and two processes of one run."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sampling_argmax_cuda.__main__ import main
+
+
+def options(data: Path, run: Path, *more: str, config: str = "coco") -> list[str]:
+    return [
+        "--config", config, f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
+        "--data.synthetic_val=6", "--data.image_size=[64,64]", "--data.batch_size=8", "--data.num_workers=0",
+        "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4",
+        "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={run}", *more,
+    ]  # fmt: skip
+
+
+OF_IMAGES = ("--data.image_size", "--model.depth", "--model.head", "--model.norm", "--data.synthetic_")
+
+
+def options_without_images(data: Path, run: Path, config: str, own: list[str]) -> list[str]:
+    """The options of a task without images: those of all tasks and its own."""
+    return [option for option in options(data, run, config=config) if not option.startswith(OF_IMAGES)] + own
+
+
+def trained(arguments: list[str], run: Path) -> dict:
+    """The last checkpoint of a run of ``fit``."""
+    assert main(["fit", *arguments]) == 0
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def fit(data: Path, run: Path, *more: str, config: str = "coco", options: Callable[..., list[str]] = options) -> dict:
+    """The last checkpoint of a run."""
+    assert main(["fit", *options(data, run, *more, config=config)]) == 0
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return all(torch.equal(x, b["state_dict"][name]) for name, x in a["state_dict"].items())
+
+
+def logged(run: Path) -> dict[str, list[float]]:
+    """Every logged number of a run, from the CSV log."""
+    with (run / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+
+def losses_of(run: Path) -> list[float]:
+    """The training loss of every epoch."""
+    return logged(run)["train/loss_epoch"]
+
+
+def launched(launcher: str, arguments: list[str]) -> list[tuple[list[str], dict[str, str]]]:
+    """The processes of one run of two ranks, with their environments, as a launcher starts them."""
+    fit = [sys.executable, "-m", "sampling_argmax_cuda", "fit", *arguments]
+    if launcher == "torchrun":
+        return [([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *fit[1:]], {})]
+    if launcher == "slurm":
+        job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+               "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "MASTER_ADDR": "localhost"}  # fmt: skip
+        return [(fit, {**job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]
+    return [(fit, {})]
+
+
+def run_two(data: Path, run: Path, *more: str, launcher: str = "lightning", config: str = "coco",
+            options: Callable[..., list[str]] = options) -> dict:  # fmt: skip
+    """A run of two gloo processes with the global batch of :func:`fit`."""
+    arguments = options(data, run, "--trainer.max_epochs=1", "--data.batch_size=4", "--trainer.devices=2",
+                        "--trainer.strategy=ddp", *more, config=config)  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    started = [subprocess.Popen(command, env=environment | own) for command, own in launched(launcher, arguments)]
+    assert [process.wait(timeout=300) for process in started] == [0] * len(started)
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias") -> None:
+    """The mean over ranks adds gradients in another order, which Adam turns into up to a step where they are tiny.
+
+    The last bias moves no softmax, so its gradient is rounding alone.
+    """
+    assert one["global_step"] == two["global_step"]
+    for name in one["state_dict"].keys() - {last_bias}:
+        difference = one["state_dict"][name] - two["state_dict"][name]
+        assert difference.abs().double().mean() <= 2e-5, name
