@@ -6,12 +6,15 @@ Both forms of a task are run in turn in one process, ``--rounds`` times; the tab
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from sampling_argmax_cuda.clouds import farthest_points, neighbours
+from sampling_argmax_cuda.tasks.keypointnet import pointnet
 from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
-from sampling_argmax_cuda.tasks.naive import looped_chamfer, paper_samples
+from sampling_argmax_cuda.tasks.naive import looped_chamfer, paper_samples, sorted_neighbours
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer
@@ -42,6 +45,13 @@ def _naive(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+def _searching(step: Callable[[], torch.Tensor], eager: bool) -> torch.Tensor:
+    """A step with the fused searches in clouds, or with those of the published PointNet++ in eager PyTorch."""
+    pointnet.farthest_points = partial(farthest_points, backend="reference") if eager else farthest_points
+    pointnet.neighbours = sorted_neighbours if eager else neighbours
+    return step()
+
+
 def oct_forms() -> Forms:
     """The published experiment's batch: 2 B-scans of 128 x 1,024, 9 surfaces, 30 samples, U-Net of width 16."""
     batch = {
@@ -55,25 +65,30 @@ def oct_forms() -> Forms:
 
 
 def keypointnet_forms(points: int = 2048, **more) -> Forms:
-    """8 clouds of 2,048 points, 10 keypoints, 30 samples, PointNet++ (SSG)."""
+    """8 clouds of 2,048 points, 10 keypoints, 30 samples, PointNet++ (SSG); naive: samples and searches in eager PyTorch."""
     batch = {"points": torch.rand(8, points, 3) - 0.5, "copies": torch.rand(8, 1, 10, 3) - 0.5, "weight": torch.ones(8, 10),
              "sigma": torch.full((8,), 0.02)}  # fmt: skip
     options = dict(keypoints=10, tau=1.0, basis="gaussian", metric="euclidean", reduction="mean", **more)
     ours, naive = _seeded(CloudKeypoints(**options)), _naive(_seeded(CloudKeypoints(**options)))
-    return {"fused": lambda: ours.step_loss(batch), "naive": lambda: naive.step_loss(batch)}
+    return {"fused": lambda: _searching(lambda: ours.step_loss(batch), eager=False),
+            "naive": lambda: _searching(lambda: naive.step_loss(batch), eager=True)}  # fmt: skip
 
 
 def skeleton_forms(points: int = 2048, **more) -> Forms:
-    """8 clouds of 2,048 points, 10 keypoints, 45 edges, PointNet++ (MSG); the loop is the published one."""
+    """8 clouds of 2,048 points, 10 keypoints, 45 edges, PointNet++ (MSG).
+
+    loop: the published loop over edges; naive: that, and the published searches in clouds.
+    """
     batch = {"points": torch.rand(8, points, 3) - 0.5, "sigma": torch.full((8,), 0.02)}
     options = dict(tau=1.0, basis="gaussian", num_samples=1, **more)
     ours = _seeded(skeleton.SkeletonMerger(**options))
 
-    def step(chamfer: Callable) -> torch.Tensor:
+    def step(chamfer: Callable, eager: bool) -> torch.Tensor:
         skeleton.composite_chamfer = chamfer
-        return ours.step_loss(batch)
+        return _searching(lambda: ours.step_loss(batch), eager)
 
-    return {"fused": lambda: step(composite_chamfer), "naive": lambda: step(looped_chamfer)}
+    return {"fused": lambda: step(composite_chamfer, eager=False), "loop": lambda: step(looped_chamfer, eager=False),
+            "naive": lambda: step(looped_chamfer, eager=True)}  # fmt: skip
 
 
 def chamfer_forms() -> Forms:

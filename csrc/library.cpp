@@ -33,6 +33,8 @@ TORCH_LIBRARY(SA_LIBRARY, m) {
       "soft_argmax_backward(Tensor grad_mean, Tensor grad_variance, Tensor grad_peak, Tensor grad_entropy, "
       "Tensor logits, Tensor? points, Tensor mean, Tensor variance, Tensor peak, Tensor entropy, float beta, "
       "bool[2] needs) -> (Tensor, Tensor)");
+  m.def("farthest_points(Tensor points, Tensor first, int count) -> Tensor");
+  m.def("neighbours(Tensor points, Tensor centers, float radius, int count) -> Tensor");
   // For tests and tools: the raw random words, the exponential of a word, and the build.
   m.def("random_words(Tensor seed, Tensor row, Tensor sample, Tensor index, int stream) -> Tensor");
   m.def("exponential(Tensor words) -> Tensor");

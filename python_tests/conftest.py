@@ -98,6 +98,7 @@ def shim(request):
     option = request.config.getoption
     cuda_shim.build(option("--shim-build"), option("--shim-sources"), option("--shim-optimize"))
     library.register(cuda_shim.NAMESPACE)
+    library.register_searches(cuda_shim.NAMESPACE)
     return cuda_shim.operators()
 
 

@@ -26,9 +26,6 @@ from sampling_argmax_cuda.tasks.keypointnet.pointnet import (
     FeaturePropagation,
     PointNet,
     SetAbstraction,
-    farthest_points,
-    near,
-    take,
 )
 from sampling_argmax_cuda.tasks.keypointnet.reader import (
     CloudFolder,
@@ -201,28 +198,6 @@ def test_augmentation_moves_cloud_and_keypoints_together(root):
 
 def clouds(batch: int = 2, count: int = 60, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, count, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def test_farthest_points_are_greedy():
-    points = clouds()
-    index = farthest_points(points, 20)
-    for cloud, chosen in zip(points, index, strict=True):
-        first = (cloud - cloud.mean(0)).norm(dim=1).argmax()
-        assert chosen[0] == first and len(set(chosen.tolist())) == 20
-        for i in range(1, 20):
-            distance = torch.cdist(cloud[chosen[:i]], cloud).min(0).values
-            assert distance[chosen[i]] == pytest.approx(distance.max().item(), rel=1e-5)
-
-
-def test_neighbours_by_a_loop():
-    points = clouds()
-    centers = take(points, farthest_points(points, 7))
-    index = near(points, centers, 0.3, 5)
-    for b in range(2):
-        for m in range(7):
-            distance = (points[b] - centers[b, m]).norm(dim=1)
-            inside = [i for i in distance.argsort().tolist()[:5] if distance[i] <= 0.3]
-            assert index[b, m].tolist() == inside + [inside[0]] * (5 - len(inside))
 
 
 def test_features_between_centres_by_a_loop():

@@ -162,6 +162,26 @@ def test_soft_argmax(shape, tmp_path):
     check((out, OPS.soft_argmax_backward(*grads, logits, None, *wanted, 1.0, [True, False])[0]))
 
 
+@pytest.mark.parametrize("count", [40, 150])
+def test_clouds(count, tmp_path):
+    points = torch.rand(2, count, 3, generator=torch.Generator().manual_seed(0))
+    first, chosen = torch.tensor([3, count - 1]), torch.full((2, 9), -1)
+    nearest = torch.full((2, count), -1, dtype=torch.int32)
+    kernel = "farthest_points<float>(const float*, const int64_t*, int64_t, int64_t, uint32_t*, int64_t*)"
+    launch(module("clouds", kernel, tmp_path), (2, 1, 1),
+           [points, first, count, 9, Uninit(nearest), Uninit(chosen)], 2 * 32 * 8)  # fmt: skip
+    assert torch.equal(chosen, OPS.farthest_points(points, first, 9))
+
+    centers, found = points[:, :5].contiguous(), torch.full((2, 5, 6), -1)
+    kernel = "neighbours<float>(const float*, const float*, int64_t, int64_t, int64_t, uint32_t, int64_t, int64_t*)"
+    for radius in (0.25, 10.0):
+        limit = torch.tensor(radius).square().view(torch.int32).item()
+        launch(
+            module("clouds", kernel, tmp_path), (5, 1, 1), [points, centers, count, 5, 10, limit, 6, Uninit(found)], 0
+        )
+        assert torch.equal(found, OPS.neighbours(points, centers, radius, 6))
+
+
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 @pytest.mark.parametrize("operator", ["sample", "axis_sample", "expected_error", "soft_argmax", "variants"])

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from bench import steps
+from sampling_argmax_cuda.clouds import neighbours
+from sampling_argmax_cuda.tasks.naive import sorted_neighbours
 
 
 def test_both_forms_of_the_chamfer_distance_are_equal():
@@ -18,8 +20,15 @@ def test_forms_are_steps(forms):
     """The loss of a naive step is that of a fused one up to the samples' noise and the networks' first weights."""
     torch.manual_seed(0)
     losses = {name: form() for name, form in forms(points=256, centers=(32, 16, 8, 4), width=0.1).items()}
-    assert losses["fused"].item() == pytest.approx(losses["naive"].item(), rel=0.3)
+    assert all(loss.item() == pytest.approx(losses["naive"].item(), rel=0.3) for loss in losses.values())
     losses["fused"].backward()
+
+
+def test_published_searches_find_the_same():
+    points = torch.rand(2, 200, 3, generator=torch.Generator().manual_seed(0))
+    for count, radius in ((3, torch.inf), (16, 0.2)):
+        found = sorted_neighbours(points, points[:, :40], count, radius=radius)
+        assert torch.equal(found, neighbours(points, points[:, :40], count, radius=radius))
 
 
 def test_the_table(tmp_path, monkeypatch, capsys):

@@ -35,9 +35,9 @@ def check_points(op: str, logits: Tensor, points: Tensor) -> None:
     check_device(op, "points", points, logits)
 
 
-def check_device(op: str, name: str, value: Tensor, logits: Tensor) -> None:
-    if value.device != logits.device:
-        raise ValueError(f"{op}: {name} must be on the logits' device {logits.device}, got {value.device}")
+def check_device(op: str, name: str, value: Tensor, like: Tensor, of: str = "logits") -> None:
+    if value.device != like.device:
+        raise ValueError(f"{op}: {name} must be on the {of}' device {like.device}, got {value.device}")
 
 
 def check_positive(op: str, name: str, value: float) -> None:

@@ -104,6 +104,14 @@ def _soft_argmax_backward_fake(
     return tuple(_grad_like(x, logits, n) for x, n in zip((logits, points), needs, strict=True))
 
 
+def _farthest_points_fake(points, first, count):
+    return first.new_empty((points.shape[0], count))
+
+
+def _neighbours_fake(points, centers, radius, count):
+    return points.new_empty((*centers.shape[:2], min(count, points.shape[1])), dtype=torch.int64)
+
+
 # ---- gradients -----------------------------------------------------------------------------------------------
 
 
@@ -218,5 +226,12 @@ def register(namespace: str) -> None:
     _register(namespace, "soft_argmax_backward", _soft_argmax_backward_fake)
 
 
+def register_searches(namespace: str) -> None:
+    """Give the searches in point clouds, which only C++ has, their shapes."""
+    register_fake(f"{namespace}::farthest_points", _farthest_points_fake)
+    register_fake(f"{namespace}::neighbours", _neighbours_fake)
+
+
 if LOAD_ERROR is None:
     register(NAMESPACE)
+    register_searches(NAMESPACE)

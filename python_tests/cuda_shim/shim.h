@@ -56,6 +56,15 @@ T shuffle(T value, int from_lane) {
   return bit_cast<T>(exchange(bit_cast<uint64_t>(value), from_lane));
 }
 
+template <class Choose>
+uint32_t reduce(uint32_t value, const Choose& choose) {
+  for (int mask = 1; mask < 32; mask *= 2) {
+    const uint32_t other = shuffle(value, lane() ^ mask);
+    value = choose(value, other) ? value : other;
+  }
+  return value;
+}
+
 }  // namespace shim
 
 #define threadIdx (shim::place().thread)
@@ -79,6 +88,15 @@ T __shfl_sync(unsigned, T value, int from_lane) {
   return shim::shuffle(value, from_lane);
 }
 
+inline uint32_t __reduce_max_sync(unsigned, uint32_t value) {
+  return shim::reduce(value, [](uint32_t a, uint32_t b) { return a > b; });
+}
+inline uint32_t __reduce_min_sync(unsigned, uint32_t value) {
+  return shim::reduce(value, [](uint32_t a, uint32_t b) { return a < b; });
+}
+
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
 inline float __uint_as_float(uint32_t bits) { return shim::bit_cast<float>(bits); }
 inline uint32_t __float_as_uint(float x) { return shim::bit_cast<uint32_t>(x); }

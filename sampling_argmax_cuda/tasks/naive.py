@@ -1,5 +1,7 @@
 """Sampling-argmax as one would write it in eager PyTorch: the baseline that demo and benchmarks measure against."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,12 @@ def released_samples(logits: Tensor, num_samples: int, tau: float, basis: str) -
     dims = range(3, w.dim())
     marginals = [w.sum([d for d in dims if d != dim]) if len(grid) > 1 else w for dim in reversed(dims)]
     return torch.stack([_released_axis(h, basis) for h in marginals], -1)
+
+
+def sorted_neighbours(points: Tensor, centers: Tensor, count: int, *, radius: float = math.inf) -> Tensor:
+    """:func:`.neighbours` as the published PointNet++ finds them: the distances of all pairs, sorted whole."""
+    near, index = (x[..., :count] for x in torch.cdist(centers, points).sort())
+    return torch.where(near <= radius, index, index[..., :1])
 
 
 def looped_chamfer(cloud: Tensor, parts: Tensor, used: Tensor, strength: Tensor) -> Tensor:

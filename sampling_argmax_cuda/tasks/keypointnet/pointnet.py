@@ -6,23 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ...clouds import farthest_points, neighbours
 from ..models import norm_layer
-
-
-def farthest_points(points: Tensor, count: int) -> Tensor:
-    """Indices ``[B, count]`` of points ``[B, N, 3]``, each the farthest from those before it.
-
-    The first is the one farthest from the mean, so that the choice is a function of the cloud alone.
-    """
-    batch = torch.arange(len(points), device=points.device)
-    distance = (points - points.mean(1, keepdim=True)).square().sum(-1)
-    chosen = [distance.argmax(1)]
-    distance = torch.full_like(distance, torch.inf)
-    for _ in range(count - 1):
-        last = points[batch, chosen[-1]].unsqueeze(1)
-        distance = torch.minimum(distance, (points - last).square().sum(-1))
-        chosen.append(distance.argmax(1))
-    return torch.stack(chosen, 1)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
@@ -30,12 +15,6 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     flat = index.flatten(1)
     rows = values.gather(1, flat.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
     return rows.unflatten(1, index.shape[1:])
-
-
-def near(points: Tensor, centers: Tensor, radius: float, count: int) -> Tensor:
-    """Indices ``[B, M, count]`` of the nearest points within ``radius`` of each centre, the nearest of all repeated."""
-    distance, index = torch.cdist(centers, points).topk(min(count, points.shape[1]), largest=False)
-    return torch.where(distance <= radius, index, index[..., :1])
 
 
 def shared_mlp(channels: Sequence[int], norm: Callable[[int], nn.Module]) -> nn.Sequential:
@@ -58,7 +37,7 @@ class SetAbstraction(nn.Module):
     def __init__(self, count: int, inputs: int, branches: Sequence[tuple[float, int, Sequence[int]]],
                  norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:  # fmt: skip
         super().__init__()
-        self.count, self.shapes = count, [(radius, neighbours) for radius, neighbours, _ in branches]
+        self.count, self.shapes = count, [(radius, near) for radius, near, _ in branches]
         self.branches = nn.ModuleList([shared_mlp([inputs + 3, *channels], norm) for _, _, channels in branches])
         self.outputs = sum(channels[-1] for _, _, channels in branches)
 
@@ -66,12 +45,12 @@ class SetAbstraction(nn.Module):
         """Points ``[B, N, 3]`` and features ``[B, N, C]`` to centres ``[B, M, 3]`` and features ``[B, M, C']``."""
         centers = take(points, farthest_points(points, self.count))
         out = []
-        for (radius, neighbours), mlp in zip(self.shapes, self.branches, strict=True):
-            index = near(points, centers, radius, neighbours)
+        for (radius, near), mlp in zip(self.shapes, self.branches, strict=True):
+            index = neighbours(points, centers, near, radius=radius)
             group = take(points, index) - centers.unsqueeze(2)
             if features is not None:
                 group = torch.cat([group, take(features, index)], -1)
-            out.append(mlp(group.permute(0, 3, 2, 1)).amax(2).transpose(1, 2))
+            out.append(mlp(group.permute(0, 3, 1, 2)).max(3).values.transpose(1, 2))
         return centers, torch.cat(out, -1)
 
 
@@ -83,8 +62,8 @@ class FeaturePropagation(nn.Module):
         self.mlp = shared_mlp([inputs, *channels], norm)
 
     def forward(self, points: Tensor, features: Tensor | None, centers: Tensor, coarse: Tensor) -> Tensor:
-        distance, index = torch.cdist(points, centers).topk(min(3, centers.shape[1]), largest=False)
-        weight = 1 / (distance.square() + 1e-8)
+        index = neighbours(centers, points, 3)
+        weight = 1 / ((take(centers, index) - points.unsqueeze(2)).square().sum(-1) + 1e-8)
         weight = weight / weight.sum(-1, keepdim=True)
         spread = (take(coarse, index) * weight.unsqueeze(-1)).sum(2)
         joined = spread if features is None else torch.cat([features, spread], -1)
