@@ -5,11 +5,14 @@ from .coords import convert_coords
 from .modules import SamplingArgmax, SoftArgmax
 from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
 from .regularizers import js_divergence
+from .rle import RealNVP, RLELoss
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Moments",
+    "RLELoss",
+    "RealNVP",
     "SamplingArgmax",
     "SoftArgmax",
     "available_backends",
