@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampling_argmax_cuda import js_divergence, soft_argmax
+from sampling_argmax_cuda import js_divergence, sample, soft_argmax
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.methods import (
     METHODS,
@@ -16,12 +16,14 @@ from sampling_argmax_cuda.tasks.methods import (
     Direct,
     Discrete,
     Heatmap,
+    Located,
     Method,
     Sampling,
     Soft,
     Target,
 )
 from sampling_argmax_cuda.tasks.methods import make_method as make
+from sampling_argmax_cuda.tasks.models import NormedLinear, PoseNet, RegressionNet, SigmaHead
 
 SHAPE = (2, 3, 12, 10)  # B, K, H, W
 
@@ -98,10 +100,55 @@ def test_masked_points_reach_nothing(name):
     output[0, 2] = float("nan")
     output.requires_grad_()
     target.position[0, 2] = float("nan")
-    loss = method.loss(output, target, SEED)
+    sigma = torch.full((2, 3, 2), 0.1)
+    sigma[0, 2] = float("nan")
+    sigma.requires_grad_()
+    loss = method.loss(Located(output, sigma) if method.widths else output, target, SEED)
     loss.sum().backward()
     assert loss.shape == (2, 3) and loss[0, 2] == 0 and loss.isfinite().all()
     assert output.grad.isfinite().all() and (output.grad[0, 2] == 0).all() and (output.grad[1] != 0).any()
+    assert not method.widths or ((sigma.grad[0, 2] == 0).all() and (sigma.grad[1] != 0).all())
+
+
+@pytest.mark.parametrize("form, density", [("corrected", "laplace"), ("released", "released")])
+@pytest.mark.parametrize("name", ["rle", "soft_rle", "sampling_rle"])
+def test_rle_is_the_likelihood_of_what_the_method_trains(name, form, density):
+    """In shares of the map's axes; of samples the mean over them; a coordinate that is not known has no part in it."""
+    axes = torch.ones(2, 3, 3)
+    axes[0, 0, 2] = axes[1, 1, 1] = 0  # a point in the plane, and one that is no point
+    z, target = problem((2, 3, 4, 6, 5), axes)
+    method = make(options(method=name, rle_form=form, rle_density=density, units="centered", volume=4)).train()
+    output, sigma = soft_argmax(z) if name == "rle" else z, torch.rand(2, 3, 3) / 5 + 0.05
+    draws = output.unsqueeze(2) if name == "rle" else soft_argmax(z).unsqueeze(2)
+    if name == "sampling_rle":
+        draws = sample(z, num_samples=30, tau=1.0, seed=SEED)
+    size = torch.tensor([5, 6, 4])
+    total = sum(method.likelihood(draws[:, :, s] / size, sigma, target.position / size, target.weight, axes)
+                for s in range(draws.shape[2]))  # fmt: skip
+    found = method.loss(Located(output, sigma), target, SEED)
+    torch.testing.assert_close(found, total / draws.shape[2], rtol=1e-4, atol=1e-4)
+    assert found[1, 1] == 0 and (found[0, :2] != 0).all()
+    position, confidence = method.eval().read(Located(output, sigma))
+    torch.testing.assert_close(position, soft_argmax(z))
+    torch.testing.assert_close(confidence, 1 - sigma.mean(-1))
+    torch.testing.assert_close(method.in_cells(sigma, (5, 6, 4)), sigma * size)
+
+
+def test_networks_with_widths():
+    """sigma is bounded on both sides however large the features are; positions depend on their direction alone."""
+    images, net = torch.randn(2, 3, 64, 64), RegressionNet(5, 18, "group", None, widths=True).eval()
+    found = net(images)
+    assert found.place.shape == found.sigma.shape == (2, 5, 2)
+    for factor in (1e6, -1e6):
+        with torch.no_grad():
+            net.sigma.weight.fill_(factor)
+        sigma = net(images).sigma
+        assert (sigma >= SigmaHead.LEAST).all() and (sigma <= 1).all()
+    layer, x = NormedLinear(7, 3), torch.randn(4, 7)
+    torch.testing.assert_close(layer(100 * x), layer(x))
+    assert not torch.equal(layer(-x), layer(x)) and layer(torch.zeros(1, 7)).isfinite().all()
+    maps = PoseNet(5, 18, 16, "group", 4, widths=True)(images)
+    assert maps.place.shape == (2, 5, 4, 16, 16) and maps.sigma.shape == (2, 5, 3)
 
 
 def gaussian_maps(position: torch.Tensor, shape, sigma: float = 2.0) -> torch.Tensor:

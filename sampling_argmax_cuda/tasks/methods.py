@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from ..coords import CONVENTIONS, affine
 from ..modules import SamplingArgmax
 from ..ops import heatmap_moments
 from ..regularizers import distribution_regularizer, variance_regularizer
+from ..rle import RLELoss
 from ..rows import cell_offsets, mask_rows, metric_of, weigh_rows
 
 
@@ -44,6 +46,18 @@ class Target:
         return torch.ones_like(self.weight) if self.axes is None else self.axes.amin(-1)
 
 
+class Located(NamedTuple):
+    """What a network with widths answers: maps or positions ``[B, K, ...]``, and sigma ``[B, K, d]`` in the method's units."""
+
+    place: Tensor
+    sigma: Tensor
+
+
+def place_of(output: Tensor | Located) -> Tensor:
+    """The maps or positions of a network's answer."""
+    return output.place if isinstance(output, Located) else output
+
+
 class Method(nn.Module):
     """A map of logits a point, read by soft-argmax; subclasses say what is trained.
 
@@ -58,6 +72,8 @@ class Method(nn.Module):
     regresses = False  # whether the network answers with positions in cells instead of maps
     logits = True  # whether the maps are logits, of which samples can be drawn
     averages = ("coords", "maps")  # what several passes over an image may average
+    widths = False  # whether the network answers with the width of each position too
+    tau = 1.0  # the temperature of the samples
 
     def __init__(self, metric: str, units: str) -> None:
         super().__init__()
@@ -91,6 +107,10 @@ class Method(nn.Module):
         # A constraint compares rows, so that those without a target have to keep what they hold.
         kept = mask_rows(output, target.weight) if self.constraint is None else output
         return weigh_rows(self.row_loss(kept, target, seed), target.weight)
+
+    def draws(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
+        """The positions that are trained, ``[B, K, S, d]``: one, which is what is read, or samples of it."""
+        return self.read(output, target.points)[0].unsqueeze(2)
 
     def possible(self, position: Tensor) -> Tensor:
         """Positions or samples under the constraint, if there is one."""
@@ -175,8 +195,15 @@ class Sampling(Method):
         super().__init__(metric, units)
         self.sampler = sampler
 
+    @property
+    def tau(self) -> float:
+        return self.sampler.tau
+
     def set_epoch(self, epoch: int) -> None:
         self.sampler.set_epoch(epoch)
+
+    def draws(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
+        return self.possible(self.sampler(output, target.points, sigma=target.sigma, seed=seed))
 
     def loss(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
         if self.units == "index" and target.axes is None and self.constraint is None:
@@ -185,8 +212,7 @@ class Sampling(Method):
         return super().loss(output, target, seed)
 
     def row_loss(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
-        samples = self.possible(self.sampler(output, target.points, sigma=target.sigma, seed=seed))
-        offsets = samples - target.position.unsqueeze(2)
+        offsets = self.draws(output, target, seed) - target.position.unsqueeze(2)
         return metric_of(self.offsets(offsets.unbind(-1), target, extra=1), self.metric).mean(-1)
 
 
@@ -263,8 +289,49 @@ class Direct(Method):
         return output.float(), torch.ones_like(output[..., 0], dtype=torch.float32)
 
 
+class Rle(Method):
+    """Residual log-likelihood estimation (Li et al., ICCV 2021) of the positions of another method.
+
+    Of ``direct`` it is the published RegressFlow; of ``soft`` the position is the map's mean; of ``sampling`` the loss is the
+    expectation of the negative log-likelihood over the samples. The confidence is ``1 - sigma``, the mean over axes.
+    """
+
+    widths, averages = True, ("coords",)
+
+    def __init__(self, inner: Method, units: str, likelihood: RLELoss) -> None:
+        super().__init__(inner.metric, units)
+        self.inner, self.likelihood = inner, likelihood
+        self.regresses, self.logits = inner.regresses, inner.logits
+
+    @property
+    def tau(self) -> float:
+        return self.inner.tau
+
+    def set_epoch(self, epoch: int) -> None:
+        self.inner.set_epoch(epoch)
+
+    def loss(self, output: Located, target: Target, seed: Tensor) -> Tensor:
+        draws = self.inner.draws(mask_rows(output.place, target.weight), target, seed)
+        offsets = draws - mask_rows(target.position, target.weight).unsqueeze(2)
+        error = torch.stack(self.offsets(offsets.unbind(-1), target, extra=1), -1)
+        sigma, known = (None if x is None else x.unsqueeze(2).expand_as(error) for x in (output.sigma, target.axes))
+        weight = target.weight.unsqueeze(2).expand(error.shape[:3])
+        return self.likelihood(error, sigma, torch.zeros_like(error), weight, known).mean(2)
+
+    def maps(self, output: Tensor) -> Tensor:
+        return self.inner.maps(output)
+
+    def read(self, output: Located, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.inner.read(output.place, points)[0], (1 - output.sigma.float()).mean(-1)
+
+    def in_cells(self, sigma: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Widths ``[B, K, d]`` in cells of maps of ``size``."""
+        return sigma / sigma.new_tensor([affine("model", self.units, n)[0] for n in size])
+
+
 METHODS = ("soft", "soft_vr", "soft_dr", "debiased", "discrete", "sampling", "heatmap",
-           "cross_entropy", "direct")  # fmt: skip
+           "cross_entropy", "direct", "rle", "soft_rle", "sampling_rle")  # fmt: skip
+RLE_OF = {"rle": "direct", "soft_rle": "soft", "sampling_rle": "sampling"}
 
 
 def make_method(options: Mapping) -> Method:
@@ -272,6 +339,10 @@ def make_method(options: Mapping) -> Method:
     name, metric, units = options["method"], options["metric"], options["units"]
     if name not in METHODS:
         raise ValueError(f"model: method must be one of {', '.join(METHODS)}, got {name!r}")
+    if name in RLE_OF:
+        axes = 2 if options.get("volume") is None else 3
+        likelihood = RLELoss(axes, options["rle_form"], options["rle_density"])
+        return Rle(make_method({**options, "method": RLE_OF[name]}), units, likelihood)
     if name.startswith("soft"):
         regularizer = {"soft": "none", "soft_vr": "variance", "soft_dr": "distribution"}[name]
         return Soft(metric, units, regularizer, options["reg_weight"], options["target_sigma"])

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .methods import Located
+
 DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
           101: ("bottleneck", (3, 4, 23, 3)), 152: ("bottleneck", (3, 8, 36, 3))}  # fmt: skip
 NORMS = ("batch", "frozen", "group")
@@ -121,6 +123,28 @@ class DeconvHead(nn.Sequential):
         super().__init__(*layers, final)
 
 
+class NormedLinear(nn.Linear):
+    """A linear layer of its input's direction, ``W x / |x| + b``: the published RegressFlow's layer of positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(nn.functional.normalize(x, dim=-1), self.weight, self.bias)
+
+
+class SigmaHead(nn.Linear):
+    """Features ``[B, C, h, w]`` to the width of each of ``joints`` positions ``[B, K, axes]`` in (LEAST, 1)."""
+
+    LEAST = 1e-4
+
+    def __init__(self, channels: int, joints: int, axes: int) -> None:
+        super().__init__(channels, joints * axes)
+        self.axes = axes
+
+    def forward(self, features: Tensor) -> Tensor:
+        # In float32: a sigmoid of 16 bits is 0 or 1 too soon.
+        sigma = super().forward(features.mean((2, 3))).float().sigmoid()
+        return (self.LEAST + (1 - self.LEAST) * sigma).unflatten(-1, (-1, self.axes))
+
+
 class PoseNet(nn.Module):
     """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``, or ``[B, K, D, H/4, W/4]``.
 
@@ -130,19 +154,23 @@ class PoseNet(nn.Module):
         head_channels: channels of the deconvolutions.
         norm: as :func:`norm_layer`.
         volume: cells D of the maps' depth axis, or None for flat maps.
+        widths: answer with the maps and the width of each position, :class:`.Located`.
     """
 
     def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch",
-                 volume: int | None = None) -> None:  # fmt: skip
+                 volume: int | None = None, widths: bool = False) -> None:  # fmt: skip
         super().__init__()
         if volume is not None and volume < 1:
             raise ValueError(f"model: volume must be >= 1, got {volume}")
         self.shape = (joints,) if volume is None else (joints, volume)
         self.backbone = ResNet(depth, norm)
         self.head = DeconvHead(self.backbone.channels, math.prod(self.shape), head_channels, norm)
+        self.sigma = SigmaHead(self.backbone.channels, joints, 1 + len(self.shape)) if widths else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images)).unflatten(1, self.shape)
+    def forward(self, images: Tensor) -> Tensor | Located:
+        features = self.backbone(images)
+        maps = self.head(features).unflatten(1, self.shape)
+        return maps if self.sigma is None else Located(maps, self.sigma(features))
 
     def scale_output(self, gain: float) -> None:
         """Multiply the maps by ``gain``: maps trained as heatmaps have a peak of 1, which is flat as logits."""
@@ -154,21 +182,26 @@ class PoseNet(nn.Module):
 class RegressionNet(nn.Module):
     """Images ``[B, 3, H, W]`` to positions ``[B, K, d]`` in cells of the maps that :class:`PoseNet` would make.
 
-    The mean of the features and one linear layer give centered coordinates (Sun et al., ECCV 2018, direct baseline).
+    The mean of the features and one linear layer give centered coordinates (Sun et al., ECCV 2018, direct baseline); with
+    ``widths`` the layer is :class:`NormedLinear` and the answer :class:`.Located` (Li et al., ICCV 2021, RegressFlow).
     """
 
-    def __init__(self, joints: int, depth: int = 50, norm: str = "batch", volume: int | None = None) -> None:
+    def __init__(self, joints: int, depth: int = 50, norm: str = "batch", volume: int | None = None,
+                 widths: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.volume, self.axes = volume, 2 if volume is None else 3
         self.backbone = ResNet(depth, norm)
-        self.head = nn.Linear(self.backbone.channels, joints * self.axes)
+        self.head = (NormedLinear if widths else nn.Linear)(self.backbone.channels, joints * self.axes)
+        self.sigma = SigmaHead(self.backbone.channels, joints, self.axes) if widths else None
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
-        centered = self.head(self.backbone(images).mean((2, 3))).unflatten(1, (-1, self.axes))
+    def forward(self, images: Tensor) -> Tensor | Located:
+        features = self.backbone(images)
+        centered = self.head(features.mean((2, 3))).unflatten(1, (-1, self.axes))
         size = [images.shape[-1] // 4, images.shape[-2] // 4, self.volume][: self.axes]
-        return (centered + 0.5) * centered.new_tensor(size)
+        position = (centered + 0.5) * centered.new_tensor(size)
+        return position if self.sigma is None else Located(position, self.sigma(features))
 
 
 def _own_state(path: str | Path) -> dict[str, Tensor]:

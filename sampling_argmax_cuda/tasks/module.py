@@ -12,7 +12,7 @@ from torch import Tensor
 from ..losses import reduce_loss
 from .files import read_image
 from .landmarks import Landmarks
-from .methods import Target, make_method
+from .methods import Located, Target, make_method, place_of
 from .models import PoseNet, RegressionNet, start_from
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .views import Member, Views
@@ -29,7 +29,8 @@ class TaskModule(lightning.LightningModule):
     """Trains one of the methods that the paper compares. A task says what the network is and what it is scored by.
 
     Args:
-        method: soft, soft_vr, soft_dr, debiased, discrete, sampling, heatmap, cross_entropy or direct (README: methods).
+        method: soft, soft_vr, soft_dr, debiased, discrete, sampling, heatmap, cross_entropy, direct, rle, soft_rle or
+            sampling_rle (README: methods).
         estimator: sampling's noise: cell (the paper's) or axis (the released code's).
         basis: none, uniform, triangular or gaussian.
         num_samples: samples a map, S.
@@ -44,6 +45,9 @@ class TaskModule(lightning.LightningModule):
         reduction: mean, batch (sum / B, as released), visible (sum / visible points) or axes (sum / known coordinates).
         reg_weight: factor of the regulariser of soft_vr and soft_dr.
         target_sigma: width in cells that the regulariser wants, and that of heatmap's Gaussian maps.
+        rle_form: corrected or released: whether RLE counts the width once, as its paper, or twice, as its code.
+        rle_density: what RLE's flow is a residual of: laplace, gaussian, or the released code's mixture of both.
+        clip_each: longest gradient of each parameter by itself, as released; trainer.gradient_clip_val has that of all.
         lr: learning rate of Adam.
         lr_world: multiply the learning rate by the number of processes.
         milestones: epochs at which the learning rate falls to a tenth.
@@ -73,6 +77,9 @@ class TaskModule(lightning.LightningModule):
         reduction: str = "batch",
         reg_weight: float = 1.0,
         target_sigma: float = 2.0,
+        rle_form: str = "corrected",
+        rle_density: str = "laplace",
+        clip_each: float | None = None,
         lr: float = 1e-3,
         lr_world: bool = False,
         milestones: tuple[int, ...] = (90, 120),
@@ -87,6 +94,8 @@ class TaskModule(lightning.LightningModule):
             raise ValueError(f"model: weight_decay must be >= 0, got {weight_decay}")
         if not 0 <= seed < 2**31:
             raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
+        if clip_each is not None and not clip_each > 0:
+            raise ValueError(f"model: clip_each must be > 0, got {clip_each}")
         if not loss_scale > 0:
             raise ValueError(f"model: loss_scale must be > 0, got {loss_scale}")
         if reduction not in REDUCTIONS:
@@ -95,7 +104,7 @@ class TaskModule(lightning.LightningModule):
         self.method = make_method(self.hparams)
         self.preview: dict[str, Tensor] = {}
 
-    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | Located, Target]:
         """The network's output ``[B, K, ...]`` for a batch of training, and where the points are."""
         raise NotImplementedError
 
@@ -130,6 +139,12 @@ class TaskModule(lightning.LightningModule):
         # Dropout draws from torch's own generator, whose state no checkpoint holds.
         torch.manual_seed((self.hparams.seed << 32) + (self.global_step << 12) + self.global_rank)
 
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        if self.hparams.clip_each is not None:
+            for parameter in self.parameters():
+                torch.nn.utils.clip_grad_norm_([parameter], self.hparams.clip_each)
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def row_seed(self, output: Tensor) -> Tensor:
         """The seed of a step's noise: a rank draws that of its rows of the global batch."""
         first_row = self.global_rank * output.shape[0] * output.shape[1]
@@ -138,7 +153,7 @@ class TaskModule(lightning.LightningModule):
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch."""
         output, target = self.rows(batch)
-        per_point = self.method.loss(output, target, self.row_seed(output)) + self.extra_loss(output, target)
+        per_point = self.method.loss(output, target, self.row_seed(place_of(output))) + self.extra_loss(output, target)
         return self.hparams.loss_scale * self._reduce(per_point, target)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
@@ -167,7 +182,7 @@ class TaskModule(lightning.LightningModule):
     @property
     def tau(self) -> float:
         """The temperature of the samples, 1 for a method without samples."""
-        return self.method.sampler.tau if self.hparams.method == "sampling" else 1.0
+        return self.method.tau
 
     # ---- evaluation ----
 
@@ -226,16 +241,16 @@ class LocalizationModule(TaskModule):
         h, points = self.hparams, len(self.landmarks)
         volume = h.get("volume")  # an option of the tasks in space
         if self.method.regresses:
-            return RegressionNet(points, h.depth, h.norm, volume)
-        return PoseNet(points, h.depth, h.head_channels, h.norm, volume)
+            return RegressionNet(points, h.depth, h.norm, volume, self.method.widths)
+        return PoseNet(points, h.depth, h.head_channels, h.norm, volume, self.method.widths)
 
     def map_size(self, images: Tensor) -> tuple[int, ...]:
         """Cells of the maps' axes x, y(, z)."""
         flat = (images.shape[-1] // 4, images.shape[-2] // 4)
         return flat if self.hparams.get("volume") is None else (*flat, self.hparams.volume)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for method direct) of images ``[B, 3, H, W]``."""
+    def forward(self, images: Tensor) -> Tensor | Located:
+        """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for a method that regresses) of images ``[B, 3, H, W]``."""
         return self.model(images)
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
@@ -255,11 +270,18 @@ class LocalizationModule(TaskModule):
         module = type(self).load_from_checkpoint(path, map_location="cpu", ensemble=(), weights=None).eval()
         return Member(module.model, module.method, tuple(size))
 
-    def decode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's output, positions ``[B, K, d]`` in cells and peaks ``[B, K]``, averaged over the views."""
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the views.
+
+        Of the images themselves besides: the network's ``output`` and, if it has any, the widths ``sigma`` in cells.
+        """
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        return self.views.read([Member(self.model, self.method), *self.members], images)
+        output, position, peak = self.views.read([Member(self.model, self.method), *self.members], images)
+        found = {"output": place_of(output), "position": position, "peak": peak}
+        if self.method.widths:
+            found["sigma"] = self.method.in_cells(output.sigma, self.map_size(images))
+        return found
 
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
@@ -267,18 +289,17 @@ class LocalizationModule(TaskModule):
         return torch.einsum("bij,bkj->bki", batch["inverse"], crop)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        output, position, peak = self.decode(batch["image"])
-        pixels, truth = (self.to_image(x, batch) for x in (position, batch["target"]))
-        self.evaluation.add(batch, position, peak, pixels, torch.cat([truth, batch["weight"][..., None]], -1))
+        found = self.decode(batch["image"])
+        pixels, truth = (self.to_image(x, batch) for x in (found["position"], batch["target"]))
+        truth = torch.cat([truth, batch["weight"][..., None]], -1)
+        self.evaluation.add(batch, found["position"], found["peak"], pixels, truth)
         if index == 0 and self.trainer.is_global_zero:
-            self.preview = {"image": batch["image"], "output": output, "target": batch["target"],
-                            "weight": batch["weight"], "position": position}  # fmt: skip
+            self.preview = {"image": batch["image"], "target": batch["target"], "weight": batch["weight"], **found}
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
-        output, position, peak = self.decode(batch["image"])
-        pixels = self.to_image(position, batch)
-        return {"file_name": batch["file_name"], "image": batch["image"], "output": output, "position": position,
-                "pixels": pixels, "peak": peak}  # fmt: skip
+        found = self.decode(batch["image"])
+        pixels = self.to_image(found["position"], batch)
+        return {"file_name": batch["file_name"], "image": batch["image"], "pixels": pixels, **found}
 
     def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
         """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""

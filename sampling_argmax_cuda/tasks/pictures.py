@@ -76,6 +76,12 @@ def draw_spread(axes, draws: np.ndarray) -> None:
         axes.add_patch(Ellipse(draws.mean(0), width, height, angle=angle, fill=False, color="cyan", lw=1))
 
 
+def draw_widths(axes, points: np.ndarray, sigma: np.ndarray, visible: np.ndarray) -> None:
+    """The predicted width of each point ``[K, 2]`` as an ellipse of one sigma."""
+    for (x, y), (width, height) in zip(points[visible], 2 * sigma[visible], strict=True):
+        axes.add_patch(Ellipse((x, y), width, height, fill=False, color="orange", lw=0.8))
+
+
 def flat_maps(output: Tensor, method: Method) -> np.ndarray:
     """The maps ``[B, K, H, W]`` of a network's output, summed over depth."""
     maps = method.maps(output)
@@ -114,6 +120,8 @@ def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int 
         grid[i, 0].imshow(shown)
         draw_skeleton(grid[i, 0], target[i], visible[i], bones, "lime", "target")
         draw_skeleton(grid[i, 0], position[i], visible[i], bones, "red", "prediction")
+        if "sigma" in preview:
+            draw_widths(grid[i, 0], position[i], preview["sigma"][i, :, :2].float().cpu().numpy() * 4, visible[i])
         chosen = np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // max(1, joints))]
         for axes, joint in zip(grid[i, 1:], chosen, strict=False):
             draw_map(axes, shown, maps[i, joint], None if draws is None else draws[i, joint])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from . import cli
 from .files import write_atomically
-from .methods import METHODS
+from .methods import METHODS, RLE_OF
 from .pictures import save_figure
 
 FORMS = {"paper": ["--model.estimator=cell", "--model.beta=1.0"],
@@ -63,6 +63,8 @@ class Setting:
         """The options of ``fit`` that this cell stands for."""
         out = [f"--model.method={self.method}"]
         variance, distribution = REGULARIZERS.get(task, (0.001, 1.0))
+        if self.method in RLE_OF:
+            return [*out, "--model.units=centered"]
         out += {"heatmap": ["--model.reduction=mean"], "soft_vr": [f"--model.reg_weight={variance}"],
                 "soft_dr": [f"--model.reg_weight={distribution}"]}.get(self.method, [])  # fmt: skip
         if self.method != "sampling":

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .methods import Method
+from .methods import Located, Method, place_of
 
 
 @dataclass(frozen=True)
 class Member:
     """A network with its method, and the width and height of the images that it was trained on (None: as they come)."""
 
-    network: Callable[[Tensor], Tensor]
+    network: Callable[[Tensor], Tensor | Located]
     method: Method
     image_size: tuple[int, int] | None = None
 
@@ -39,7 +39,7 @@ class Views:
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"model: scales must be numbers > 0, got {list(self.scales)}")
 
-    def read(self, members: Sequence[Member], images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, members: Sequence[Member], images: Tensor) -> tuple[Tensor | Located, Tensor, Tensor]:
         """The first output, and the mean positions ``[B, K, d]`` in cells and peaks ``[B, K]``."""
         outputs = list(self._outputs(members, images))
         first = outputs[0][1]
@@ -48,7 +48,9 @@ class Views:
         read = [self._read_coords(*output, first, images) for output in outputs]
         return first, torch.stack([r[0] for r in read]).mean(0), torch.stack([r[1] for r in read]).mean(0)
 
-    def _outputs(self, members: Sequence[Member], images: Tensor) -> Iterator[tuple[Method, Tensor, Tensor, bool]]:
+    def _outputs(
+        self, members: Sequence[Member], images: Tensor
+    ) -> Iterator[tuple[Method, Tensor | Located, Tensor, bool]]:
         """Method, output, image and whether it was mirrored, of every view."""
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
@@ -61,8 +63,8 @@ class Views:
                 if self.flip:
                     yield member.method, member.network(view.flip(-1)), view, True
 
-    def _read_coords(self, method: Method, output: Tensor, view: Tensor, mirrored: bool, first: Tensor,
-                     images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def _read_coords(self, method: Method, output: Tensor | Located, view: Tensor, mirrored: bool,
+                     first: Tensor | Located, images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
         position, peak = method.read(output)
         if mirrored:
             position, peak = position[:, self.swapped].clone(), peak[:, self.swapped]
@@ -72,8 +74,9 @@ class Views:
             factor = position.new_tensor([images.shape[-1] / view.shape[-1], images.shape[-2] / view.shape[-2]])
             # Resizing keeps the images' borders, so pixel centres x + 1/2 scale; a cell is 4 pixels.
             position[..., :2] = (position[..., :2] + 0.125) * factor - 0.125
-        if output.dim() == 5 and output.shape[2] != first.shape[2]:
-            position[..., 2] *= first.shape[2] / output.shape[2]
+        place, wanted = place_of(output), place_of(first)
+        if place.dim() == 5 and place.shape[2] != wanted.shape[2]:
+            position[..., 2] *= wanted.shape[2] / place.shape[2]
         return position, peak
 
     def _read_maps(self, outputs, images: Tensor) -> tuple[Tensor, Tensor]:

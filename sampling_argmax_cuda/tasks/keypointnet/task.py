@@ -73,7 +73,7 @@ class CloudKeypoints(CloudModule):
     def __init__(self, keypoints: int = 21, grouping: str = "ssg", dropout: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         h = self.hparams
-        if h.method in ("heatmap", "debiased", "direct"):
+        if h.method in ("heatmap", "debiased") or self.method.regresses or self.method.widths:
             raise ValueError(f"model: method {h.method} needs a grid")
         self.model = PointNet(keypoints, grouping, h.centers, h.width, dropout, h.norm)
         self.evaluation = KeypointEvaluation()

@@ -48,8 +48,8 @@ class RetinalSurfaces(TaskModule):
         super().__init__(**kwargs)
         if not ce_weight >= 0:
             raise ValueError(f"model: ce_weight must be >= 0, got {ce_weight}")
-        if self.method.regresses:
-            raise ValueError("model: task oct needs a method with maps, got direct")
+        if self.method.regresses or self.method.widths:
+            raise ValueError(f"model: task oct needs a method with maps alone, got {self.hparams.method}")
         if ordered:
             self.method.constraint = self.in_order
         self.model = SurfaceNet(len(SURFACES), width, norm)
