@@ -16,6 +16,7 @@ from .callbacks import PredictionFiles, RunPictures, ValidationFile
 from .coco.task import CocoData, CocoPose
 from .h36m.task import BodyPose, H36mData
 from .keypointnet.task import CloudKeypoints, KeypointNetData
+from .mpii.task import MpiiData, PersonPose
 from .mtfl.task import FaceLandmarks, MtflData
 from .oct.task import OctData, RetinalSurfaces
 from .skeleton.task import SkeletonMerger
@@ -24,6 +25,7 @@ TASKS = {
     "coco": (CocoPose, CocoData),
     "h36m": (BodyPose, H36mData),
     "keypointnet": (CloudKeypoints, KeypointNetData),
+    "mpii": (PersonPose, MpiiData),
     "mtfl": (FaceLandmarks, MtflData),
     "oct": (RetinalSurfaces, OctData),
     "skeleton": (SkeletonMerger, KeypointNetData),

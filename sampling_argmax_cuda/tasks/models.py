@@ -214,7 +214,7 @@ def _own_state(path: str | Path) -> dict[str, Tensor]:
     return inner or state
 
 
-def load_weights(model: PoseNet | RegressionNet, path: str | Path, strict: bool = False) -> dict[str, list[str]]:
+def load_weights(model: nn.Module, path: str | Path, strict: bool = False) -> dict[str, list[str]]:
     """Load a state dict of the backbone (torchvision's names) or of the whole model, where names and shapes fit.
 
     Returns the keys that were ``loaded``, ``skipped`` (unknown to the model), ``mismatched`` (another shape) and
@@ -222,7 +222,7 @@ def load_weights(model: PoseNet | RegressionNet, path: str | Path, strict: bool 
     """
     state = _own_state(path)
     whole = any(key.startswith("backbone.") for key in state)
-    target = model if whole else model.backbone
+    target = model.backbone if not whole and hasattr(model, "backbone") else model
     own, report = target.state_dict(), {"loaded": [], "skipped": [], "mismatched": []}
     for key, value in state.items():
         fits = key in own and own[key].shape == value.shape
@@ -245,11 +245,11 @@ def _describe(report: dict[str, list[str]]) -> str:
     return "; ".join(parts)
 
 
-def start_from(model: PoseNet | RegressionNet, path: str | Path, strict: bool, gain: float) -> str:
+def start_from(model: nn.Module, path: str | Path, strict: bool, gain: float) -> str:
     """Load weights, scale the maps, and return one line that says what was loaded and what was not."""
     report = load_weights(model, path, strict)
     if gain != 1:
-        if not isinstance(model, PoseNet):
+        if not hasattr(model, "scale_output"):
             raise ValueError("model: weights_gain needs a method with maps")
         model.scale_output(gain)
     return f"weights {Path(path).name}: {_describe(report)}"

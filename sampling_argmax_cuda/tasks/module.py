@@ -17,6 +17,7 @@ from .models import PoseNet, RegressionNet, start_from
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .views import Member, Views
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
 REDUCTIONS = ("mean", "batch", "visible", "axes")
 
 
@@ -48,11 +49,12 @@ class TaskModule(lightning.LightningModule):
         rle_form: corrected or released: whether RLE counts the width once, as its paper, or twice, as its code.
         rle_density: what RLE's flow is a residual of: laplace, gaussian, or the released code's mixture of both.
         clip_each: longest gradient of each parameter by itself, as released; trainer.gradient_clip_val has that of all.
-        lr: learning rate of Adam.
+        optimizer: adam or rmsprop.
+        lr: its learning rate.
         lr_world: multiply the learning rate by the number of processes.
         milestones: epochs at which the learning rate falls to a tenth.
         restarts: epochs at which the learning rate begins again, later milestones counting from there.
-        weight_decay: Adam's weight decay.
+        weight_decay: its weight decay.
         seed: seed of the sampling noise.
     """
 
@@ -80,6 +82,7 @@ class TaskModule(lightning.LightningModule):
         rle_form: str = "corrected",
         rle_density: str = "laplace",
         clip_each: float | None = None,
+        optimizer: str = "adam",
         lr: float = 1e-3,
         lr_world: bool = False,
         milestones: tuple[int, ...] = (90, 120),
@@ -88,6 +91,8 @@ class TaskModule(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"model: optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
         if not lr > 0:
             raise ValueError(f"model: lr must be > 0, got {lr}")
         if not weight_decay >= 0:
@@ -104,8 +109,11 @@ class TaskModule(lightning.LightningModule):
         self.method = make_method(self.hparams)
         self.preview: dict[str, Tensor] = {}
 
-    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | Located, Target]:
-        """The network's output ``[B, K, ...]`` for a batch of training, and where the points are."""
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | Located | list[Tensor], Target]:
+        """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
+
+        A list of outputs is one of each stage of the network: every one is trained, alike.
+        """
         raise NotImplementedError
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
@@ -120,7 +128,8 @@ class TaskModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = (p for p in self.parameters() if p.requires_grad)
-        return torch.optim.Adam(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        chosen = OPTIMIZERS[self.hparams.optimizer]
+        return chosen(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch."""
@@ -152,9 +161,12 @@ class TaskModule(lightning.LightningModule):
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch."""
-        output, target = self.rows(batch)
-        per_point = self.method.loss(output, target, self.row_seed(place_of(output))) + self.extra_loss(output, target)
-        return self.hparams.loss_scale * self._reduce(per_point, target)
+        outputs, target = self.rows(batch)
+        total = 0
+        for output in outputs if isinstance(outputs, list) else [outputs]:
+            per_point = self.method.loss(output, target, self.row_seed(place_of(output)))
+            total = total + self._reduce(per_point + self.extra_loss(output, target), target)
+        return self.hparams.loss_scale * total
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         loss, count = self.step_loss(batch), len(batch["index"])

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from ..crops import LandmarkCrops
 from ..files import field, finite_numbers, read_image, read_json, records
+from ..mpii.reader import read_people
 from ..transforms import Augment
 from .camera import Camera, pixels_per_mm, project
 from .skeletons import BODY, MPII, PELVIS, from_joints, with_thorax
@@ -62,43 +63,9 @@ def read_poses(path: str | Path) -> list[dict]:
     return poses
 
 
-def _flat_person(joints: np.ndarray, box, name: str, where: str) -> dict:
-    joints[(joints[:, :2] == 0).all(1), 2] = 0  # a joint at (0, 0) was not annotated, whatever its flag says
-    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": from_joints(joints, MPII)}
-
-
-def _mpii_record(record: dict, where: str) -> dict:
-    """A person of the list form: ``image``, ``joints``, ``joints_vis``, ``center``, ``scale`` (of 200 pixels)."""
-    joints = finite_numbers(field(record, "joints", where), (16, 2), where, "joints") - 1  # pixels were counted from 1
-    visible = finite_numbers(field(record, "joints_vis", where), (16,), where, "joints_vis")
-    center = finite_numbers(field(record, "center", where), (2,), where, "center") - 1
-    scale = float(finite_numbers(field(record, "scale", where), (), where, "scale"))
-    side = 200 * scale
-    box = (center[0] - side / 2, center[1] + 15 * scale - side / 2, side, side)
-    person = np.concatenate([joints, (visible > 0)[:, None] * (joints >= 0).all(1, keepdims=True)], 1)
-    return _flat_person(person, box, str(field(record, "image", where)), where)
-
-
 def read_mpii(path: str | Path) -> list[dict]:
-    """People of MPII, with 18 joints: COCO's structure (16 joints), or the list that HRNet's users have."""
-    content, where = read_json(path, "annotation"), str(path)
-    if isinstance(content, list):
-        people = [_mpii_record(record, f"{where}: record {i}") for i, record in enumerate(content)]
-    else:
-        files = {field(image, "id", where): str(field(image, "file_name", where))
-                 for image in records(content, "images", where)}  # fmt: skip
-        people = []
-        for i, record in enumerate(records(content, "annotations", where)):
-            place = f"{where}: annotation {i}"
-            joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
-            box, image = finite_numbers(field(record, "bbox", place), (4,), place, "bbox"), record.get("image_id")
-            if image not in files:
-                raise ValueError(f"{place}: no image {image!r}")
-            people.append(_flat_person(joints, box, files[image], place))
-    people = [p for p in people if (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
-    if not people:
-        raise ValueError(f"{where}: no person has joints")
-    return people
+    """People of MPII (see :func:`..mpii.reader.read_people`), with 18 joints."""
+    return [{**person, "keypoints": from_joints(person["keypoints"], MPII)} for person in read_people(path)]
 
 
 class BodyCrops(LandmarkCrops):

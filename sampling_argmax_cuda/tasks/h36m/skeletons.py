@@ -18,7 +18,6 @@ BODY = Landmarks(NAMES, ((1, 4), (2, 5), (3, 6), (11, 14), (12, 15), (13, 16)), 
 # The joint of the other set that each of the 18 is, or -1.
 MPII = (6, 2, 1, 0, 3, 4, 5, -1, 8, -1, 9, 13, 14, 15, 12, 11, 10, 7)
 COCO = (-1, 12, 14, 16, 11, 13, 15, -1, -1, 0, -1, 5, 7, 9, 6, 8, 10, -1)
-MPII_PAIRS = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
 
 
 def with_thorax(joints: np.ndarray) -> np.ndarray:

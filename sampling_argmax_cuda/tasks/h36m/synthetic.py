@@ -10,6 +10,8 @@ from ..drawing import LEFT, MIDDLE, RIGHT, background, distract, write_data_set,
 from .camera import Camera, project
 from .skeletons import BODY, MPII, THORAX, with_thorax
 
+HEAD, HEAD_MM = 10, 110  # the joint that is drawn as a head, and its radius
+
 # Lengths in mm.
 _HIP, _THIGH, _SHIN, _TORSO, _CHEST, _NECK, _HEAD = 133.0, 443.0, 454.0, 233.0, 257.0, 121.0, 115.0
 _SHOULDER, _UPPER_ARM, _FOREARM = 151.0, 279.0, 252.0
@@ -89,7 +91,7 @@ def paint_body(image: np.ndarray, seen: np.ndarray, focal: float, rng: np.random
                  cv2.LINE_AA, 4)  # fmt: skip
     for joint in np.argsort(-seen[:, 2]):
         if joint != THORAX:
-            radius = int((110 if joint == 10 else 60) * focal / seen[joint, 2] * 16)
+            radius = int((HEAD_MM if joint == HEAD else 60) * focal / seen[joint, 2] * 16)
             cv2.circle(image, fixed(seen[joint]), radius, shade(_side_color(joint), seen[joint, 2]), -1, cv2.LINE_AA, 4)
 
 
@@ -125,24 +127,28 @@ def _write_poses(folder: Path, file: str, subjects: tuple[int, ...], count: int,
     _write_json(folder, file, {"images": images, "annotations": annotations})
 
 
-def _write_flat(folder: Path, file: str, count: int, size: int, seed: tuple) -> None:
+def write_flat(folder: Path, file: str, count: int, size: int, seed: tuple, prefix: str = "") -> None:
+    """Write ``count`` drawn people as MPII's 16 joints in COCO's structure, with boxes of their heads."""
     images, annotations = [], []
     for i in range(count):
         rng = np.random.default_rng((*seed, i))
-        image, seen, _, _ = draw_view(size, rng)
-        name, joints = f"{i:09d}.jpg", np.zeros((16, 3))
+        image, seen, _, camera = draw_view(size, rng)
+        name, joints = f"{prefix}{i:09d}.jpg", np.zeros((16, 3))
         for joint, other in enumerate(MPII):
             if other >= 0:
                 joints[other] = [*seen[joint, :2], 2]
         write_image(folder / "images" / name, image)
         images.append({"id": i, "file_name": name, "width": size, "height": size})
+        radius = HEAD_MM * camera.focal.mean() / seen[HEAD, 2]
+        head = np.concatenate([seen[HEAD, :2] - radius, seen[HEAD, :2] + radius])
         annotations.append({"id": i, "image_id": i, "bbox": _box(seen[:, :2]), "category_id": 1, "iscrowd": 0,
-                            "keypoints": joints.reshape(-1).tolist(), "num_keypoints": 16})  # fmt: skip
+                            "keypoints": joints.reshape(-1).tolist(), "num_keypoints": 16,
+                            "head_box": head.tolist()})  # fmt: skip
     _write_json(folder, file, {"images": images, "annotations": annotations})
 
 
 def _write_json(folder: Path, file: str, content: dict) -> None:
-    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / "annotations" / file).write_text(json.dumps(content))
 
 
@@ -157,7 +163,7 @@ def write_synthetic_h36m(root: str | Path, num_train: int, num_val: int, files: 
     def write(folder: Path) -> None:
         _write_poses(folder, train, (1, 5, 6, 7, 8), num_train, image_size, (seed, 0))
         _write_poses(folder, val, (9, 11), num_val, image_size, (seed, 1))
-        _write_flat(folder / "mpii", flat, num_train, image_size, (seed, 2))
+        write_flat(folder / "mpii", flat, num_train, image_size, (seed, 2))
 
     settings = {"task": "h36m", "num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed,
                 "files": list(files)}  # fmt: skip

@@ -1,0 +1,279 @@
+"""Single people: annotation files, the hourglass, PCKh by hand, and the command line."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+import torch
+from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from scipy.io import savemat
+
+from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.tasks.hourglass import HourglassNet
+from sampling_argmax_cuda.tasks.models import load_weights
+from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
+from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, FigureCrops, read_lsp, read_people
+from sampling_argmax_cuda.tasks.mpii.task import MpiiData, PersonPose
+
+pytestmark = pytest.mark.written_memory
+
+# ---- files ----
+
+
+def record(**more) -> dict:
+    joints = [[10.0 + i, 20.0 + 2 * i] for i in range(16)]
+    return {"image": "a.jpg", "joints": joints, "joints_vis": [1] * 16, "center": [51.0, 61.0], "scale": 0.5, **more}
+
+
+def test_the_list_form(tmp_path):
+    """Counted from 1; heads are the box's or, without one, as long as the neck is from the top."""
+    (tmp_path / "a.json").write_text(json.dumps([record(), record(head_box=[10, 10, 40, 50])]))
+    plain, boxed = read_people(tmp_path / "a.json")
+    assert plain["keypoints"][3].tolist() == [12, 25, 1] and plain["box"].tolist() == [0, 17.5, 100, 100]
+    assert plain["head"] == pytest.approx(5**0.5) and boxed["head"] == pytest.approx(0.6 * 50)
+
+
+@pytest.mark.parametrize("shape, digits", [((3, 14, 3), 4), ((14, 3, 3), 5)], ids=str)
+def test_lsp(shape, digits, tmp_path):
+    """Both layouts; joints at 0 are not labelled, and pelvis and thorax are nobody's."""
+    people = np.zeros((3, 14, 3))
+    people[:2, :, 0], people[:2, :, 1] = 10 + np.arange(14), 30 - np.arange(14)
+    people[1, 4] = 0
+    savemat(
+        tmp_path / "joints.mat", {"joints": people.transpose(2, 1, 0) if shape[0] == 3 else people.transpose(1, 2, 0)}
+    )
+    first, second, nobody = read_lsp(tmp_path / "joints.mat")
+    assert first["name"] == f"im{1:0{digits}d}.jpg" and first["box"].tolist() == [9, 16, 13, 13]
+    assert first["keypoints"][8].tolist() == [21, 17, 1]  # LSP's neck is its joint 12
+    assert first["keypoints"][:, 2].sum() == 14 and (first["keypoints"][[6, 7], 2] == 0).all()
+    assert second["keypoints"][4, 2] == 0 and second["keypoints"][:, 2].sum() == 13
+    assert first["head"] == pytest.approx(2**0.5) and nobody["keypoints"][:, 2].sum() == 0
+    assert len(read_people(tmp_path / "joints.mat")) == 2
+
+
+def test_joints_agree_with_their_names():
+    lsp = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
+           "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "upper_neck", "head_top")  # fmt: skip
+    assert tuple(NAMES[k] for k in LSP) == lsp and {k for bone in BONES for k in bone} == set(range(16))
+    mirrored = [name.replace("left", "?").replace("right", "left").replace("?", "right") for name in NAMES]
+    assert [NAMES[k] for k in FIGURE.mirrored()] == mirrored
+    for name, group in GROUPS.items():
+        assert all(name in NAMES[k] for k in group)
+
+
+def coco(**more) -> dict:
+    person = {"id": 0, "image_id": 7, "bbox": [1, 2, 30, 40], "keypoints": [5.0, 6.0, 2.0] * 16, **more}
+    return {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [person]}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (coco(keypoints=[1.0] * 51), "annotation 0: keypoints must be 48 numbers, got 51"),
+        (coco(keypoints=[float("nan")] * 48), "annotation 0: keypoints holds a number that is not finite"),
+        (coco(image_id=8), "annotation 0: no image 8"),
+        (coco(keypoints=[0.0] * 48), "no person has joints"),
+        (coco(head_box=[1, 2]), "annotation 0: head_box must be 4 numbers, got 2"),
+        ([record(joints=[[1.0, 2.0]])], "record 0: joints must be 16 x 2 numbers"),
+        ([], "no person has joints"),
+    ],
+)
+def test_malformed_annotations_name_file_and_record(content, message, tmp_path):
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        read_people(path)
+    assert str(path) in str(error.value)
+
+
+def test_malformed_lsp(tmp_path):
+    path = tmp_path / "joints.mat"
+    with pytest.raises(FileNotFoundError, match="joints.mat does not exist"):
+        read_lsp(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="joints.mat cannot be read"):
+        read_lsp(path)
+    for content, got in ((np.zeros((4, 14, 2)), r"\(4, 14, 2\)"), (np.zeros((3, 14)), r"\(3, 14\)")):
+        savemat(path, {"joints": content})
+        with pytest.raises(ValueError, match=f"joints must be 3 x 14 x n or 14 x 3 x n numbers, got {got}"):
+            read_lsp(path)
+    savemat(path, {"joints": np.full((3, 14, 2), np.nan)})
+    with pytest.raises(ValueError, match="person 0: joints holds a number that is not finite"):
+        read_lsp(path)
+
+
+def test_a_missing_image_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([record()]))
+    data = FigureCrops(tmp_path, read_people(tmp_path / "a.json"), (64, 64), (16, 16))
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg does not exist .*record 0"):
+        data[0]
+
+
+def test_drawn_people_are_read_back(tmp_path):
+    data = MpiiData(
+        root=str(tmp_path / "data"), synthetic=True, synthetic_train=3, synthetic_val=2, image_size=(64, 64)
+    )
+    data.prepare_data()
+    train, val = data.dataset(True), data.dataset(False)
+    assert (len(train), len(val)) == (3, 2) and train.records[0]["name"] != val.records[0]["name"]
+    for sample in val:
+        assert sample["weight"].sum() == 16 and sample["target"].shape == (16, 2) and 5 < sample["head"] < 60
+    same = MpiiData(root=str(tmp_path / "data"), synthetic=False, train_file="train.json", val_file="train.json")
+    assert [len(same.dataset(part)) for part in (True, False)] == [1, 2]
+
+
+# ---- the network ----
+
+
+def test_hourglass_shapes_and_supervision():
+    """In training the maps of every stack, and a loss of one reaches its own stack and those before it."""
+    torch.manual_seed(0)
+    net, images = HourglassNet(5, 3, 16, "group"), torch.randn(2, 3, 96, 64)
+    maps = net(images)
+    assert [x.shape for x in maps] == [(2, 5, 24, 16)] * 3 and net.eval()(images).shape == (2, 5, 24, 16)
+    torch.testing.assert_close(net(images), maps[-1])
+    for i in range(3):
+        net.zero_grad()
+        net.train()(images)[i].square().mean().backward()
+        reached = [
+            any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()) for part in net.features
+        ]
+        assert reached == [k <= i for k in range(3)]
+        assert all(p.grad is not None for p in net.stem.parameters())
+
+
+def test_parameters_are_those_of_the_published_shape():
+    """8 stacks: each 13 residuals in an hourglass of depth 4 and one behind it, two 1 x 1 convolutions, two that merge."""
+
+    def residual(a: int, b: int) -> int:
+        half = b // 2
+        body = 2 * a + a * half + half + 2 * half + 9 * half**2 + half + 2 * half + half * b + b
+        return body + (0 if a == b else a * b + b)
+
+    stem = 3 * 64 * 49 + 64 + 2 * 64 + residual(64, 128) + residual(128, 128) + residual(128, 256)
+    stack = 14 * residual(256, 256) + 256**2 + 256 + 2 * 256 + 256 * 16 + 16
+    merge = 256**2 + 256 + 16 * 256 + 256
+    assert sum(p.numel() for p in HourglassNet(16).parameters()) == stem + 8 * stack + 7 * merge
+
+
+def test_every_stack_is_trained_alike(tmp_path):
+    module = PersonPose(stacks=2, channels=8, norm="group", method="soft", reduction="mean", loss_scale=2.0)
+    batch = {"image": torch.randn(2, 3, 64, 64), "target": torch.rand(2, 16, 2) * 15, "weight": torch.ones(2, 16)}
+    maps = module.train()(batch["image"])
+    _, target = module.rows(batch)
+    expected = 2 * sum(module.method.loss(x, target, torch.tensor([0])).mean() for x in maps)
+    module.row_seed = lambda output: torch.tensor([0])
+    torch.testing.assert_close(module.step_loss(batch), expected)
+    torch.save(module.state_dict(), tmp_path / "a.ckpt")
+    report = load_weights(HourglassNet(16, 2, 8, "group"), tmp_path / "a.ckpt", strict=False)
+    assert not report["mismatched"] and not report["missing"]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(stacks=0), "stacks must be >= 1, got 0"),
+        (dict(channels=12), "channels must be a multiple of 8, got 12"),
+        (dict(method="direct"), "hourglasses need a method with maps alone, got direct"),
+        (dict(method="soft_rle"), "hourglasses need a method with maps alone, got soft_rle"),
+        (dict(optimizer="sgd"), "optimizer must be one of adam, rmsprop, got 'sgd'"),
+    ],
+)
+def test_wrong_options_are_named(wrong, message):
+    with pytest.raises(ValueError, match=f"model: {message}"):
+        PersonPose(**{"stacks": 1, "channels": 8, **wrong})
+
+
+# ---- PCKh ----
+
+
+def test_pckh_by_hand():
+    distance, visible = np.full((2, 16), 5.0), np.ones((2, 16), bool)
+    head = np.array([10.0, 9.9])  # half a head is 5 and 4.95
+    assert pckh(distance, visible, head) == {"": 0.5, **{f"_{name}": 0.5 for name in GROUPS}}
+    visible[1] = False
+    visible[0, 9] = False
+    scores = pckh(distance, visible, head)
+    assert scores[""] == 1 and "_head" not in scores and scores["_wrist"] == 1
+    distance[0, 10] = 6
+    scores = pckh(distance, visible, head)
+    assert scores[""] == pytest.approx(12 / 13) and scores["_wrist"] == 0.5
+    distance[0, [6, 7]] = 100  # pelvis and thorax are not scored
+    assert pckh(distance, visible, head)[""] == pytest.approx(12 / 13)
+    assert pckh(distance, visible, np.array([np.nan, 10.0])) == {}
+    assert pckh(distance, visible, head, 0.1) == {"": 0, **{f"_{name}": 0 for name in GROUPS if name != "head"}}
+
+
+def test_evaluation_merges_and_empties_itself():
+    evaluation, truth = PckhEvaluation(), torch.rand(3, 16, 3) * 50
+    truth[..., 2] = 1
+    truth[1, :, 2] = 0
+    batch = {"index": torch.tensor([2, 0, 1]), "head": torch.full((3,), 20.0), "target": truth[..., :2] / 4}
+    pixels = truth[..., :2] + torch.tensor([3.0, 0])
+    evaluation.add(batch, pixels / 4, torch.ones(3, 16), pixels, truth)
+    scores = evaluation.compute(Path(), list)
+    assert scores["pckh"] == 1 and scores["pckh_0.1"] == 0 and scores["error"] == pytest.approx(0.75)
+    assert [r["index"] for r in evaluation.results] == [0, 1, 2]
+    assert evaluation.compute(Path(), list) == {"pckh": 0, "error": np.inf}
+
+
+# ---- the command line ----
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data") / "mpii"
+
+
+def options(data: Path, run: Path, *more: str, config: str = "mpii") -> list[str]:
+    own = ["--data.synthetic_train=8", "--data.synthetic_val=4", "--data.batch_size=4", "--data.image_size=[64,64]",
+           "--model.stacks=2", "--model.channels=16", "--model.norm=group"]  # fmt: skip
+    return options_without_images(data, run, config, [*own, *more])
+
+
+fit = partial(runs.fit, config="mpii", options=options)
+
+
+def test_training_reaches_a_stated_score(tmp_path):
+    """PCKh above 0.5; a network that has learnt nothing has less than 0.1."""
+    more = ["--data.synthetic_train=192", "--data.synthetic_val=32", "--data.batch_size=8", "--model.channels=32",
+            "--model.norm=batch", "--model.lr=0.002", "--data.scale=0", "--data.rotation=0", "--data.flip=0",
+            "--data.color=0"]  # fmt: skip
+    assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
+    assert logged(tmp_path / "random")["val/pckh"][0] < 0.1
+    fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=8")
+    assert logged(tmp_path / "run")["val/pckh"][-1] > 0.5
+
+
+def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
+    whole = fit(data, tmp_path / "whole", "--trainer.max_epochs=2")
+    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
+    parts = fit(data, tmp_path / "parts", "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 4
+
+
+def test_two_processes_equal_one(data, tmp_path):
+    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1", "--model.method=sampling")
+    two = run_two(
+        data, tmp_path / "two", "--data.batch_size=2", "--model.method=sampling", config="mpii", options=options
+    )
+    almost_the_same(one, two, last_bias="model.scores.1.bias")
+    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more", [["--config=triangular"], ["--model.stacks=null", "--model.depth=18", "--config=rle"]], ids=str
+)
+def test_other_methods_and_networks(more, data, tmp_path):
+    fit(data, tmp_path / "run", *more, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    assert main(["validate", *options(data, tmp_path / "val", *more), checkpoint]) == 0
+    (file,) = (tmp_path / "val").rglob("results.json")
+    assert [np.shape(r["joints"]) for r in json.loads(file.read_text())] == [(16, 2)] * 4
+    images = f"--data.images={data / 'images'}"
+    assert main(["predict", *options(data, tmp_path / "out", images, *more), checkpoint]) == 0
+    (file,) = (tmp_path / "out").rglob("predictions.json")
+    assert len(json.loads(file.read_text())) == 12

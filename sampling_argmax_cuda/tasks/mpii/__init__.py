@@ -1,0 +1,1 @@
+"""Single people by stacked hourglasses: MPII and LSP, scored by PCKh."""

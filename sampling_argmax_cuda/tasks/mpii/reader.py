@@ -1,0 +1,132 @@
+"""People of MPII and LSP: three annotation formats, 16 joints, and crops as samples."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from ..crops import LandmarkCrops
+from ..files import field, finite_numbers, read_image, read_json, records
+from ..landmarks import Landmarks
+from ..transforms import Augment
+
+NAMES = (
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
+    "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+)  # fmt: skip
+PAIRS = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
+BONES = ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (10, 11), (11, 12), (12, 8), (8, 13),
+         (13, 14), (14, 15))  # fmt: skip
+NECK, HEAD_TOP = 8, 9
+FIGURE = Landmarks(NAMES, PAIRS, BONES, upper=(7, 8, 9, 10, 11, 12, 13, 14, 15))
+# The joint of MPII that each of LSP's 14 is.
+LSP = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
+
+
+def _person(joints: np.ndarray, box, name: str, where: str, head: float | None = None) -> dict:
+    joints[(joints[:, :2] == 0).all(1), 2] = 0  # a joint at (0, 0) was not annotated, whatever its flag says
+    if head is None and (joints[[NECK, HEAD_TOP], 2] > 0).all():
+        head = float(np.linalg.norm(joints[NECK, :2] - joints[HEAD_TOP, :2]))
+    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": joints, "head": head}
+
+
+def _head(record: dict, where: str) -> float | None:
+    """The length that PCKh counts in: 0.6 of the diagonal of ``head_box`` (x1, y1, x2, y2), or None without one."""
+    if "head_box" not in record:
+        return None
+    x1, y1, x2, y2 = finite_numbers(record["head_box"], (4,), where, "head_box")
+    return float(0.6 * np.hypot(x2 - x1, y2 - y1))
+
+
+def _list_record(record: dict, where: str) -> dict:
+    """A person of the list form: ``image``, ``joints``, ``joints_vis``, ``center``, ``scale`` (of 200 pixels)."""
+    joints = finite_numbers(field(record, "joints", where), (16, 2), where, "joints") - 1  # pixels were counted from 1
+    visible = finite_numbers(field(record, "joints_vis", where), (16,), where, "joints_vis")
+    center = finite_numbers(field(record, "center", where), (2,), where, "center") - 1
+    scale = float(finite_numbers(field(record, "scale", where), (), where, "scale"))
+    side = 200 * scale
+    box = (center[0] - side / 2, center[1] + 15 * scale - side / 2, side, side)
+    person = np.concatenate([joints, (visible > 0)[:, None] * (joints >= 0).all(1, keepdims=True)], 1)
+    return _person(person, box, str(field(record, "image", where)), where, _head(record, where))
+
+
+def _read_coco(content: dict, where: str) -> list[dict]:
+    """People of COCO's structure with 16 joints."""
+    files = {field(image, "id", where): str(field(image, "file_name", where))
+             for image in records(content, "images", where)}  # fmt: skip
+    people = []
+    for i, record in enumerate(records(content, "annotations", where)):
+        place = f"{where}: annotation {i}"
+        joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
+        box, image = finite_numbers(field(record, "bbox", place), (4,), place, "bbox"), record.get("image_id")
+        if image not in files:
+            raise ValueError(f"{place}: no image {image!r}")
+        people.append(_person(joints, box, files[image], place, _head(record, place)))
+    return people
+
+
+def read_lsp(path: str | Path) -> list[dict]:
+    """People of LSP (``joints`` 3 x 14 x n) or its extension (14 x 3 x n), whose images are numbered from 1.
+
+    A joint is labelled where its coordinates are positive; the box is that of the labelled joints.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"annotation file {path} does not exist")
+    try:
+        joints = loadmat(path).get("joints")
+    except Exception as error:  # SciPy raises many kinds for a file that is not MATLAB's
+        raise ValueError(f"annotation file {path} cannot be read: {error}") from None
+    shape = None if joints is None else joints.shape
+    if joints is None or joints.ndim != 3 or shape[:2] not in ((3, 14), (14, 3)) or joints.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: joints must be 3 x 14 x n or 14 x 3 x n numbers, got {shape}")
+    joints = joints.transpose(2, 1, 0) if shape[0] == 3 else joints.transpose(2, 0, 1)
+    people = []
+    for i, record in enumerate(joints.astype(float)):
+        where = f"{path}: person {i}"
+        finite_numbers(record[:, :2], (14, 2), where, "joints")
+        labelled = (record[:, :2] > 0).all(1)
+        person = np.zeros((16, 3))
+        person[list(LSP)] = np.concatenate([record[:, :2] - 1, labelled[:, None]], 1)
+        low, high = (f(record[labelled, :2] - 1, 0) if labelled.any() else np.zeros(2) for f in (np.min, np.max))
+        digits = 4 if shape[0] == 3 else 5
+        people.append(_person(person, (*low, *(high - low)), f"im{i + 1:0{digits}d}.jpg", where))
+    return people
+
+
+def read_people(path: str | Path) -> list[dict]:
+    """People with 16 joints: COCO's structure, the list that HRNet's users have, or LSP's ``joints.mat``."""
+    path, where = Path(path), str(path)
+    if path.suffix == ".mat":
+        people = read_lsp(path)
+    else:
+        content = read_json(path, "annotation")
+        if isinstance(content, list):
+            people = [_list_record(record, f"{where}: record {i}") for i, record in enumerate(content)]
+        else:
+            people = _read_coco(content, where)
+    people = [p for p in people if (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
+    if not people:
+        raise ValueError(f"{where}: no person has joints")
+    return people
+
+
+class FigureCrops(LandmarkCrops):
+    """Crops of single people; ``head`` is the length in pixels of the image that PCKh counts in, NaN if not known."""
+
+    def __init__(self, image_dir, people: list[dict], image_size: tuple[int, int], heatmap_size: tuple[int, int],
+                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
+        self.image_dir = Path(image_dir)
+        super().__init__(FIGURE, people, image_size, heatmap_size, augment, seed, padding=1.25)
+
+    def read(self, record: dict) -> np.ndarray:
+        try:
+            return read_image(self.image_dir / record["name"])
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error} ({record['where']})") from None
+
+    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
+        return record["box"]
+
+    def extras(self, record: dict) -> dict:
+        return {"head": np.float32(np.nan if record["head"] is None else record["head"])}

@@ -1,0 +1,80 @@
+"""The task MPII: single people, by stacked hourglasses or by the ResNet of the other tasks."""
+
+from pathlib import Path
+
+import torch
+
+from ..data import LandmarkData
+from ..hourglass import HourglassNet
+from ..module import LocalizationModule
+from ..transforms import Augment
+from .metrics import PckhEvaluation
+from .reader import FIGURE, FigureCrops, read_people
+from .synthetic import write_synthetic_mpii
+
+
+class PersonPose(LocalizationModule):
+    """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same method.
+
+    Args:
+        stacks: hourglasses of the network; null for the ResNet with a head.
+        channels: of the hourglasses, a multiple of 8.
+    """
+
+    task, landmarks, best = "mpii", FIGURE, ("pckh", "max")
+
+    def __init__(self, stacks: int | None = 8, channels: int = 256, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = PckhEvaluation()
+
+    def _network(self) -> torch.nn.Module:
+        h = self.hparams
+        if h.stacks is None:
+            return super()._network()
+        if self.method.regresses or self.method.widths:
+            raise ValueError(
+                f"model: hourglasses need a method with maps alone, got {h.method}; stacks null has a ResNet"
+            )
+        return HourglassNet(len(self.landmarks), h.stacks, h.channels, h.norm)
+
+
+class MpiiData(LandmarkData):
+    """MPII or LSP. ``root`` has annotations/ and images/.
+
+    Args:
+        root: folder with annotations/ and images/; generated data is written here.
+        train_file: training annotations under root/annotations: COCO's structure, HRNet's list, or LSP's joints.mat.
+        val_file: validation annotations; where it is the same file, training has its first half and validation the second.
+        half_body: probability of cropping the upper or lower body.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/mpii",
+        train_file: str = "train.json",
+        val_file: str = "valid.json",
+        half_body: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+        h = self.hparams
+        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
+
+    @property
+    def val_annotations(self) -> Path:
+        return self.root / "annotations" / self.hparams.val_file
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            files = (h.train_file, h.val_file)
+            write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
+
+    def dataset(self, train: bool) -> FigureCrops:
+        h = self.hparams
+        people = read_people(self.root / "annotations" / (h.train_file if train else h.val_file))
+        if h.train_file == h.val_file:
+            half = len(people) // 2
+            people = people[:half] if train else people[half:]
+        augment = self.augment if train else None
+        return FigureCrops(self.root / "images", people, tuple(h.image_size), self.heatmap_size, augment, h.seed)
