@@ -34,11 +34,37 @@ def split_pairs(ptx: str) -> str:
     return re.sub(r"((?:add|sub|mul|fma)(?:\.rn)?(?:\.ftz)?)\.f32x2\s+([^;]+);", split, ptx)
 
 
+def widen_mixed(ptx: str) -> str:
+    """Arithmetic of floats with 16-bit numbers, which sm_100 has and the simulator has not, as conversions before it."""
+
+    def widen(match: re.Match) -> str:
+        operation, kind, operands = match[1], match[2], match[3].split(", ")
+        narrow = [k for k, x in enumerate(operands) if x.startswith("%rs")]
+        converted = [f"cvt.f32.{kind} %wide{k}, {operands[k]};" for k in narrow]
+        wide = [f"%wide{k}" if k in narrow else x for k, x in enumerate(operands)]
+        names = ", ".join(f"%wide{k}" for k in narrow)
+        return " ".join(["{ .reg .f32", f"{names};", *converted, f"{operation}.f32 {', '.join(wide)};", "}"])
+
+    return re.sub(r"((?:add|sub|fma)\.rn(?:\.ftz)?)\.f32\.(bf16|f16)\s+([^;]+);", widen, ptx)
+
+
+def shuffle_maxima(ptx: str) -> str:
+    """A warp's maximum of floats, which sm_100 has and in which the simulator lets a NaN win, as shuffles."""
+
+    def shuffle(match: re.Match) -> str:
+        out, value, mask = match[1].split(", ")
+        turns = [f"shfl.sync.bfly.b32 %other, {out}, {lane}, 31, {mask}; max.f32 {out}, {out}, %other;"
+                 for lane in (16, 8, 4, 2, 1)]  # fmt: skip
+        return " ".join(["{ .reg .b32 %other;", f"mov.b32 {out}, {value};", *turns, "}"])
+
+    return re.sub(r"redux\.sync\.max\.f32\s+([^;]+);", shuffle, ptx)
+
+
 def simulate(architecture: int):
     def run(kernel, grid, num_warps, **arguments):
         launch = Launch(kernel, grid, num_warps, arguments)
         compiled = launch.compile(architecture)
-        compiled.asm["ptx"] = split_pairs(compiled.asm["ptx"])
+        compiled.asm["ptx"] = shuffle_maxima(widen_mixed(split_pairs(compiled.asm["ptx"])))
         ptxsim.run_triton(compiled, grid, launch.variables, check=True)
 
     return launching(run)
