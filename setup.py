@@ -72,6 +72,7 @@ setup(
         "sampling_argmax_cuda._triton",
         "sampling_argmax_cuda.reference",
         "sampling_argmax_cuda.tasks",
+        "sampling_argmax_cuda.tasks.associative",
         "sampling_argmax_cuda.tasks.coco",
         "sampling_argmax_cuda.tasks.h36m",
         "sampling_argmax_cuda.tasks.keypointnet",

@@ -194,7 +194,10 @@ def test_predict_and_validate(data, tmp_path):
     "more, message",
     [
         (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/training.txt does not exist"),
-        (["--task=hands"], "--task must be one of coco, h36m, keypointnet, mpii, mtfl, oct, skeleton, got 'hands'"),
+        (
+            ["--task=hands"],
+            "--task must be one of associative, coco, h36m, keypointnet, mpii, mtfl, oct, skeleton, got 'hands'",
+        ),
     ],
 )
 def test_error_messages(data, tmp_path, capfd, more, message):

@@ -18,15 +18,18 @@ DATA = ["--data.synthetic=true", "--data.synthetic_train=8", "--data.synthetic_v
         "--data.batch_size=4", "--data.num_workers=0"]  # fmt: skip
 TRAINER = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false",
            "--trainer.enable_model_summary=false"]  # fmt: skip
-# The tasks without images.
-OTHER = {
-    "oct": ["--data.synthetic=true", "--data.synthetic_train=2", "--data.synthetic_val=1", "--data.rows=64",
-            "--data.num_workers=0", "--model.width=4", "--model.num_samples=2"],
-    "keypointnet": ["--model.keypoints=10", "--model.num_samples=2"],
-    "skeleton": [],
-}  # fmt: skip
 CLOUDS = ["--data.synthetic=true", "--data.synthetic_train=4", "--data.synthetic_val=2", "--data.points=128",
           "--data.batch_size=2", "--data.num_workers=0", "--model.centers=[32,16,8,4]", "--model.width=0.1"]  # fmt: skip
+STACKS = ["--model.stacks=1", "--model.channels=8"]
+# The tasks without the ResNet, or without images.
+OTHER = {
+    "associative": [*DATA, *STACKS, "--data.root=data/people"],  # its drawn images have more people than coco's
+    "mpii": [*DATA, *STACKS],
+    "oct": ["--data.synthetic=true", "--data.synthetic_train=2", "--data.synthetic_val=1", "--data.rows=64",
+            "--data.num_workers=0", "--model.width=4", "--model.num_samples=2"],
+    "keypointnet": [*CLOUDS, "--model.keypoints=10", "--model.num_samples=2"],
+    "skeleton": CLOUDS,
+}  # fmt: skip
 FIT = ["--model.depth=18", "--model.head_channels=16", "--model.num_samples=2"]
 
 
@@ -42,8 +45,7 @@ def smoke(argv: list[str]) -> list[str]:
         return ["--epochs=1", "--seeds", "0", "--methods", "soft", "sampling", "--forms", "paper", "--bases", "uniform",
                 "--samples", "2", *DATA, *TRAINER, "--model.depth=18", "--model.head_channels=16"]  # fmt: skip
     if argv[0] == "fit" and argv[2] in OTHER:
-        small = OTHER[argv[2]] + (CLOUDS if argv[2] != "oct" else [])
-        return [*small, *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
+        return [*OTHER[argv[2]], *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
     if argv[0] == "fit":
         folder = [] if argv[2] == "coco" and "drawn" not in argv else [f"--trainer.default_root_dir={argv[2]}"]
         return [*DATA, *FIT, *TRAINER, "--trainer.max_epochs=1", "--data.scale=0", *folder]
@@ -55,11 +57,12 @@ def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
     write_synthetic_coco("pictures", 1, 2, image_size=96)
     Path("pictures/val2017").rename("photos")
     found = commands()
-    assert len(found) == 11 and {argv[0] for argv in found} == set(TASK_COMMANDS) - {"demo"}
+    assert len(found) == 13 and {argv[0] for argv in found} == set(TASK_COMMANDS) - {"demo"}
     for argv in found:
         assert main([*argv, *smoke(argv)]) == 0, argv
     assert len(list(Path("runs").rglob("*_maps.png"))) == 2 and len(list(Path("runs").rglob("predictions.json"))) == 2
     assert logged(Path("h36m"))["val/mpjpe_mm"] and logged(Path("mtfl"))["val/abs_px"]
+    assert "val/pckh" in logged(Path("mpii")) and "val/AP" in logged(Path("associative"))
     assert {path.name for path in Path("study-output").iterdir()} == {
         "data",
         "runs",

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from .associative.task import PeopleData, PeoplePose
 from .callbacks import PredictionFiles, RunPictures, ValidationFile
 from .coco.task import CocoData, CocoPose
 from .h36m.task import BodyPose, H36mData
@@ -22,6 +23,7 @@ from .oct.task import OctData, RetinalSurfaces
 from .skeleton.task import SkeletonMerger
 
 TASKS = {
+    "associative": (PeoplePose, PeopleData),
     "coco": (CocoPose, CocoData),
     "h36m": (BodyPose, H36mData),
     "keypointnet": (CloudKeypoints, KeypointNetData),

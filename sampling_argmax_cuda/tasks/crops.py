@@ -51,14 +51,20 @@ class LandmarkCrops(Dataset):
 
     def _crop(self, box: np.ndarray, keypoints: np.ndarray, draw: Draw) -> np.ndarray:
         aspect = self.image_size[0] / self.image_size[1]
-        upper = np.isin(np.arange(len(self.landmarks)), self.landmarks.upper)
-        part = (keypoints[:, 2] > 0) & (upper if draw.upper else ~upper)
-        if draw.half_body and part.sum() >= 3:
-            low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
-            box = np.concatenate([low, np.maximum(high - low, 1)])
+        if draw.half_body:
+            box = self._half(box, keypoints, draw.upper)
         center, scale = box_to_center_scale(box, aspect, self.padding)
         matrix = crop_matrix(center, scale * draw.scale, draw.rotation, self.image_size)
         return mirror(matrix, self.image_size[0]) if draw.flip else matrix
+
+    def _half(self, box: np.ndarray, keypoints: np.ndarray, upper: bool) -> np.ndarray:
+        """The box of the upper or the lower body, if three points of it are known."""
+        inside = np.isin(np.arange(len(self.landmarks)), self.landmarks.upper)
+        part = (keypoints[:, 2] > 0) & (inside if upper else ~inside)
+        if part.sum() < 3:
+            return box
+        low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
+        return np.concatenate([low, np.maximum(high - low, 1)])
 
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]

@@ -1,6 +1,7 @@
 """Stacked hourglasses (Newell et al., ECCV 2016): the same maps estimated again and again, each estimate supervised."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from .models import norm_layer
 
 DEPTH = 4  # times that an hourglass halves its maps
+Block = Callable[[int, int], nn.Module]
 
 
 class Residual(nn.Module):
@@ -26,13 +28,28 @@ class Residual(nn.Module):
         return self.skip(x) + self.body(x)
 
 
-class Hourglass(nn.Module):
-    """``up(x) + enlarged(low(inner(low(halved(x)))))``, inner another hourglass or, at the bottom, a residual."""
+class Plain(nn.Sequential):
+    """A 3 x 3 convolution and a ReLU, without a norm: the block of associative embedding's network."""
 
-    def __init__(self, depth: int, channels: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
+
+
+class Hourglass(nn.Module):
+    """``up(x) + enlarged(after(inner(before(halved(x)))))``, inner another hourglass or, at the bottom, a block.
+
+    Args:
+        depth: times that maps are halved.
+        channels: of the first level.
+        block: makes a block of so many inputs and outputs.
+        growth: channels that each level below has more.
+    """
+
+    def __init__(self, depth: int, channels: int, block: Block, growth: int = 0) -> None:
         super().__init__()
-        self.up, self.before, self.after = (Residual(channels, channels, norm) for _ in range(3))
-        self.inner = Hourglass(depth - 1, channels, norm) if depth > 1 else Residual(channels, channels, norm)
+        below = channels + growth
+        self.up, self.before, self.after = block(channels, channels), block(channels, below), block(below, channels)
+        self.inner = Hourglass(depth - 1, below, block, growth) if depth > 1 else block(below, below)
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)
@@ -48,24 +65,28 @@ class HourglassNet(nn.Module):
         stacks: hourglasses one behind the other.
         channels: of the hourglasses, a multiple of 8.
         norm: as :func:`.norm_layer`.
+        plain: associative embedding's network (Newell et al., NeurIPS 2017): convolutions without norms, and half as many
+            channels more at each level of an hourglass.
     """
 
-    def __init__(self, maps: int, stacks: int = 8, channels: int = 256, norm: str = "batch") -> None:
+    def __init__(
+        self, maps: int, stacks: int = 8, channels: int = 256, norm: str = "batch", plain: bool = False
+    ) -> None:
         super().__init__()
         if stacks < 1:
             raise ValueError(f"model: stacks must be >= 1, got {stacks}")
         if channels < 8 or channels % 8:
             raise ValueError(f"model: channels must be a multiple of 8, got {channels}")
-        make_norm, quarter, half = norm_layer(norm), channels // 4, channels // 2
+        make_norm, quarter, half = nn.Identity if plain else norm_layer(norm), channels // 4, channels // 2
+        block: Block = Plain if plain else partial(Residual, norm=make_norm)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, quarter, 7, 2, padding=3), make_norm(quarter), nn.ReLU(inplace=True),
-            Residual(quarter, half, make_norm), nn.MaxPool2d(2), Residual(half, half, make_norm),
-            Residual(half, channels, make_norm),
+            nn.Conv2d(3, quarter, 7, 2, padding=3), make_norm(quarter), nn.ReLU(inplace=True), block(quarter, half),
+            nn.MaxPool2d(2), block(half, half), block(half, channels),
         )  # fmt: skip
 
         def features() -> nn.Module:
             return nn.Sequential(
-                Hourglass(DEPTH, channels, make_norm), Residual(channels, channels, make_norm),
+                Hourglass(DEPTH, channels, block, half if plain else 0), block(channels, channels),
                 nn.Conv2d(channels, channels, 1), make_norm(channels), nn.ReLU(inplace=True),
             )  # fmt: skip
 

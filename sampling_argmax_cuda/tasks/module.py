@@ -1,9 +1,8 @@
-"""The training step that all tasks share, and what the tasks on images add: a network of maps and test-time averaging."""
+"""The tasks that train a method of localization, and those on images: a network of maps and test-time averaging."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -15,18 +14,13 @@ from .landmarks import Landmarks
 from .methods import Located, Target, make_method, place_of
 from .models import PoseNet, RegressionNet, start_from
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
+from .training import TrainedModule, step_seed
 from .views import Member, Views
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
 REDUCTIONS = ("mean", "batch", "visible", "axes")
 
 
-def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Tensor:
-    """Key and first row of a step's noise: a pure function of the run's seed and the step."""
-    return torch.tensor([seed << 32 | step, first_row], dtype=torch.int64, device=device)
-
-
-class TaskModule(lightning.LightningModule):
+class TaskModule(TrainedModule):
     """Trains one of the methods that the paper compares. A task says what the network is and what it is scored by.
 
     Args:
@@ -48,19 +42,7 @@ class TaskModule(lightning.LightningModule):
         target_sigma: width in cells that the regulariser wants, and that of heatmap's Gaussian maps.
         rle_form: corrected or released: whether RLE counts the width once, as its paper, or twice, as its code.
         rle_density: what RLE's flow is a residual of: laplace, gaussian, or the released code's mixture of both.
-        clip_each: longest gradient of each parameter by itself, as released; trainer.gradient_clip_val has that of all.
-        optimizer: adam or rmsprop.
-        lr: its learning rate.
-        lr_world: multiply the learning rate by the number of processes.
-        milestones: epochs at which the learning rate falls to a tenth.
-        restarts: epochs at which the learning rate begins again, later milestones counting from there.
-        weight_decay: its weight decay.
-        seed: seed of the sampling noise.
     """
-
-    task: str  # the name in the command line
-    linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
-    best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
 
     def __init__(
         self,
@@ -81,33 +63,14 @@ class TaskModule(lightning.LightningModule):
         target_sigma: float = 2.0,
         rle_form: str = "corrected",
         rle_density: str = "laplace",
-        clip_each: float | None = None,
-        optimizer: str = "adam",
-        lr: float = 1e-3,
-        lr_world: bool = False,
-        milestones: tuple[int, ...] = (90, 120),
-        restarts: tuple[int, ...] = (),
-        weight_decay: float = 0.0,
-        seed: int = 0,
+        **kwargs,
     ) -> None:
-        super().__init__()
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"model: optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
-        if not lr > 0:
-            raise ValueError(f"model: lr must be > 0, got {lr}")
-        if not weight_decay >= 0:
-            raise ValueError(f"model: weight_decay must be >= 0, got {weight_decay}")
-        if not 0 <= seed < 2**31:
-            raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
-        if clip_each is not None and not clip_each > 0:
-            raise ValueError(f"model: clip_each must be > 0, got {clip_each}")
+        super().__init__(**kwargs)
         if not loss_scale > 0:
             raise ValueError(f"model: loss_scale must be > 0, got {loss_scale}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        self.save_hyperparameters()  # those of the subclass too
         self.method = make_method(self.hparams)
-        self.preview: dict[str, Tensor] = {}
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | Located | list[Tensor], Target]:
         """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
@@ -116,43 +79,14 @@ class TaskModule(lightning.LightningModule):
         """
         raise NotImplementedError
 
-    def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Named pictures of the last validation."""
-        raise NotImplementedError
-
-    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        """Draw a prediction into a folder, with its maps if asked; its record of the prediction file."""
-        raise NotImplementedError
-
     # ---- training ----
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        parameters = (p for p in self.parameters() if p.requires_grad)
-        chosen = OPTIMIZERS[self.hparams.optimizer]
-        return chosen(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
-
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch."""
-        h = self.hparams
-        start = max((restart for restart in h.restarts if restart <= epoch), default=0)
-        passed = sum(start < milestone <= epoch for milestone in h.milestones)
-        return h.lr * 0.1**passed * (self.trainer.world_size if h.lr_world else 1)
-
     def on_train_epoch_start(self) -> None:
-        # Learning rate and temperature are functions of the epoch, so a resumed run needs nothing else to agree.
-        for group in self.optimizers().param_groups:
-            group["lr"] = self.learning_rate(self.current_epoch)
-        self.method.set_epoch(self.current_epoch)
+        super().on_train_epoch_start()
+        self.method.set_epoch(self.current_epoch)  # the temperature
 
-    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
-        # Dropout draws from torch's own generator, whose state no checkpoint holds.
-        torch.manual_seed((self.hparams.seed << 32) + (self.global_step << 12) + self.global_rank)
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        if self.hparams.clip_each is not None:
-            for parameter in self.parameters():
-                torch.nn.utils.clip_grad_norm_([parameter], self.hparams.clip_each)
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def epoch_numbers(self) -> dict[str, float]:
+        return {"tau": self.tau, **super().epoch_numbers()}
 
     def row_seed(self, output: Tensor) -> Tensor:
         """The seed of a step's noise: a rank draws that of its rows of the global batch."""
@@ -168,13 +102,6 @@ class TaskModule(lightning.LightningModule):
             total = total + self._reduce(per_point + self.extra_loss(output, target), target)
         return self.hparams.loss_scale * total
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        loss, count = self.step_loss(batch), len(batch["index"])
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
-        lr = self.learning_rate(self.current_epoch)
-        self.log_dict({"tau": self.tau, "lr": lr}, on_step=False, on_epoch=True, batch_size=count)
-        return loss
-
     def extra_loss(self, output: Tensor, target: Target) -> Tensor | float:
         """What a task adds to the loss of every point ``[B, K]``."""
         return 0.0
@@ -188,20 +115,10 @@ class TaskModule(lightning.LightningModule):
         count = self.trainer.strategy.reduce((target.weight * known).sum(), reduce_op="mean")
         return per_point.sum() / count.clamp(min=1)
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["task"] = self.task
-
     @property
     def tau(self) -> float:
         """The temperature of the samples, 1 for a method without samples."""
         return self.method.tau
-
-    # ---- evaluation ----
-
-    def on_validation_epoch_end(self) -> None:
-        metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
-        for name, value in metrics.items():  # every rank has the same numbers
-            self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))
 
 
 class LocalizationModule(TaskModule):
@@ -331,12 +248,3 @@ class LocalizationModule(TaskModule):
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "images", overlay_figure(self.preview, self.method, self.landmarks.bones, tau=self.tau)
-
-
-def gather_objects(items: list) -> list:
-    """The items of all ranks, in rank order."""
-    if not torch.distributed.is_initialized():
-        return items
-    parts = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, items)
-    return [item for part in parts for item in part]

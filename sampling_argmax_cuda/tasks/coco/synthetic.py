@@ -90,11 +90,11 @@ def occlude(image: np.ndarray, people: list[np.ndarray], rng: np.random.Generato
     cover(people, mask)
 
 
-def draw_image(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An image ``[size, size, 3]`` (BGR) and the joints ``[17, 3]`` (x, y, v) of its one or two people."""
+def draw_image(size: int, rng: np.random.Generator, pairs: float = 0.2) -> tuple[np.ndarray, list[np.ndarray]]:
+    """An image ``[size, size, 3]`` (BGR) and the joints ``[17, 3]`` (x, y, v) of its people: two with chance ``pairs``."""
     image, people = background(size, rng), []
     distract(image, int(rng.integers(2, 6)), rng)
-    for _ in range(2 if rng.random() < 0.2 else 1):
+    for _ in range(2 if rng.random() < pairs else 1):
         height = size * rng.uniform(0.5, 0.8)
         pose = draw_pose(rng) * height
         low, high = pose.min(0), pose.max(0)
@@ -132,11 +132,11 @@ def _false_alarms(image_id: int, people: list, size: int, rng: np.random.Generat
     return [{"image_id": image_id, "category_id": 1, "bbox": box, "score": round(float(rng.uniform(0.02, 0.4)), 3)}]
 
 
-def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
+def _write_split(folder: Path, split: str, count: int, size: int, seed: int, pairs: float) -> None:
     images, annotations, detections = [], [], []
     for i in range(count):
         rng = np.random.default_rng((seed, split == "val", i))
-        image, people = draw_image(size, rng)
+        image, people = draw_image(size, rng, pairs)
         image_id = i + 1 + 1_000_000 * (split == "val")
         name = f"{image_id:012d}.png"
         write_image(folder / f"{split}2017" / name, image)
@@ -157,12 +157,17 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     (folder / f"detections_{split}.json").write_text(json.dumps(detections))
 
 
-def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0) -> None:
-    """Write drawn figures in COCO's layout under ``root`` (see :func:`..drawing.write_data_set`)."""
+def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0,
+                         pairs: float = 0.2) -> None:  # fmt: skip
+    """Write drawn figures in COCO's layout under ``root`` (see :func:`..drawing.write_data_set`).
+
+    ``pairs`` is the chance that an image has two people.
+    """
 
     def write(folder: Path) -> None:
-        _write_split(folder, "train", num_train, image_size, seed)
-        _write_split(folder, "val", num_val, image_size, seed)
+        _write_split(folder, "train", num_train, image_size, seed, pairs)
+        _write_split(folder, "val", num_val, image_size, seed, pairs)
 
-    settings = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+    settings = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed,
+                "pairs": pairs}  # fmt: skip
     write_data_set(root, settings, write)

@@ -1,5 +1,6 @@
 """The task COCO: its module and its data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..data import LandmarkData
@@ -8,6 +9,13 @@ from ..transforms import Augment
 from .evaluation import CocoEvaluation
 from .reader import PERSON, CocoKeypoints
 from .synthetic import write_synthetic_coco
+
+
+def coco_annotations(options: Mapping, split: str) -> Path:
+    """The annotation file of a split of the data that has these options; generated files have COCO's names."""
+    if options["synthetic"]:
+        split = {options["train_split"]: "train2017", options["val_split"]: "val2017"}[split]
+    return Path(options["root"]) / "annotations" / f"person_keypoints_{split}.json"
 
 
 class CocoPose(LocalizationModule):
@@ -50,14 +58,9 @@ class CocoData(LandmarkData):
         h = self.hparams
         self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
 
-    def _annotations(self, split: str) -> Path:
-        if self.hparams.synthetic:  # the generated files have COCO's names
-            split = {self.hparams.train_split: "train2017", self.hparams.val_split: "val2017"}[split]
-        return self.root / "annotations" / f"person_keypoints_{split}.json"
-
     @property
     def val_annotations(self) -> Path:
-        return self._annotations(self.hparams.val_split)
+        return coco_annotations(self.hparams, self.hparams.val_split)
 
     def prepare_data(self) -> None:
         h = self.hparams
@@ -66,7 +69,7 @@ class CocoData(LandmarkData):
 
     def dataset(self, train: bool) -> CocoKeypoints:
         h = self.hparams
-        annotations = self._annotations(h.train_split if train else h.val_split)
+        annotations = coco_annotations(h, h.train_split if train else h.val_split)
         images = self.root / annotations.stem.removeprefix("person_keypoints_")
         return CocoKeypoints(
             self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,

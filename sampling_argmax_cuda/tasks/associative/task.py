@@ -1,0 +1,232 @@
+"""The task of people without boxes: maps of joints and tags by stacked hourglasses, joined into people."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..coco.reader import PERSON
+from ..coco.synthetic import write_synthetic_coco
+from ..coco.task import coco_annotations
+from ..data import LandmarkData
+from ..files import read_image
+from ..hourglass import HourglassNet
+from ..models import start_from
+from ..pictures import draw_skeleton, picture, save_figure
+from ..training import TrainedModule
+from ..transforms import Augment
+from ..views import resample
+from .grouping import Grouping
+from .losses import detection_loss, person_maps, tag_loss
+from .metrics import PeopleEvaluation
+from .reader import CocoImages, to_image
+
+COLORS = ("red", "deepskyblue", "lime", "orange", "magenta", "yellow", "cyan", "white")
+
+
+class PeoplePose(TrainedModule):
+    """All people of an image: one map and one map of tags a joint, scored by OKS-AP without boxes.
+
+    Args:
+        stacks: hourglasses of the network.
+        channels: of the hourglasses, a multiple of 8.
+        plain: associative embedding's own blocks without norms; false for the residuals of single people.
+        norm: of the residuals: batch, frozen (running statistics only) or group.
+        target_sigma: width of the maps' Gaussians in cells.
+        detection_weight: factor of the squared error of the maps.
+        pull_weight: factor of the spread of a person's tags.
+        push_weight: factor of the nearness of different people's tags.
+        threshold: least score of a joint that joins or makes a person.
+        tag_distance: largest distance of a joint's tag to its person's.
+        refine: look for the joints that a person lacks.
+        flip_test: average with the mirrored image in evaluation, whose tags are a second number.
+        scales: factors of the image's size that evaluation averages maps over; tags are those of the first.
+        weights: checkpoint of this trainer to start from.
+        weights_strict: refuse weights that do not fit in every name and shape.
+    """
+
+    task, landmarks, best = "associative", PERSON, ("AP", "max")
+
+    def __init__(
+        self,
+        stacks: int = 4,
+        channels: int = 256,
+        plain: bool = True,
+        norm: str = "batch",
+        target_sigma: float = 2.0,
+        detection_weight: float = 1.0,
+        pull_weight: float = 1e-3,
+        push_weight: float = 1e-3,
+        threshold: float = 0.1,
+        tag_distance: float = 1.0,
+        refine: bool = True,
+        flip_test: bool = True,
+        scales: tuple[float, ...] = (1.0,),
+        weights: str | None = None,
+        weights_strict: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not target_sigma > 0:
+            raise ValueError(f"model: target_sigma must be > 0, got {target_sigma}")
+        if min(detection_weight, pull_weight, push_weight) < 0:
+            got = f"{detection_weight}, {pull_weight} and {push_weight}"
+            raise ValueError(f"model: detection_weight, pull_weight and push_weight must be >= 0, got {got}")
+        if not scales or not all(scale > 0 for scale in scales):
+            raise ValueError(f"model: scales must be numbers > 0, got {list(scales)}")
+        self.model = HourglassNet(2 * len(PERSON), stacks, channels, norm, plain)
+        if weights is not None:
+            print(start_from(self.model, weights, weights_strict, gain=1.0))
+        self.grouping = Grouping(threshold, tag_distance, refine=refine)
+        self.evaluation = PeopleEvaluation()
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Maps and tags ``[B, 2 K, H/4, W/4]`` of images ``[B, 3, H, W]``; in training a list of every stack's."""
+        return self.model(images)
+
+    # ---- training ----
+
+    def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        h, visible = self.hparams, batch["weight"]
+        outputs = self(batch["image"])
+        height, width = outputs[0].shape[-2:]
+        truth = person_maps(batch["target"], visible, (width, height), h.target_sigma)
+        x, y = batch["target"].round().long().unbind(-1)
+        place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        total = 0
+        for output in outputs:
+            maps, tags = output.chunk(2, 1)
+            apart = tag_loss(tags, place, visible)
+            found = h.detection_weight * detection_loss(maps, truth, batch["mask"])
+            total = total + (found + h.pull_weight * apart.pull + h.push_weight * apart.push).mean()
+        return total / len(outputs)
+
+    # ---- evaluation ----
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``[B, K, h, w]`` averaged over scales and mirror, at most 1, and tags ``[B, K, h, w, T]``."""
+        found, tags, size = [], [], (images.shape[-2] // 4, images.shape[-1] // 4)
+        for scale in self.hparams.scales:
+            shape = (
+                [max(64, round(n * scale / 64) * 64) for n in images.shape[-2:]] if scale != 1 else images.shape[-2:]
+            )
+            view = images if tuple(shape) == tuple(images.shape[-2:]) else interpolate(
+                images, shape, mode="bilinear", align_corners=False, antialias=True)  # fmt: skip
+            for mirrored in (False, True)[: 1 + self.hparams.flip_test]:
+                own, tag = (resample(x, size) for x in self._pass(view, mirrored))
+                found.append(own)
+                if scale == self.hparams.scales[0]:
+                    tags.append(tag)
+        return torch.stack(found).mean(0).clamp(max=1), torch.stack(tags, -1)
+
+    def _pass(self, images: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
+        if not mirrored:
+            return self(images).float().chunk(2, 1)
+        swapped = self.landmarks.mirrored()
+        # Cell W - i lies nearest to where cell i mirrors to; the outermost column stays.
+        turned = self(images.flip(-1)).float().flip(-1)
+        turned = torch.cat([turned[..., :1], turned[..., :-1]], -1)
+        return tuple(x[:, swapped] for x in turned.chunk(2, 1))
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        maps, tags = self.maps(batch["image"])
+        people = [self.grouping.people(*pair) for pair in zip(maps, tags, strict=True)]
+        self.evaluation.add(batch, people)
+        if index == 0 and self.trainer.is_global_zero:
+            self.preview = {"image": batch["image"], "maps": maps, "tags": tags[..., 0]}
+            self.people = people
+
+    def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
+        maps, tags = self.maps(batch["image"])
+        return {**batch, "maps": maps, "tags": tags}
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        path = Path(item["file_name"])
+        people, scores = self.grouping.people(item["maps"][0], item["tags"][0])
+        pixels = to_image(people, item["inverse"][0].double().cpu().numpy())
+        image = read_image(path)
+        figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(image)
+        axes.set_axis_off()
+        draw_people(axes, pixels)
+        save_figure(figure, folder / f"{path.stem}.png")
+        if maps:
+            shown = {"image": item["image"], "maps": item["maps"], "tags": item["tags"][..., 0]}
+            save_figure(groups_figure(shown, [(people, scores)]), folder / f"{path.stem}_maps.png")
+        found = [{"keypoints": person.reshape(-1).tolist(), "category_id": 1, "score": float(score)}
+                 for person, score in zip(pixels, scores, strict=True)]  # fmt: skip
+        return {"file_name": str(path), "people": found}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        yield "people", groups_figure(self.preview, self.people)
+
+
+def draw_people(axes, people: np.ndarray) -> None:
+    """Skeletons of people ``[n, 17, 3]``, each in a colour of its own."""
+    for n, person in enumerate(people):
+        draw_skeleton(axes, person[:, :2], person[:, 2] > 0, PERSON.bones, COLORS[n % len(COLORS)])
+
+
+def groups_figure(preview: dict[str, Tensor], people: list[tuple[np.ndarray, np.ndarray]], rows: int = 3) -> Figure:
+    """Each row: people on the image, the largest map of a cell, and the tag of its joint as a colour where the map is high."""
+    rows = min(rows, len(people))
+    figure = Figure(figsize=(9, 3 * rows), layout="constrained")
+    for i, (plain, heat, tag) in enumerate(figure.subplots(rows, 3, squeeze=False)):
+        shown = picture(preview["image"][i])
+        extent = (0, shown.shape[1], shown.shape[0], 0)
+        plain.imshow(shown)
+        draw_people(plain, people[i][0] * [4, 4, 1])
+        value, joint = preview["maps"][i].max(0)
+        heat.imshow(value.cpu(), cmap="magma", extent=extent, vmin=0, vmax=1)
+        tags = preview["tags"][i].gather(0, joint[None])[0]
+        tag.imshow(torch.where(value > 0.1, tags, torch.nan).cpu(), cmap="turbo", extent=extent)
+        for axes, title in ((plain, f"{len(people[i][0])} people"), (heat, "maps"), (tag, "tags")):
+            axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
+    return figure
+
+
+class PeopleData(LandmarkData):
+    """COCO's images with all their people. ``root`` has annotations/ and the image folders.
+
+    Args:
+        root: folder with annotations/ and the image folders; generated data is written here.
+        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
+        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
+        image_size: width and height of the network's input in pixels, multiples of 64.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/coco",
+        train_split: str = "train2017",
+        val_split: str = "val2017",
+        image_size: tuple[int, int] = (512, 512),
+        **kwargs,
+    ) -> None:
+        super().__init__(root=root, image_size=image_size, **kwargs)
+        h = self.hparams
+        if any(n % 64 for n in image_size):
+            raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
+        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color)
+
+    @property
+    def val_annotations(self) -> Path:
+        return coco_annotations(self.hparams, self.hparams.val_split)
+
+    def prepare_data(self) -> None:
+        h = self.hparams
+        if h.synthetic:
+            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed, pairs=0.7)
+
+    def dataset(self, train: bool) -> CocoImages:
+        h = self.hparams
+        annotations = coco_annotations(h, h.train_split if train else h.val_split)
+        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        return CocoImages(self.root, annotations, images, train, tuple(h.image_size), self.heatmap_size,
+                          self.augment if train else None, h.seed)  # fmt: skip

@@ -1,0 +1,130 @@
+"""What the training of all tasks shares: optimizer, learning rate, seeds, logs, checkpoints, the end of a validation."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import lightning
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+
+
+def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Tensor:
+    """Key and first row of a step's noise: a pure function of the run's seed and the step."""
+    return torch.tensor([seed << 32 | step, first_row], dtype=torch.int64, device=device)
+
+
+def gather_objects(items: list) -> list:
+    """The items of all ranks, in rank order."""
+    if not torch.distributed.is_initialized():
+        return items
+    parts = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+class TrainedModule(lightning.LightningModule):
+    """A network that is trained. A task says what its loss is and what it is scored by.
+
+    Args:
+        optimizer: adam or rmsprop.
+        lr: its learning rate.
+        lr_world: multiply the learning rate by the number of processes.
+        milestones: epochs at which the learning rate falls to a tenth.
+        restarts: epochs at which the learning rate begins again, later milestones counting from there.
+        weight_decay: its weight decay.
+        clip_each: longest gradient of each parameter by itself, as RLE's code has it; trainer.gradient_clip_val has that of all.
+        seed: seed of the noise of training.
+    """
+
+    task: str  # the name in the command line
+    linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
+    best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
+
+    def __init__(
+        self,
+        optimizer: str = "adam",
+        lr: float = 1e-3,
+        lr_world: bool = False,
+        milestones: tuple[int, ...] = (90, 120),
+        restarts: tuple[int, ...] = (),
+        weight_decay: float = 0.0,
+        clip_each: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"model: optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+        if not lr > 0:
+            raise ValueError(f"model: lr must be > 0, got {lr}")
+        if not weight_decay >= 0:
+            raise ValueError(f"model: weight_decay must be >= 0, got {weight_decay}")
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"model: seed must be in [0, 2**31), got {seed}")
+        if clip_each is not None and not clip_each > 0:
+            raise ValueError(f"model: clip_each must be > 0, got {clip_each}")
+        self.save_hyperparameters()  # those of the subclass too
+        self.preview: dict[str, Tensor] = {}
+
+    def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch."""
+        raise NotImplementedError
+
+    def epoch_numbers(self) -> dict[str, float]:
+        """What is logged of an epoch besides its loss."""
+        return {"lr": self.learning_rate(self.current_epoch)}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Named pictures of the last validation."""
+        raise NotImplementedError
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        """Draw a prediction into a folder, with its maps if asked; its record of the prediction file."""
+        raise NotImplementedError
+
+    # ---- training ----
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        parameters = (p for p in self.parameters() if p.requires_grad)
+        chosen = OPTIMIZERS[self.hparams.optimizer]
+        return chosen(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch."""
+        h = self.hparams
+        start = max((restart for restart in h.restarts if restart <= epoch), default=0)
+        passed = sum(start < milestone <= epoch for milestone in h.milestones)
+        return h.lr * 0.1**passed * (self.trainer.world_size if h.lr_world else 1)
+
+    def on_train_epoch_start(self) -> None:
+        # The learning rate is a function of the epoch, so a resumed run needs nothing else to agree.
+        for group in self.optimizers().param_groups:
+            group["lr"] = self.learning_rate(self.current_epoch)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        # Dropout draws from torch's own generator, whose state no checkpoint holds.
+        torch.manual_seed((self.hparams.seed << 32) + (self.global_step << 12) + self.global_rank)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        if self.hparams.clip_each is not None:
+            for parameter in self.parameters():
+                torch.nn.utils.clip_grad_norm_([parameter], self.hparams.clip_each)
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss, count = self.step_loss(batch), len(batch["index"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
+        self.log_dict(self.epoch_numbers(), on_step=False, on_epoch=True, batch_size=count)
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["task"] = self.task
+
+    # ---- evaluation ----
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
+        for name, value in metrics.items():  # every rank has the same numbers
+            self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))
