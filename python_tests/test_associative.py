@@ -15,11 +15,11 @@ from runs import almost_the_same, logged, losses_of, options_without_images, run
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.associative.grouping import Grouping
-from sampling_argmax_cuda.tasks.associative.losses import detection_loss, person_maps, tag_loss
+from sampling_argmax_cuda.tasks.associative.losses import detection_loss, tag_loss
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages, ignored_mask, to_image
 from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.coco.synthetic import draw_image, write_synthetic_coco
-from sampling_argmax_cuda.tasks.hourglass import HourglassNet
+from sampling_argmax_cuda.tasks.hourglass import HourglassNet, person_maps
 from sampling_argmax_cuda.tasks.transforms import Augment, apply
 
 pytestmark = pytest.mark.written_memory

@@ -277,6 +277,15 @@ def test_predict_needs_images(data, tmp_path, capfd):
     assert "predict: --data.images must name a folder of images" in capfd.readouterr().err
 
 
+def test_frozen_norms_never_look_at_the_batch():
+    """Neither when they are new nor after train(); and they keep their statistics."""
+    net, x = PoseNet(3, 18, 16, "frozen"), torch.randn(4, 3, 64, 64)
+    new = net(x)
+    assert torch.equal(net.train()(x), new)
+    torch.testing.assert_close(net(x[:1]), new[:1], rtol=1e-4, atol=1e-6)
+    assert all(m.num_batches_tracked == 0 for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
 def test_resnet_has_torchvision_names():
     state = ResNet(50).state_dict()
     learned = sum(x.numel() for name, x in ResNet(50).named_parameters())

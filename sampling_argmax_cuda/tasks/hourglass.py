@@ -67,11 +67,12 @@ class HourglassNet(nn.Module):
         norm: as :func:`.norm_layer`.
         plain: associative embedding's network (Newell et al., NeurIPS 2017): convolutions without norms, and half as many
             channels more at each level of an hourglass.
+        inputs: channels of the input.
+        reduce: whether the input is four times as large as the maps, or has their size.
     """
 
-    def __init__(
-        self, maps: int, stacks: int = 8, channels: int = 256, norm: str = "batch", plain: bool = False
-    ) -> None:
+    def __init__(self, maps: int, stacks: int = 8, channels: int = 256, norm: str = "batch", plain: bool = False,
+                 inputs: int = 3, reduce: bool = True) -> None:  # fmt: skip
         super().__init__()
         if stacks < 1:
             raise ValueError(f"model: stacks must be >= 1, got {stacks}")
@@ -80,8 +81,8 @@ class HourglassNet(nn.Module):
         make_norm, quarter, half = nn.Identity if plain else norm_layer(norm), channels // 4, channels // 2
         block: Block = Plain if plain else partial(Residual, norm=make_norm)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, quarter, 7, 2, padding=3), make_norm(quarter), nn.ReLU(inplace=True), block(quarter, half),
-            nn.MaxPool2d(2), block(half, half), block(half, channels),
+            nn.Conv2d(inputs, quarter, 7, 2 if reduce else 1, padding=3), make_norm(quarter), nn.ReLU(inplace=True),
+            block(quarter, half), nn.MaxPool2d(2) if reduce else nn.Identity(), block(half, half), block(half, channels),
         )  # fmt: skip
 
         def features() -> nn.Module:
@@ -109,3 +110,19 @@ class HourglassNet(nn.Module):
         with torch.no_grad():
             self.scores[-1].weight.mul_(gain)
             self.scores[-1].bias.mul_(gain)
+
+
+def person_maps(position: Tensor, visible: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """Gaussian maps ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people, 1 at a joint.
+
+    ``size`` is W and H, ``visible`` ``[B, P, K]``.
+    """
+    width, height = (torch.arange(n, device=position.device, dtype=torch.float32) for n in size)
+    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]), dtype=torch.float32)
+    for person, seen in zip(position.float().unbind(1), visible.unbind(1), strict=True):
+        x, y = (
+            (-(cells - person[..., a, None]).square() / (2 * sigma**2)).exp() for a, cells in ((0, width), (1, height))
+        )
+        own = y.unsqueeze(-1) * x.unsqueeze(-2) * (seen > 0)[..., None, None]
+        maps = torch.maximum(maps, own)
+    return maps

@@ -17,6 +17,10 @@ NORMS = ("batch", "frozen", "group")
 class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that always uses its running statistics, so a result never depends on the rest of the batch."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.train(False)  # from the beginning: a trainer need not call train() on a new module
+
     def train(self, mode: bool = True) -> "FrozenBatchNorm2d":
         return super().train(False)
 

@@ -96,8 +96,12 @@ class TaskModule(TrainedModule):
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch."""
         outputs, target = self.rows(batch)
+        return self.stage_loss(outputs if isinstance(outputs, list) else [outputs], target, batch)
+
+    def stage_loss(self, outputs: list[Tensor | Located], target: Target, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch from the outputs of every stage of the network."""
         total = 0
-        for output in outputs if isinstance(outputs, list) else [outputs]:
+        for output in outputs:
             per_point = self.method.loss(output, target, self.row_seed(place_of(output)))
             total = total + self._reduce(per_point + self.extra_loss(output, target), target)
         return self.hparams.loss_scale * total

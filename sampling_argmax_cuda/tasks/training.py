@@ -1,6 +1,6 @@
 """What the training of all tasks shares: optimizer, learning rate, seeds, logs, checkpoints, the end of a validation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lightning
@@ -87,9 +87,13 @@ class TrainedModule(lightning.LightningModule):
     # ---- training ----
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        parameters = (p for p in self.parameters() if p.requires_grad)
-        chosen = OPTIMIZERS[self.hparams.optimizer]
-        return chosen(parameters, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        groups = [{"params": [p for p in parameters if p.requires_grad], "factor": factor}
+                  for parameters, factor in self.parameter_groups()]  # fmt: skip
+        return OPTIMIZERS[self.hparams.optimizer](groups, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+
+    def parameter_groups(self) -> list[tuple[Iterable[torch.nn.Parameter], float]]:
+        """What is trained, in parts, each with its factor of the learning rate."""
+        return [(self.parameters(), 1.0)]
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch."""
@@ -101,7 +105,7 @@ class TrainedModule(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         # The learning rate is a function of the epoch, so a resumed run needs nothing else to agree.
         for group in self.optimizers().param_groups:
-            group["lr"] = self.learning_rate(self.current_epoch)
+            group["lr"] = group["factor"] * self.learning_rate(self.current_epoch)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
         # Dropout draws from torch's own generator, whose state no checkpoint holds.

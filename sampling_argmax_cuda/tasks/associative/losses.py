@@ -43,22 +43,6 @@ def tag_loss(tags: Tensor, place: Tensor, visible: Tensor) -> TagLoss:
     return TagLoss(spread.sum(1) / people.clamp(min=1), push)
 
 
-def person_maps(position: Tensor, visible: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Gaussian maps ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people, 1 at a joint.
-
-    ``size`` is W and H, ``visible`` ``[B, P, K]``.
-    """
-    width, height = (torch.arange(n, device=position.device, dtype=torch.float32) for n in size)
-    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]), dtype=torch.float32)
-    for person, seen in zip(position.float().unbind(1), visible.unbind(1), strict=True):
-        x, y = (
-            (-(cells - person[..., a, None]).square() / (2 * sigma**2)).exp() for a, cells in ((0, width), (1, height))
-        )
-        own = y.unsqueeze(-1) * x.unsqueeze(-2) * (seen > 0)[..., None, None]
-        maps = torch.maximum(maps, own)
-    return maps
-
-
 def detection_loss(maps: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Mean over joints and cells ``[B]`` of ``mask (maps - truth)^2``; ``mask`` ``[B, H, W]`` is 0 where nobody knows."""
     known = torch.where(mask.unsqueeze(1) > 0, maps.float(), truth)  # what is there, NaN too, goes nowhere

@@ -9,26 +9,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..adversary import Opposed
 from ..coco.reader import PERSON
 from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import coco_annotations
 from ..data import LandmarkData
 from ..files import read_image
-from ..hourglass import HourglassNet
+from ..hourglass import HourglassNet, person_maps
 from ..models import start_from
 from ..pictures import draw_skeleton, picture, save_figure
-from ..training import TrainedModule
 from ..transforms import Augment
 from ..views import resample
 from .grouping import Grouping
-from .losses import detection_loss, person_maps, tag_loss
+from .losses import detection_loss, tag_loss
 from .metrics import PeopleEvaluation
 from .reader import CocoImages, to_image
 
 COLORS = ("red", "deepskyblue", "lime", "orange", "magenta", "yellow", "cyan", "white")
 
 
-class PeoplePose(TrainedModule):
+class PeoplePose(Opposed):
     """All people of an image: one map and one map of tags a joint, scored by OKS-AP without boxes.
 
     Args:
@@ -103,7 +103,7 @@ class PeoplePose(TrainedModule):
             apart = tag_loss(tags, place, visible)
             found = h.detection_weight * detection_loss(maps, truth, batch["mask"])
             total = total + (found + h.pull_weight * apart.pull + h.push_weight * apart.push).mean()
-        return total / len(outputs)
+        return total / len(outputs) + self.opposition(batch["image"], outputs[-1].chunk(2, 1)[0], truth)
 
     # ---- evaluation ----
 

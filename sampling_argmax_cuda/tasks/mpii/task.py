@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ..adversary import Opposed
 from ..data import LandmarkData
-from ..hourglass import HourglassNet
+from ..hourglass import HourglassNet, person_maps
+from ..methods import Target
 from ..module import LocalizationModule
 from ..transforms import Augment
 from .metrics import PckhEvaluation
@@ -13,7 +16,7 @@ from .reader import FIGURE, FigureCrops, read_people
 from .synthetic import write_synthetic_mpii
 
 
-class PersonPose(LocalizationModule):
+class PersonPose(Opposed, LocalizationModule):
     """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same method.
 
     Args:
@@ -25,7 +28,17 @@ class PersonPose(LocalizationModule):
 
     def __init__(self, stacks: int | None = 8, channels: int = 256, **kwargs) -> None:
         super().__init__(**kwargs)
+        if self.opponent is not None and self.hparams.method != "heatmap":
+            raise ValueError(f"model: an adversary needs method heatmap, got {self.hparams.method}")
         self.evaluation = PckhEvaluation()
+
+    def stage_loss(self, outputs: list[Tensor], target: Target, batch: dict[str, Tensor]) -> Tensor:
+        loss = super().stage_loss(outputs, target, batch)
+        if self.opponent is None:
+            return loss
+        place, seen = target.position.unsqueeze(1), target.weight.unsqueeze(1)
+        truth = person_maps(place, seen, target.size, self.hparams.target_sigma)
+        return loss + self.opposition(batch["image"], outputs[-1], truth)
 
     def _network(self) -> torch.nn.Module:
         h = self.hparams

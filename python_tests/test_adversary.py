@@ -1,0 +1,128 @@
+"""Self-adversarial training: gradients by themselves, the balance, and both tasks through the command line."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import runs
+import test_associative
+import test_mpii
+import torch
+from runs import almost_the_same, logged, losses_of, run_two, same_weights
+
+from sampling_argmax_cuda.tasks.adversary import Adversary
+from sampling_argmax_cuda.tasks.associative.task import PeoplePose
+from sampling_argmax_cuda.tasks.mpii.task import PersonPose
+
+pytestmark = pytest.mark.written_memory
+
+
+def problem() -> tuple[Adversary, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An adversary with a balance, images, maps and true maps."""
+    torch.manual_seed(0)
+    adversary = Adversary(5, stacks=2, channels=8, norm="group", factor=0.3)
+    adversary.k.fill_(0.4)
+    return adversary, torch.randn(2, 3, 64, 64), torch.rand(2, 5, 16, 16), torch.rand(2, 5, 16, 16)
+
+
+def test_each_network_has_the_gradient_of_its_own_loss():
+    """One backward pass gives what two would: the other network is a constant in each."""
+    adversary, images, maps, truth = problem()
+    maps.requires_grad_()
+    parameters = list(adversary.net.parameters())
+    total, real, fake = adversary.loss(images, maps, truth)
+    grads = torch.autograd.grad(total, [maps, *parameters])
+
+    small = torch.nn.functional.interpolate(images, (16, 16), mode="area")
+
+    def error(x: torch.Tensor) -> torch.Tensor:
+        return (adversary.net(torch.cat([small, x], 1))[-1] - x).square().mean()
+
+    torch.testing.assert_close(real, error(truth).detach())
+    torch.testing.assert_close(fake, error(maps).detach())
+    for_maps = torch.autograd.grad(0.3 * error(maps), maps)[0]
+    for_weights = torch.autograd.grad(error(truth) - 0.4 * error(maps.detach()), parameters, allow_unused=True)
+    torch.testing.assert_close(grads[0], for_maps)
+    for got, expected in zip(grads[1:], for_weights, strict=True):
+        torch.testing.assert_close(got, torch.zeros_like(got) if expected is None else expected, rtol=1e-4, atol=1e-6)
+    assert for_maps.abs().max() > 0 and not real.requires_grad
+
+
+def test_the_balance_follows_its_recurrence():
+    adversary, expected, seen = Adversary(5, 1, 8, rate=0.02), 0.0, []
+    for pair in torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5]):
+        adversary.balance(*pair)
+        expected = min(1.0, max(0.0, expected + 0.02 * (0.5 * pair[0].item() - pair[1].item())))
+        assert abs(adversary.k.item() - expected) <= 1e-9
+        seen.append(expected)
+    assert min(seen) == 0 and max(seen) > 0.05
+    adversary.k.fill_(0.999)
+    adversary.balance(torch.tensor(100.0), torch.tensor(0.0))
+    assert adversary.k == 1
+
+
+def test_learning_rates_are_apart():
+    module = PersonPose(
+        stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8, lr=0.1, adversary_lr=0.32
+    )
+    optimizer = module.configure_optimizers()
+    assert [group["factor"] for group in optimizer.param_groups] == [1.0, 0.32]
+    counts = [len(group["params"]) for group in optimizer.param_groups]
+    assert counts[1] == len(list(module.opponent.parameters())) and sum(counts) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize(
+    "module, wrong, message",
+    [
+        (PersonPose, dict(method="sampling"), "an adversary needs method heatmap, got sampling"),
+        (PersonPose, dict(method="heatmap", adversary_rate=0.0), "adversary_rate must be > 0, got 0.0"),
+        (PeoplePose, dict(adversary_lr=0.0), "adversary_lr must be > 0, got 0.0"),
+        (PeoplePose, dict(adversary=0), "stacks must be >= 1, got 0"),
+    ],
+)
+def test_wrong_options_are_named(module, wrong, message):
+    with pytest.raises(ValueError, match=f"model: {message}"):
+        module(**{"stacks": 1, "channels": 8, "adversary": 1, "adversary_channels": 8, **wrong})
+
+
+# ---- the command line ----
+
+OPTIONS = {"mpii": test_mpii.options, "associative": test_associative.options}
+SMALL = ["--config", "adversarial", "--model.adversary=1", "--model.adversary_channels=8", "--model.adversary_rate=0.01",
+         "--model.adversary_gamma=20"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize("task", OPTIONS)
+def test_resumed_run_equals_an_uninterrupted_one(task, data, tmp_path):
+    """The balance, too, goes on where it was."""
+    fit = partial(runs.fit, data / task, config=task, options=OPTIONS[task])
+    whole = fit(tmp_path / "whole", *SMALL, "--trainer.max_epochs=2")
+    fit(tmp_path / "parts", *SMALL, "--trainer.max_epochs=1")
+    parts = fit(tmp_path / "parts", *SMALL, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert same_weights(whole, parts) and whole["state_dict"]["opponent.k"] > 0
+    numbers = logged(tmp_path / "whole")
+    assert (
+        numbers["train/k"] == sorted(numbers["train/k"])
+        and {"train/real", "train/fake", "train/measure"} <= numbers.keys()
+    )
+
+
+@pytest.mark.parametrize("task", OPTIONS)
+def test_two_processes_equal_one(task, data, tmp_path):
+    """Every step ends on both, with the losses and the balance of one process.
+
+    Without norms: at the bottom of an hourglass over a small image they divide rounding by its own deviation.
+    """
+    more = [*SMALL, "--trainer.max_epochs=2", "--model.lr=1e-4", "--model.norm=frozen"]
+    one = runs.fit(data / task, tmp_path / "one", *more, config=task, options=OPTIONS[task])
+    two = run_two(data / task, tmp_path / "two", *more, "--data.batch_size=2", "--trainer.max_epochs=2", config=task,
+                  options=OPTIONS[task])  # fmt: skip
+    almost_the_same(one, two, least_dims=4)
+    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    k = [run["state_dict"]["opponent.k"].item() for run in (one, two)]
+    assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0

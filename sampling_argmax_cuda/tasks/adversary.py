@@ -1,0 +1,113 @@
+"""Self-adversarial pose (Chou et al., APSIPA 2018): a discriminator that reconstructs maps, balanced with the network.
+
+A step has one backward pass and one optimizer for both networks: what the discriminator is trained on knows nothing of the
+network (its maps are detached), and what the network is trained on knows the discriminator's weights as constants. So no pass
+goes through weights that have changed meanwhile, and processes that share gradients share all of a step's at once.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import interpolate
+
+from .hourglass import HourglassNet
+from .training import TrainedModule
+
+
+class Adversary(nn.Module):
+    """The discriminator D with its balance ``k``, which is part of the checkpoints.
+
+    With C the true maps, C' the network's and X the image: ``real = mean (D(X, C) - C)^2``, ``fake = mean (D(X, C') - C')^2``.
+    D is trained on ``real - k fake``, the network on ``factor fake``, through D's input and through C' itself. After a step
+    ``k <- clip(k + rate (gamma real - fake), 0, 1)``, of the means over all processes.
+
+    Args:
+        maps: number of maps K.
+        stacks, channels, norm, plain: those of the discriminator's :class:`.HourglassNet`.
+        factor: of the network's part of the loss.
+        rate: of the balance.
+        gamma: the share of ``real`` that ``fake`` is kept at.
+    """
+
+    def __init__(self, maps: int, stacks: int = 4, channels: int = 128, norm: str = "batch", plain: bool = False,
+                 factor: float = 1e-4, rate: float = 1e-3, gamma: float = 0.5) -> None:  # fmt: skip
+        super().__init__()
+        self.net = HourglassNet(maps, stacks, channels, norm, plain, inputs=3 + maps, reduce=False)
+        self.factor, self.rate, self.gamma = factor, rate, gamma
+        self.register_buffer("k", torch.zeros((), dtype=torch.float64))
+
+    def _error(self, weights: dict[str, Tensor], images: Tensor, maps: Tensor) -> Tensor:
+        """Mean squared error of the reconstruction of ``maps`` by a discriminator of these weights: its last stack's."""
+        again = functional_call(self.net, weights, (torch.cat([images, maps], 1),))
+        return ((again[-1] if isinstance(again, list) else again).float() - maps).square().mean()
+
+    def loss(self, images: Tensor, maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is added to the network's loss, and ``real`` and ``fake`` without gradients, for :meth:`balance`.
+
+        ``images`` ``[B, 3, H, W]``, ``maps`` and ``truth`` ``[B, K, H/4, W/4]``.
+        """
+        small = interpolate(images, maps.shape[-2:], mode="area")
+        own = dict(self.net.named_parameters())
+        fixed = {name: weight.detach() for name, weight in own.items()}
+        maps = maps.float()
+        real, fake = self._error(own, small, truth), self._error(own, small, maps.detach())
+        total = real - self.k.float() * fake + self.factor * self._error(fixed, small, maps)
+        return total, real.detach(), fake.detach()
+
+    @torch.no_grad()
+    def balance(self, real: Tensor, fake: Tensor) -> None:
+        """Move ``k`` by ``real`` and ``fake`` of all processes."""
+        self.k.add_(self.rate * (self.gamma * real.double() - fake.double())).clamp_(0, 1)
+
+
+class Opposed(TrainedModule):
+    """A network of maps that may have an adversary; the first base of a task that has hourglasses.
+
+    Args:
+        adversary: stacks of the discriminator of self-adversarial training; null to train without.
+        adversary_channels: channels of its hourglasses, a multiple of 8.
+        adversary_factor: factor of the network's part of the adversarial loss.
+        adversary_rate: rate of the balance k.
+        adversary_gamma: the balance keeps the error on the network's maps at this share of that on true ones.
+        adversary_lr: the discriminator's learning rate as a factor of the network's.
+    """
+
+    def __init__(
+        self,
+        adversary: int | None = None,
+        adversary_channels: int = 128,
+        adversary_factor: float = 1e-4,
+        adversary_rate: float = 1e-3,
+        adversary_gamma: float = 0.5,
+        adversary_lr: float = 0.4,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        h = self.hparams
+        for name in ("adversary_factor", "adversary_rate", "adversary_gamma", "adversary_lr"):
+            if not h[name] > 0:
+                raise ValueError(f"model: {name} must be > 0, got {h[name]}")
+        self.opponent = None
+        if adversary is not None:
+            self.opponent = Adversary(len(self.landmarks), adversary, adversary_channels, h.norm, h.get("plain", False),
+                                      adversary_factor, adversary_rate, adversary_gamma)  # fmt: skip
+
+    def parameter_groups(self) -> list[tuple[Iterable[nn.Parameter], float]]:
+        if self.opponent is None:
+            return super().parameter_groups()
+        own = [p for name, p in self.named_parameters() if not name.startswith("opponent.")]
+        return [(own, 1.0), (self.opponent.parameters(), self.hparams.adversary_lr)]
+
+    def opposition(self, images: Tensor, maps: Tensor, truth: Tensor) -> Tensor | float:
+        """The adversarial part of a step's loss, whose balance it moves; 0 without an adversary."""
+        if self.opponent is None:
+            return 0.0
+        loss, real, fake = self.opponent.loss(images, maps, truth)
+        real, fake = (self.trainer.strategy.reduce(x, reduce_op="mean") for x in (real, fake))
+        self.opponent.balance(real, fake)
+        measure = real + (self.opponent.gamma * real - fake).abs()
+        self.log_dict({"train/real": real, "train/fake": fake, "train/k": self.opponent.k.float(),
+                       "train/measure": measure}, on_step=False, on_epoch=True, batch_size=len(images))  # fmt: skip
+        return loss
