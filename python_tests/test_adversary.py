@@ -1,5 +1,6 @@
 """Self-adversarial training: gradients by themselves, the balance, and both tasks through the command line."""
 
+import csv
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import test_mpii
 import torch
 from runs import almost_the_same, logged, losses_of, run_two, same_weights
 
+from bench import two_processes
 from sampling_argmax_cuda.tasks.adversary import Adversary
 from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.mpii.task import PersonPose
@@ -126,3 +128,11 @@ def test_two_processes_equal_one(task, data, tmp_path):
     assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
     k = [run["state_dict"]["opponent.k"].item() for run in (one, two)]
     assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0
+
+
+def test_the_table_of_two_processes(tmp_path):
+    """The committed one has 200 steps five times (bench/results/two_processes.csv)."""
+    two_processes.main(["--repeats", "1", "--steps", "4", "--output", str(tmp_path / "table.csv")])
+    with (tmp_path / "table.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["steps"] == "4" and float(row["largest_relative_difference"]) < 1e-5

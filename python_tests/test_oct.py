@@ -404,7 +404,7 @@ def test_two_processes_equal_one(data, tmp_path):
         (["--data.synthetic=false", "--data.root=/nowhere"], "data: /nowhere/volumes is not a folder"),
         (["--data.rows=60"], "data: rows must be a positive multiple of 16, got 60"),
         (["--model.ce_weight=-1"], "model: ce_weight must be >= 0, got -1"),
-        (["--model.method=direct"], "model: task oct needs a method with maps, got direct"),
+        (["--model.method=direct"], "model: task oct needs a method with maps alone, got direct"),
     ],
 )
 def test_error_messages(data, tmp_path, capfd, more, message):
