@@ -1,7 +1,7 @@
 // Searches in point clouds, equations (31) and (32) of reference/README.md. farthest_points: a thread takes a cloud and
 // reads it once a chosen point; neighbours: a thread takes centres, and each reads the cloud once. Distances are
 // compared as the integers of their bits, which have the same order and whose maxima the compiler vectorises; points
-// are kept axis by axis for the same reason. A point that is NaN is never near, and farther than any other.
+// are kept axis by axis for the same reason. A NaN is never near.
 
 #include <ATen/Parallel.h>
 #include <torch/library.h>

@@ -55,10 +55,7 @@ class Views:
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
             for scale in self.scales:
-                size = [max(32, round(n * scale / 32) * 32) for n in (height, width)]
-                view = images
-                if size != list(images.shape[-2:]):
-                    view = interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+                view = resized(images, (height, width), scale, multiple=32)
                 yield member.method, member.network(view), view, False
                 if self.flip:
                     yield member.method, member.network(view.flip(-1)), view, True
@@ -85,15 +82,30 @@ class Views:
         for method, output, _, mirrored in outputs:
             maps = method.maps(output)
             if mirrored:
-                maps = maps.flip(-1)[:, self.swapped]
-                # Cell W - i lies nearest to where cell i mirrors to; the outermost column stays.
-                maps = torch.cat([maps[..., :1], maps[..., :-1]], -1)
+                maps = unmirrored(maps, self.swapped)
             if maps.shape[2:] != size:
                 maps = resample(maps, size)
                 if method.logits:  # probabilities again
                     maps = maps / maps.flatten(2).sum(-1).view(*maps.shape[:2], *[1] * len(size))
             total = total + maps
         return outputs[0][0].read_maps(total / len(outputs))
+
+
+def resized(images: Tensor, size: Sequence[int], scale: float, multiple: int) -> Tensor:
+    """Images ``[B, C, H, W]`` at ``scale`` times ``size`` (H, W), each side rounded to a multiple of pixels."""
+    wanted = [max(multiple, round(n * scale / multiple) * multiple) for n in size]
+    if wanted == list(images.shape[-2:]):
+        return images
+    return interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=True)
+
+
+def unmirrored(maps: Tensor, swapped: Sequence[int]) -> Tensor:
+    """The maps of a mirrored image ``[B, K, ..., W]`` as those of the image itself.
+
+    Cell W - i lies nearest to where cell i mirrors to; the outermost column stays.
+    """
+    maps = maps.flip(-1)[:, swapped]
+    return torch.cat([maps[..., :1], maps[..., :-1]], -1)
 
 
 def resample(maps: Tensor, size: Sequence[int]) -> Tensor:

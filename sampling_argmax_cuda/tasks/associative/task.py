@@ -7,19 +7,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ..adversary import Opposed
 from ..coco.reader import PERSON
 from ..coco.synthetic import write_synthetic_coco
-from ..coco.task import coco_annotations
-from ..data import LandmarkData
+from ..coco.task import CocoFiles
 from ..files import read_image
 from ..hourglass import HourglassNet, person_maps
 from ..models import start_from
 from ..pictures import draw_skeleton, picture, save_figure
 from ..transforms import Augment
-from ..views import resample
+from ..views import resample, resized, unmirrored
 from .grouping import Grouping
 from .losses import detection_loss, tag_loss
 from .metrics import PeopleEvaluation
@@ -111,11 +109,7 @@ class PeoplePose(Opposed):
         """Maps ``[B, K, h, w]`` averaged over scales and mirror, at most 1, and tags ``[B, K, h, w, T]``."""
         found, tags, size = [], [], (images.shape[-2] // 4, images.shape[-1] // 4)
         for scale in self.hparams.scales:
-            shape = (
-                [max(64, round(n * scale / 64) * 64) for n in images.shape[-2:]] if scale != 1 else images.shape[-2:]
-            )
-            view = images if tuple(shape) == tuple(images.shape[-2:]) else interpolate(
-                images, shape, mode="bilinear", align_corners=False, antialias=True)  # fmt: skip
+            view = resized(images, images.shape[-2:], scale, multiple=64)
             for mirrored in (False, True)[: 1 + self.hparams.flip_test]:
                 own, tag = (resample(x, size) for x in self._pass(view, mirrored))
                 found.append(own)
@@ -127,10 +121,7 @@ class PeoplePose(Opposed):
         if not mirrored:
             return self(images).float().chunk(2, 1)
         swapped = self.landmarks.mirrored()
-        # Cell W - i lies nearest to where cell i mirrors to; the outermost column stays.
-        turned = self(images.flip(-1)).float().flip(-1)
-        turned = torch.cat([turned[..., :1], turned[..., :-1]], -1)
-        return tuple(x[:, swapped] for x in turned.chunk(2, 1))
+        return tuple(unmirrored(x, swapped) for x in self(images.flip(-1)).float().chunk(2, 1))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         maps, tags = self.maps(batch["image"])
@@ -191,33 +182,19 @@ def groups_figure(preview: dict[str, Tensor], people: list[tuple[np.ndarray, np.
     return figure
 
 
-class PeopleData(LandmarkData):
-    """COCO's images with all their people. ``root`` has annotations/ and the image folders.
+class PeopleData(CocoFiles):
+    """COCO's images with all their people.
 
     Args:
-        root: folder with annotations/ and the image folders; generated data is written here.
-        train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
-        val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
         image_size: width and height of the network's input in pixels, multiples of 64.
     """
 
-    def __init__(
-        self,
-        root: str = "data/coco",
-        train_split: str = "train2017",
-        val_split: str = "val2017",
-        image_size: tuple[int, int] = (512, 512),
-        **kwargs,
-    ) -> None:
-        super().__init__(root=root, image_size=image_size, **kwargs)
+    def __init__(self, image_size: tuple[int, int] = (512, 512), **kwargs) -> None:
+        super().__init__(image_size=image_size, **kwargs)
         h = self.hparams
         if any(n % 64 for n in image_size):
             raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
         self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color)
-
-    @property
-    def val_annotations(self) -> Path:
-        return coco_annotations(self.hparams, self.hparams.val_split)
 
     def prepare_data(self) -> None:
         h = self.hparams
@@ -226,7 +203,6 @@ class PeopleData(LandmarkData):
 
     def dataset(self, train: bool) -> CocoImages:
         h = self.hparams
-        annotations = coco_annotations(h, h.train_split if train else h.val_split)
-        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        annotations, images = self.files(train)
         return CocoImages(self.root, annotations, images, train, tuple(h.image_size), self.heatmap_size,
                           self.augment if train else None, h.seed)  # fmt: skip

@@ -1,6 +1,5 @@
 """The task COCO: its module and its data."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..data import LandmarkData
@@ -9,13 +8,6 @@ from ..transforms import Augment
 from .evaluation import CocoEvaluation
 from .reader import PERSON, CocoKeypoints
 from .synthetic import write_synthetic_coco
-
-
-def coco_annotations(options: Mapping, split: str) -> Path:
-    """The annotation file of a split of the data that has these options; generated files have COCO's names."""
-    if options["synthetic"]:
-        split = {options["train_split"]: "train2017", options["val_split"]: "val2017"}[split]
-    return Path(options["root"]) / "annotations" / f"person_keypoints_{split}.json"
 
 
 class CocoPose(LocalizationModule):
@@ -32,13 +24,35 @@ class CocoPose(LocalizationModule):
         self.evaluation = CocoEvaluation(rescore)
 
 
-class CocoData(LandmarkData):
-    """COCO keypoints. ``root`` has annotations/ and the image folders.
+class CocoFiles(LandmarkData):
+    """What the tasks on COCO's files share. ``root`` has annotations/ and the image folders.
 
     Args:
         root: folder with annotations/ and the image folders; generated data is written here.
         train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
         val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
+    """
+
+    def __init__(
+        self, root: str = "data/coco", train_split: str = "train2017", val_split: str = "val2017", **kwargs
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+
+    def files(self, train: bool) -> tuple[Path, Path]:
+        """The annotation file and the image folder of a split; generated ones have COCO's names."""
+        h = self.hparams
+        split = ("train2017" if train else "val2017") if h.synthetic else h.train_split if train else h.val_split
+        return self.root / "annotations" / f"person_keypoints_{split}.json", self.root / split
+
+    @property
+    def val_annotations(self) -> Path:
+        return self.files(train=False)[0]
+
+
+class CocoData(CocoFiles):
+    """COCO's people, each in a box of its own.
+
+    Args:
         boxes: gt, or a JSON of detections in COCO's result format (validation).
         image_size: width and height of the network's input in pixels, multiples of 32.
         half_body: probability of cropping the upper or lower body.
@@ -46,21 +60,14 @@ class CocoData(LandmarkData):
 
     def __init__(
         self,
-        root: str = "data/coco",
-        train_split: str = "train2017",
-        val_split: str = "val2017",
         boxes: str = "gt",
         image_size: tuple[int, int] = (192, 256),
         half_body: float = 0.0,
         **kwargs,
     ) -> None:
-        super().__init__(root=root, image_size=image_size, **kwargs)
+        super().__init__(image_size=image_size, **kwargs)
         h = self.hparams
         self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
-
-    @property
-    def val_annotations(self) -> Path:
-        return coco_annotations(self.hparams, self.hparams.val_split)
 
     def prepare_data(self) -> None:
         h = self.hparams
@@ -69,8 +76,7 @@ class CocoData(LandmarkData):
 
     def dataset(self, train: bool) -> CocoKeypoints:
         h = self.hparams
-        annotations = coco_annotations(h, h.train_split if train else h.val_split)
-        images = self.root / annotations.stem.removeprefix("person_keypoints_")
+        annotations, images = self.files(train)
         return CocoKeypoints(
             self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
             image_size=tuple(h.image_size), heatmap_size=self.heatmap_size,
