@@ -9,7 +9,7 @@ import pytest
 from test_coco_data import DETECTION, IMAGE, PERSON, write
 
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
-from sampling_argmax_cuda.tasks.coco.task import CocoData
+from sampling_argmax_cuda.tasks.coco.task import CocoData, CocoFiles
 from sampling_argmax_cuda.tasks.crops import ImageFolder
 from sampling_argmax_cuda.tasks.data import LandmarkData, TaskData
 
@@ -107,7 +107,7 @@ def test_wrong_arguments_are_named_at_once(name, value, expected):
 
 
 def test_every_argument_has_its_check():
-    owners = (CocoData, LandmarkData, TaskData)
+    owners = (CocoData, CocoFiles, LandmarkData, TaskData)
     parameters = {name for owner in owners for name in inspect.signature(owner).parameters} - {"kwargs"}
     assert parameters == {name for name, _, _ in WRONG}
     CocoData(scale=0, rotation=180, flip=1, half_body=1, color=1, num_workers=0, image_size=[32, 32], batch_size=1)

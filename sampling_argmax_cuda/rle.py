@@ -187,6 +187,7 @@ class RLELoss(nn.Module):
         total = torch.zeros_like(scaled[..., 0])
         for flow in self.flows:
             own = axes == flow.axes
-            inside = torch.where(own.unsqueeze(-1), scaled[..., : flow.axes], 0)
-            total = total + torch.where(own, flow.log_prob(inside.to(flow.masks.dtype)), 0)
+            # What is not known is 0 here already.
+            log_prob = flow.log_prob(scaled[..., : flow.axes].to(flow.masks.dtype))
+            total = total + torch.where(own, log_prob, 0)
         return total
