@@ -1,4 +1,4 @@
-"""Whole training steps on surfaces and clouds against the naive forms: ``python -m bench.steps [--tasks oct ...]``.
+"""Whole training steps against the naive forms, or beside a part of theirs: ``python -m bench.steps [--tasks oct ...]``.
 
 Both forms of a task are run in turn in one process, ``--rounds`` times; the table has medians and the spread of the rounds.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from sampling_argmax_cuda.clouds import farthest_points, neighbours
+from sampling_argmax_cuda.tasks.associative.losses import tag_loss
+from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.keypointnet import pointnet
 from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
 from sampling_argmax_cuda.tasks.naive import looped_chamfer, paper_samples, sorted_neighbours
@@ -99,7 +101,25 @@ def chamfer_forms() -> Forms:
             "naive": lambda: looped_chamfer(cloud, parts, used, strength).mean()}  # fmt: skip
 
 
-TASKS = {"oct": oct_forms, "keypointnet": keypointnet_forms, "skeleton": skeleton_forms, "chamfer": chamfer_forms}
+def associative_forms(size: int = 512, people: int = 10, **more) -> Forms:
+    """One image of the published network, 4 plain stacks of 256 channels at 512 x 512, with 10 people; tags: their loss alone."""
+    cells = size // 4
+    visible = (torch.arange(30) < people).float().view(1, 30, 1).expand(1, 30, 17)
+    batch = {"image": torch.rand(1, 3, size, size), "target": torch.rand(1, 30, 17, 2) * (cells - 1), "weight": visible,
+             "mask": torch.ones(1, cells, cells)}  # fmt: skip
+    ours = PeoplePose(**more).train()
+    tags = torch.rand(ours.hparams.stacks, 17, cells, cells, requires_grad=True)
+    place = torch.randint(cells * cells, (1, 30, 17))
+
+    def alone() -> torch.Tensor:
+        parts = [tag_loss(stack.unsqueeze(0), place, visible) for stack in tags]
+        return sum((part.pull + part.push).mean() for part in parts)
+
+    return {"step": lambda: ours.step_loss(batch), "tags": alone}
+
+
+TASKS = {"oct": oct_forms, "keypointnet": keypointnet_forms, "skeleton": skeleton_forms, "chamfer": chamfer_forms,
+         "associative": associative_forms}  # fmt: skip
 
 
 def measure(forms: Forms, rounds: int) -> dict[str, list[float]]:

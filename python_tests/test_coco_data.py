@@ -161,6 +161,16 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
     assert len(images) == 18
 
 
+def test_lasting_loaders_follow_the_epoch(drawn):
+    """The processes of a loader that outlive an epoch draw the next one's augmentation."""
+    data = reader(drawn, augment=Augment())
+    loader = DataLoader(data, batch_size=2, num_workers=2, persistent_workers=True)
+    for epoch in (0, 1, 4):
+        data.set_epoch(epoch)
+        seen = np.concatenate([batch["inverse"] for batch in loader])
+        assert np.array_equal(seen, [data[i]["inverse"] for i in range(len(data))])
+
+
 def test_each_augmentation_obeys_its_number():
     rng = np.random.default_rng(0)
     still = [Augment(0, 0, 0, 0, 0).draw(rng) for _ in range(100)]

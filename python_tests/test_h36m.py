@@ -256,15 +256,17 @@ def test_every_pose_comes_equally_often(root):
     first.train = True
     flat = MpiiPeople(root / "mpii", root / "mpii" / "annotations" / FLAT, (64, 64), (16, 16), 16)
     data, epochs = HalfAndHalf(first, flat, seed=3, size=4), []
+    loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=2, persistent_workers=True)
     for epoch in range(3):
         data.set_epoch(epoch)
-        loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=2)
         batches = list(loader)
         assert [int((b["axes"][..., 2].sum(1) > 0).sum()) for b in batches] == [2, 2, 0, 0]
         assert torch.cat([b["index"] for b in batches]).tolist() == list(range(8))
         again = HalfAndHalf(first, flat, seed=3, size=4)
         again.set_epoch(epoch)
         assert all(np.array_equal(a, b) for a, b in zip(data.chosen, again.chosen, strict=True))
+        images = torch.cat([b["image"] for b in batches])
+        assert all(np.array_equal(image, again[i]["image"]) for i, image in enumerate(images))
         epochs.append(data.chosen)
     for part in range(2):
         assert np.bincount(np.concatenate([chosen[part] for chosen in epochs])).tolist() == [2] * 6

@@ -237,13 +237,17 @@ def options(data: Path, run: Path, *more: str, config: str = "mpii") -> list[str
 fit = partial(runs.fit, config="mpii", options=options)
 
 
-def test_training_reaches_a_stated_score(tmp_path):
+@pytest.mark.parametrize(
+    "adversary", [[], ["--config", "adversarial", "--model.adversary=1", "--model.adversary_channels=16"]],
+    ids=["alone", "adversary"],
+)  # fmt: skip
+def test_training_reaches_a_stated_score(adversary, tmp_path):
     """PCKh above 0.25 on maps of 16 x 16 cells, where half a head is less than a cell; a network that has learnt nothing is
     below 0.1.
     """
     more = ["--data.synthetic_train=192", "--data.synthetic_val=32", "--data.batch_size=8", "--model.channels=32",
             "--model.norm=batch", "--model.lr=0.002", "--data.scale=0", "--data.rotation=0", "--data.flip=0",
-            "--data.color=0"]  # fmt: skip
+            "--data.color=0", *adversary]  # fmt: skip
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
     assert logged(tmp_path / "random")["val/pckh"][0] < 0.1
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=8")

@@ -24,6 +24,14 @@ def test_forms_are_steps(forms):
     losses["fused"].backward()
 
 
+def test_associative_forms_are_a_step_and_its_tags():
+    forms = steps.associative_forms(size=64, stacks=2, channels=8)
+    for form in forms.values():
+        loss = form()
+        loss.backward()
+        assert loss.item() > 0
+
+
 def test_published_searches_find_the_same():
     points = torch.rand(2, 200, 3, generator=torch.Generator().manual_seed(0))
     for count, radius in ((3, torch.inf), (16, 0.2)):

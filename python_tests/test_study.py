@@ -84,6 +84,12 @@ def test_table_of_means_and_spread(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "study.png").stat().st_size > 5000
 
 
+def test_a_task_that_the_paper_does_not_have():
+    row = {"method": "soft", "form": "", "basis": "", "num_samples": "", "pckh": "0.5", "error": "2"}
+    assert study.table([row], "mpii").splitlines()[0] == "| setting | seeds | pckh | error |"
+    assert study.table([row], "mpii").splitlines()[2] == "| soft | 1 | 0.500 ± nan | 2.000 ± nan |"
+
+
 def test_a_stopped_study_goes_on(monkeypatch, tmp_path, capsys):
     fake(monkeypatch, fail_at=3)
     assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 1

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from .epochs import EpochDataset
 from .files import read_image
 from .landmarks import Landmarks
 from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
 
 
-class LandmarkCrops(Dataset):
+class LandmarkCrops(EpochDataset):
     """Crops of ``records``, each a dict, in most tasks with ``keypoints [K, 3]``.
 
     Targets are in cells of the heatmap, cell i at crop pixel ``i * stride`` (the released left-edge convention); weights
@@ -21,11 +22,10 @@ class LandmarkCrops(Dataset):
 
     def __init__(self, landmarks: Landmarks, records: list[dict], image_size: tuple[int, int],
                  heatmap_size: tuple[int, int], augment: Augment | None, seed: int, padding: float) -> None:  # fmt: skip
-        if seed < 0:
-            raise ValueError(f"data: seed must be >= 0, got {seed}")
+        super().__init__(seed)
         self.landmarks, self.records, self.padding = landmarks, records, padding
         self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
-        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.augment = augment
 
     def read(self, record: dict) -> np.ndarray:
         """The image of a record, ``uint8 [H, W, 3]``."""
@@ -42,9 +42,6 @@ class LandmarkCrops(Dataset):
     def extras(self, record: dict) -> dict:
         """What the task's evaluation needs besides."""
         return {}
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.records)
@@ -70,7 +67,7 @@ class LandmarkCrops(Dataset):
         record = self.records[index]
         draw = Draw()
         if self.augment is not None:
-            draw = self.augment.draw(np.random.default_rng((self.seed, self.epoch, index)))
+            draw = self.augment.draw(self.generator(index))
         image, points = self.read(record), self.points(record)
         matrix = self._crop(self.box(record, image), points, draw)
         crop = cv2.warpAffine(image, matrix, self.image_size)

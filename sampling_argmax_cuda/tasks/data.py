@@ -139,9 +139,8 @@ class TaskData(lightning.LightningDataModule):
     def _loader(self, dataset: Dataset, train: bool) -> DataLoader:
         h, trainer = self.hparams, self.trainer
         batches = GlobalBatches(dataset, h.batch_size, train, h.seed, trainer.global_rank, trainer.world_size)
-        return DataLoader(
-            dataset, batch_sampler=batches, num_workers=h.num_workers, pin_memory=torch.cuda.is_available()
-        )
+        return DataLoader(dataset, batch_sampler=batches, num_workers=h.num_workers,
+                          persistent_workers=h.num_workers > 0, pin_memory=torch.cuda.is_available())  # fmt: skip
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_data, train=True)

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ..crops import LandmarkCrops
+from ..epochs import EpochDataset
 from ..files import field, finite_numbers, read_image, read_json, records
 from ..mpii.reader import read_people
 from ..transforms import Augment
@@ -154,7 +154,7 @@ class MpiiPeople(BodyCrops):
         super().__init__(root, people, image_size, heatmap_size, volume, "camera", augment, seed, padding=1.25)
 
 
-class HalfAndHalf(Dataset):
+class HalfAndHalf(EpochDataset):
     """As many samples of a second data set as of the first, drawn anew every epoch.
 
     Epoch e takes part e of an endless series of permutations, so over the epochs every sample comes equally often,
@@ -168,13 +168,22 @@ class HalfAndHalf(Dataset):
     def __init__(self, first: LandmarkCrops, second: LandmarkCrops, seed: int, size: int | None = None) -> None:
         if size is not None and size < 1:
             raise ValueError(f"data: epoch_size must be >= 1, got {size}")
-        self.parts, self.seed, self.size = (first, second), seed, size or len(first)
-        self.set_epoch(0)
+        super().__init__(seed)
+        self.parts, self.size = (first, second), size or len(first)
+        self._chosen: tuple[int, list[np.ndarray]] = (-1, [])
 
     def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
         for part in self.parts:
             part.set_epoch(epoch)
-        self.chosen = [self._part(k, len(part), epoch) for k, part in enumerate(self.parts)]
+
+    @property
+    def chosen(self) -> list[np.ndarray]:
+        """Indices of each part's samples in this epoch."""
+        epoch = self.epoch
+        if self._chosen[0] != epoch:
+            self._chosen = (epoch, [self._part(k, len(part), epoch) for k, part in enumerate(self.parts)])
+        return self._chosen[1]
 
     def _part(self, part: int, length: int, epoch: int) -> np.ndarray:
         place = np.arange(epoch * self.size, (epoch + 1) * self.size)

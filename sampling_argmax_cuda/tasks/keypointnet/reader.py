@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
+from ..epochs import EpochDataset
 from ..files import field, finite_numbers, read_json, records
 
 CIRCLE_STEPS = 36  # turns of a group of keypoints that lie on a circle
@@ -125,7 +126,7 @@ def spacing(points: np.ndarray) -> float:
     return float(cKDTree(points).query(points, 2)[0][:, 1].mean())
 
 
-class KeypointClouds(Dataset):
+class KeypointClouds(EpochDataset):
     """Clouds ``points`` ``[N, 3]`` of a category with their keypoints by semantic number.
 
     ``copies`` ``[C, K, 3]`` are the keypoints and what rotational symmetry makes of them (repeated up to the same C for
@@ -136,12 +137,13 @@ class KeypointClouds(Dataset):
 
     def __init__(self, root, category: str, split: str, noise: float = 0.0, shift: float = 0.0, seed: int = 0,
                  labels: int | None = None) -> None:  # fmt: skip
+        super().__init__(seed)
         if category not in CATEGORIES:
             raise ValueError(f"data: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
         for name, value in (("noise", noise), ("shift", shift)):
             if not value >= 0:
                 raise ValueError(f"data: {name} must be >= 0, got {value}")
-        self.root, self.noise, self.shift, self.seed, self.epoch = Path(root), noise, shift, seed, 0
+        self.root, self.noise, self.shift = Path(root), noise, shift
         every = read_models(self.root / "annotations" / f"{category}.json")
         known = 1 + max(label for model in every for label in model["labels"])
         if labels is not None and labels < known:
@@ -152,9 +154,6 @@ class KeypointClouds(Dataset):
         if not self.models:
             raise ValueError(f"data: no model of {category} is in {self.root / 'splits' / f'{split}.txt'}")
         self.copies = max(len(rotated_copies(model["points"], model["rotations"])) for model in every)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.models)
@@ -176,7 +175,7 @@ class KeypointClouds(Dataset):
         weight[model["labels"]] = 1
         sigma = spacing(points)
         if self.noise or self.shift:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
+            rng = self.generator(index)
             move = rng.uniform(-self.shift, self.shift, 3)
             points = points + move + np.clip(rng.normal(size=points.shape), -2.5, 2.5) * self.noise
             copies = np.where(weight[:, None] > 0, copies + move, 0)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
+from ..epochs import EpochDataset
 from .delineation import SURFACES, read_delineation
 from .preprocess import Flattening, find_bruch, normalise
 from .volume import Volume, read_volume
@@ -26,7 +26,7 @@ def find_volumes(folder: Path, subjects: Sequence[str]) -> list[Path]:
     return found
 
 
-class FlatScans(Dataset):
+class FlatScans(EpochDataset):
     """The B-scans of volumes, flattened to Bruch's membrane: ``image`` ``[1, rows, columns]`` in [0, 1].
 
     ``offset`` ``[columns]`` takes rows of it to rows of the B-scan. Columns are padded to a multiple of 16 by repeating the
@@ -36,9 +36,10 @@ class FlatScans(Dataset):
 
     def __init__(self, volumes: Sequence[Path], rows: int, delineations: Path | None = None, flip: float = 0.0,
                  seed: int = 0) -> None:  # fmt: skip
+        super().__init__(seed)
         if rows < _MULTIPLE or rows % _MULTIPLE:
             raise ValueError(f"data: rows must be a positive multiple of {_MULTIPLE}, got {rows}")
-        self.rows, self.flip, self.seed, self.epoch = rows, flip, seed, 0
+        self.rows, self.flip = rows, flip
         self.volumes: list[Volume] = [read_volume(path) for path in volumes]
         sizes = {volume.scans.shape[2] for volume in self.volumes}
         if len(sizes) > 1:
@@ -48,9 +49,6 @@ class FlatScans(Dataset):
             self.surfaces = [read_delineation(delineations / f"{v.path.stem}.mat", len(v.scans), v.scans.shape[2])
                              for v in self.volumes]  # fmt: skip
         self.places = [(k, scan) for k, volume in enumerate(self.volumes) for scan in range(len(volume.scans))]
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.places)
@@ -66,7 +64,7 @@ class FlatScans(Dataset):
             target = flattening.flatten(self.surfaces[number][scan])
             weight = np.isfinite(target) & (target >= 0) & (target <= self.rows - 1)
             target = np.where(weight, target, 0)
-        if self.flip and np.random.default_rng((self.seed, self.epoch, index)).random() < self.flip:
+        if self.flip and self.generator(index).random() < self.flip:
             image, offset, target, weight = (x[..., ::-1] for x in (image, offset, target, weight))
         pad = -image.shape[1] % _MULTIPLE
         widths = [(0, 0), (0, pad)]
