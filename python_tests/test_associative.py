@@ -381,6 +381,18 @@ def test_two_processes_equal_one(data, tmp_path):
     assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
 
 
+def test_pictures_leave_out_people_of_low_scores():
+    module = PeoplePose(stacks=1, channels=8, shown_score=0.5)
+    module.preview = {
+        "image": torch.zeros(1, 3, 64, 64),
+        "maps": torch.rand(1, 17, 16, 16),
+        "tags": torch.rand(1, 17, 16, 16),
+    }
+    module.people = [(np.ones((3, 17, 3)), np.array([0.4, 0.5, 0.6]))]
+    ((_, figure),) = module.figures()
+    assert figure.axes[0].get_title() == "2 people"
+
+
 def test_validate_and_predict(data, tmp_path, capfd):
     fit(data, tmp_path / "run", "--trainer.max_epochs=1", "--model.threshold=0.0")
     checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"

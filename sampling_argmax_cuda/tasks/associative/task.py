@@ -41,6 +41,7 @@ class PeoplePose(Opposed):
         threshold: least score of a joint that joins or makes a person.
         tag_distance: largest distance of a joint's tag to its person's.
         refine: look for the joints that a person lacks.
+        shown_score: least score of a person that pictures show; files and metrics have all.
         flip_test: average with the mirrored image in evaluation, whose tags are a second number.
         scales: factors of the image's size that evaluation averages maps over; tags are those of the first.
         weights: checkpoint of this trainer to start from.
@@ -62,6 +63,7 @@ class PeoplePose(Opposed):
         threshold: float = 0.1,
         tag_distance: float = 1.0,
         refine: bool = True,
+        shown_score: float = 0.1,
         flip_test: bool = True,
         scales: tuple[float, ...] = (1.0,),
         weights: str | None = None,
@@ -144,17 +146,20 @@ class PeoplePose(Opposed):
         axes = figure.subplots()
         axes.imshow(image)
         axes.set_axis_off()
-        draw_people(axes, pixels)
+        draw_people(axes, self._shown(pixels, scores))
         save_figure(figure, folder / f"{path.stem}.png")
         if maps:
             shown = {"image": item["image"], "maps": item["maps"], "tags": item["tags"][..., 0]}
-            save_figure(groups_figure(shown, [(people, scores)]), folder / f"{path.stem}_maps.png")
+            save_figure(groups_figure(shown, [self._shown(people, scores)]), folder / f"{path.stem}_maps.png")
         found = [{"keypoints": person.reshape(-1).tolist(), "category_id": 1, "score": float(score)}
                  for person, score in zip(pixels, scores, strict=True)]  # fmt: skip
         return {"file_name": str(path), "people": found}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        yield "people", groups_figure(self.preview, self.people)
+        yield "people", groups_figure(self.preview, [self._shown(*found) for found in self.people])
+
+    def _shown(self, people: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        return people[scores >= self.hparams.shown_score]
 
 
 def draw_people(axes, people: np.ndarray) -> None:
@@ -163,7 +168,7 @@ def draw_people(axes, people: np.ndarray) -> None:
         draw_skeleton(axes, person[:, :2], person[:, 2] > 0, PERSON.bones, COLORS[n % len(COLORS)])
 
 
-def groups_figure(preview: dict[str, Tensor], people: list[tuple[np.ndarray, np.ndarray]], rows: int = 3) -> Figure:
+def groups_figure(preview: dict[str, Tensor], people: list[np.ndarray], rows: int = 3) -> Figure:
     """Each row: people on the image, the largest map of a cell, and the tag of its joint as a colour where the map is high."""
     rows = min(rows, len(people))
     figure = Figure(figsize=(9, 3 * rows), layout="constrained")
@@ -171,12 +176,12 @@ def groups_figure(preview: dict[str, Tensor], people: list[tuple[np.ndarray, np.
         shown = picture(preview["image"][i])
         extent = (0, shown.shape[1], shown.shape[0], 0)
         plain.imshow(shown)
-        draw_people(plain, people[i][0] * [4, 4, 1])
+        draw_people(plain, people[i] * [4, 4, 1])
         value, joint = preview["maps"][i].max(0)
         heat.imshow(value.cpu(), cmap="magma", extent=extent, vmin=0, vmax=1)
         tags = preview["tags"][i].gather(0, joint[None])[0]
         tag.imshow(torch.where(value > 0.1, tags, torch.nan).cpu(), cmap="turbo", extent=extent)
-        for axes, title in ((plain, f"{len(people[i][0])} people"), (heat, "maps"), (tag, "tags")):
+        for axes, title in ((plain, f"{len(people[i])} people"), (heat, "maps"), (tag, "tags")):
             axes.set_title(title, fontsize=8)
             axes.set_axis_off()
     return figure
