@@ -25,7 +25,7 @@ $(VENV)/.built: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 test: build
-	$(BIN)/python -m pytest -q python_tests
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile python_tests
 
 demo: build
 	$(BIN)/sampling-argmax demo

@@ -59,6 +59,10 @@ def check_exponential(unsigned: torch.Tensor, e: torch.Tensor) -> None:
 
 
 def pytest_configure(config):
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1:  # the processes of the tests share the cores, and so do those that they start
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     config.addinivalue_line("markers", "written_memory: the test's own tools read memory they did not write")
 
 

@@ -1,5 +1,6 @@
 """Builds the CUDA kernels for the host: the same sources, compiled by g++ against ``shim.h``."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ def build(directory: Path, csrc: Path = CSRC, optimize: str = "-O2") -> None:
         wrapper = directory / f"{kernel.stem}.cpp"  # a compiler takes a .cu for CUDA
         text = f'#include "cuda/{kernel.name}"\n'
         if not wrapper.exists() or wrapper.read_text() != text:
-            wrapper.write_text(text)
+            temporary = wrapper.with_suffix(f".{os.getpid()}")  # other processes of the tests may be compiling it
+            temporary.write_text(text)
+            os.replace(temporary, wrapper)
         sources.append(wrapper)
     load(
         name="cuda_shim",
