@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sampling_argmax_cuda.tasks.coco.synthetic import draw_image, write_syntheti
 from sampling_argmax_cuda.tasks.hourglass import HourglassNet, person_maps
 from sampling_argmax_cuda.tasks.transforms import Augment, apply
 
+REAL = Path(os.environ.get("SAMPLING_ARGMAX_DATA", "/nowhere")) / "coco"
 pytestmark = pytest.mark.written_memory
 
 # ---- losses ----
@@ -379,6 +381,18 @@ def test_two_processes_equal_one(data, tmp_path):
     two = run_two(data, tmp_path / "two", "--data.batch_size=2", config="associative", options=options)
     almost_the_same(one, two, least_dims=4)
     assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="SAMPLING_ARGMAX_DATA has no COCO images")
+def test_real_images(tmp_path):
+    """Steps of the configuration that finds all twelve people after 800 (README): the loss falls, every image is scored."""
+    assert main(["fit", "--config", "associative_overfit", f"--data.root={REAL}", "--data.train_split=val2017",
+                 "--data.val_split=val2017", "--data.image_size=[128,128]", "--trainer.max_epochs=8",
+                 "--trainer.check_val_every_n_epoch=8", "--trainer.accelerator=cpu", "--trainer.devices=1",
+                 "--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path}"]) == 0  # fmt: skip
+    losses = losses_of(tmp_path)
+    assert len(losses) == 8 and losses[-1] < 0.5 * losses[0]
+    assert len(logged(tmp_path)["val/people"]) == 1
 
 
 def test_pictures_leave_out_people_of_low_scores():
