@@ -44,7 +44,8 @@ MUTANTS = [
     Mutant("cuda/sample_backward.cuh", BARRIER, ";", 0), Mutant("cuda/sample_backward.cuh", BARRIER, ";", 1),
     Mutant("cuda/expected_error.cuh", BARRIER, ";", 0), Mutant("cuda/expected_error.cuh", BARRIER, ";", 1),
     Mutant("cuda/expected_error.cuh", BARRIER, ";", 2),
-    *(Mutant("cuda/axis_sample.cuh", BARRIER, ";", k) for k in range(8)),
+    *(Mutant("cuda/axis_sample.cuh", BARRIER, ";", k) for k in range(6)),
+    *(Mutant("cuda/axis_sample_backward.cuh", BARRIER, ";", k) for k in range(2)),
     # masks and bounds
     Mutant("cuda/row.cuh", "if (i >= d.p.cells) return", "if (i > d.p.cells) return"),
     Mutant("cuda/row.cuh", "i < d.p.cells; i += blockDim.x) top", "i + 1 < d.p.cells; i += blockDim.x) top"),
@@ -81,8 +82,8 @@ MUTANTS = [
     Mutant("cuda/expected_error.cuh", "step->top = top", "step->top = 0"),
     Mutant("cuda/axis_bins.cuh", "own *= 1 - abs(noise)", "own *= 1"),
     Mutant("cuda/axis_bins.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
-    Mutant("cuda/axis_sample.cuh", "at_once == d.p.samples, sigma", "true, sigma"),
-    Mutant("cuda/axis_sample.cuh", "sigma += sigmas[s - first]", "sigma = sigmas[s - first]"),
+    Mutant("cuda/axis_sample_backward.cuh", "at_once == d.p.samples, sigma", "true, sigma"),
+    Mutant("cuda/axis_sample_backward.cuh", "sigma += sigmas[s - first]", "sigma = sigmas[s - first]"),
     Mutant("cuda/axis_sample.cu", "fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1", "parts_wanted(problem.p.rows(), ranges)"),
     Mutant("cuda/soft_argmax.cuh", "max(first_peak[0], -T(i))", "-T(i)"),
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
@@ -41,6 +42,15 @@ def fit(data: Path, run: Path, *more: str, config: str = "coco", options: Callab
     """The last checkpoint of a run."""
     assert main(["fit", *options(data, run, *more, config=config)]) == 0
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def resumed(fit: Callable[..., dict], data: Path, folder: Path, *more: str) -> dict:
+    """The last checkpoint of two epochs in ``folder``/whole, to which one epoch and then another must come, bit for bit."""
+    whole = fit(data, folder / "whole", *more, "--trainer.max_epochs=2")
+    fit(data, folder / "parts", *more, "--trainer.max_epochs=1")
+    parts = fit(data, folder / "parts", *more, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"]
+    return whole
 
 
 def same_weights(a: dict, b: dict) -> bool:
@@ -94,3 +104,13 @@ def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias", 
     for name in names:
         difference = one["state_dict"][name] - two["state_dict"][name]
         assert difference.abs().double().mean() <= 2e-5, name
+
+
+def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str = "coco",
+                options: Callable[..., list[str]] = options, **compare) -> tuple[dict, dict]:  # fmt: skip
+    """The last checkpoints of an epoch on one process and on two with ``half`` of a batch each, which are almost the same."""
+    one = fit(data, folder / "one", "--trainer.max_epochs=1", *more, config=config, options=options)
+    two = run_two(data, folder / "two", *more, f"--data.batch_size={half}", config=config, options=options)
+    almost_the_same(one, two, **compare)
+    assert losses_of(folder / "one") == pytest.approx(losses_of(folder / "two"), rel=1e-4)
+    return one, two

@@ -9,7 +9,7 @@ import runs
 import test_associative
 import test_mpii
 import torch
-from runs import almost_the_same, logged, losses_of, run_two, same_weights
+from runs import logged, one_and_two, resumed
 
 from bench import two_processes
 from sampling_argmax_cuda.tasks.adversary import Adversary
@@ -102,11 +102,8 @@ def data(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("task", OPTIONS)
 def test_resumed_run_equals_an_uninterrupted_one(task, data, tmp_path):
     """The balance, too, goes on where it was."""
-    fit = partial(runs.fit, data / task, config=task, options=OPTIONS[task])
-    whole = fit(tmp_path / "whole", *SMALL, "--trainer.max_epochs=2")
-    fit(tmp_path / "parts", *SMALL, "--trainer.max_epochs=1")
-    parts = fit(tmp_path / "parts", *SMALL, "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["state_dict"]["opponent.k"] > 0
+    fit = partial(runs.fit, config=task, options=OPTIONS[task])
+    assert resumed(fit, data / task, tmp_path, *SMALL)["state_dict"]["opponent.k"] > 0
     numbers = logged(tmp_path / "whole")
     assert (
         numbers["train/k"] == sorted(numbers["train/k"])
@@ -120,13 +117,9 @@ def test_two_processes_equal_one(task, data, tmp_path):
 
     Without norms: at the bottom of an hourglass over a small image they divide rounding by its own deviation.
     """
-    more = [*SMALL, "--trainer.max_epochs=2", "--model.lr=1e-4", "--model.norm=frozen"]
-    one = runs.fit(data / task, tmp_path / "one", *more, config=task, options=OPTIONS[task])
-    two = run_two(data / task, tmp_path / "two", *more, "--data.batch_size=2", "--trainer.max_epochs=2", config=task,
-                  options=OPTIONS[task])  # fmt: skip
-    almost_the_same(one, two, least_dims=4)
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
-    k = [run["state_dict"]["opponent.k"].item() for run in (one, two)]
+    two = one_and_two(data / task, tmp_path, *SMALL, "--trainer.max_epochs=2", "--model.lr=1e-4", "--model.norm=frozen",
+                      half=2, config=task, options=OPTIONS[task], least_dims=4)  # fmt: skip
+    k = [run["state_dict"]["opponent.k"].item() for run in two]
     assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0
 
 

@@ -12,7 +12,7 @@ import pytest
 import runs
 import torch
 from pycocotools import mask as coco_mask
-from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from runs import logged, losses_of, one_and_two, options_without_images, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.associative.grouping import Grouping
@@ -369,18 +369,12 @@ def test_training_finds_people(tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    whole = fit(data, tmp_path / "whole", "--trainer.max_epochs=2")
-    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 4
+    assert resumed(fit, data, tmp_path)["global_step"] == 4
     assert list((tmp_path / "whole").rglob("epoch_0001_people.png"))
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
-    two = run_two(data, tmp_path / "two", "--data.batch_size=2", config="associative", options=options)
-    almost_the_same(one, two, least_dims=4)
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    one_and_two(data, tmp_path, half=2, config="associative", options=options, least_dims=4)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="SAMPLING_ARGMAX_DATA has no COCO images")

@@ -170,16 +170,18 @@ def test_error_and_correlation_are_over_the_people_with_a_truth(tmp_path):
     truth = np.arange(12) % 3 > 0
     scores = evaluate(content, tmp_path, shift, truth)
     assert scores["error"] == pytest.approx(np.sqrt(2) / 4 * shift[truth].mean())
+    weight = batch_of(content, shift, truth)[0]["weight"].numpy()
+    assert scores["bias"] == pytest.approx(np.sqrt(2) / 4 * np.median(np.repeat(shift, weight.sum(1))))
     points = np.array([p["keypoints"] for p in content["annotations"]]).reshape(-1, 17, 3)
     moved, areas = points + shift[:, None, None] * [1, 1, 0], np.array([p["area"] for p in content["annotations"]])
     similarity = oks(moved[truth], points[truth], areas[truth])
     assert scores["pearson"] == pytest.approx(np.corrcoef(1 / (1 + shift[truth]), similarity)[0, 1])
 
 
-@pytest.mark.parametrize("known, logged", [(0, set()), (1, {"error"}), (2, {"error", "pearson"})])
+@pytest.mark.parametrize("known, logged", [(0, set()), (1, {"error", "bias"}), (2, {"error", "bias", "pearson"})])
 def test_what_nobody_matches_is_left_out(tmp_path, known, logged):
     scores = evaluate(annotations(), tmp_path, np.linspace(0, 22, 12), np.arange(12) < known)
-    assert scores.keys() & {"error", "pearson"} == logged and np.isfinite(list(scores.values())).all()
+    assert scores.keys() & {"error", "bias", "pearson"} == logged and np.isfinite(list(scores.values())).all()
 
 
 @pytest.mark.parametrize("areas, absent", [
@@ -190,5 +192,5 @@ def test_sizes_that_nobody_has_are_left_out(tmp_path, areas, absent):
     for i, person in enumerate(content["annotations"]):
         person["area"] = areas[i % 2]
     scores = evaluate(content, tmp_path, np.zeros(12), np.ones(12, bool))
-    assert scores.keys() == {*STATS, "error", "pearson"} - absent - {"pearson"}  # a constant has no correlation
+    assert scores.keys() == {*STATS, "error", "bias", "pearson"} - absent - {"pearson"}  # a constant has no correlation
     assert min(scores.values()) >= 0

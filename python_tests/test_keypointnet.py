@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from runs import logged, losses_of, one_and_two, options_without_images, resumed
 
 from sampling_argmax_cuda import expected_error
 from sampling_argmax_cuda.__main__ import main
@@ -348,10 +348,7 @@ def test_training_reaches_a_stated_score(tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    whole = fit(data, tmp_path / "whole", "--trainer.max_epochs=2")
-    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 4
+    assert resumed(fit, data, tmp_path)["global_step"] == 4
     assert list((tmp_path / "whole").rglob("epoch_0001_clouds.png"))
     assert list((tmp_path / "whole").rglob("epoch_0001_thresholds.png"))
 
@@ -406,11 +403,8 @@ def test_folders_of_unequal_clouds_are_refused(tmp_path):
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    alike = ("--model.norm=group", "--model.dropout=0.0")
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1", *alike)
-    two = run_two(data, tmp_path / "two", "--data.batch_size=2", *alike, options=options, config="keypointnet")
-    almost_the_same(one, two, last_bias="model.head.2.bias")
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    one_and_two(data, tmp_path, "--model.norm=group", "--model.dropout=0.0", half=2, config="keypointnet", options=options,
+                last_bias="model.head.2.bias")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from runs import logged, one_and_two, options_without_images, resumed
 from scipy.io import savemat
 
 from sampling_argmax_cuda.__main__ import main
@@ -255,19 +255,11 @@ def test_training_reaches_a_stated_score(adversary, tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    whole = fit(data, tmp_path / "whole", "--trainer.max_epochs=2")
-    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 4
+    assert resumed(fit, data, tmp_path)["global_step"] == 4
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1", "--model.method=sampling")
-    two = run_two(
-        data, tmp_path / "two", "--data.batch_size=2", "--model.method=sampling", config="mpii", options=options
-    )
-    almost_the_same(one, two, least_dims=4)
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    one_and_two(data, tmp_path, "--model.method=sampling", half=2, config="mpii", options=options, least_dims=4)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from runs import almost_the_same, logged, losses_of, run_two, same_weights
+from runs import logged, one_and_two, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
@@ -163,17 +163,11 @@ def test_training_reaches_a_stated_error(tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    two_epochs = "--trainer.max_epochs=2"
-    whole = fit(data, tmp_path / "whole", two_epochs)
-    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", two_epochs, "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 6
+    assert resumed(fit, data, tmp_path)["global_step"] == 6
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1")
-    almost_the_same(one, run_two(data, tmp_path / "two", config="mtfl"))
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    one_and_two(data, tmp_path, config="mtfl")
     assert logged(tmp_path / "one")["val/abs_px"] == pytest.approx(logged(tmp_path / "two")["val/abs_px"], rel=0.05)
 
 

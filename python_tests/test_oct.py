@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import almost_the_same, logged, losses_of, options_without_images, run_two, same_weights
+from runs import logged, one_and_two, options_without_images, resumed
 from scipy.io import savemat
 
 from sampling_argmax_cuda import soft_argmax
@@ -365,10 +365,7 @@ def test_training_reaches_a_stated_error(tmp_path):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    whole = fit(data, tmp_path / "whole", "--trainer.max_epochs=2")
-    fit(data, tmp_path / "parts", "--trainer.max_epochs=1")
-    parts = fit(data, tmp_path / "parts", "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"] == 6
+    assert resumed(fit, data, tmp_path)["global_step"] == 6
     assert list((tmp_path / "whole").rglob("epoch_0001_surfaces.png"))
 
 
@@ -392,10 +389,9 @@ def test_methods_take_a_step_and_predict(config, data, tmp_path):
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    one = fit(data, tmp_path / "one", "--trainer.max_epochs=1", "--model.norm=group")
-    two = run_two(data, tmp_path / "two", "--data.batch_size=2", "--model.norm=group", config="oct", options=options)
-    almost_the_same(one, two, last_bias="model.head.1.bias")
-    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-4)
+    one_and_two(
+        data, tmp_path, "--model.norm=group", half=2, config="oct", options=options, last_bias="model.head.1.bias"
+    )
 
 
 @pytest.mark.parametrize(

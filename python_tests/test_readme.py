@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from runs import logged
 
 from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
@@ -72,8 +73,27 @@ def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
     }
 
 
+CONFIGS = sorted(Path(config_path("coco")).parent.rglob("*.yaml"))
+# The task that a config without one is made for, if it is not coco.
+BEHIND = {"adversarial": "mpii", "drawn_joints": "mpii", "drawn_people": "associative", "drawn_scans": "oct",
+          "drawn_clouds": "keypointnet", "drawn_skeletons": "skeleton"}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_has_options_of_its_task(path, capfd):
+    content = yaml.safe_load(path.read_text())
+    task = content.get("task", BEHIND.get(path.stem, "coco"))
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", task, "--config", path.stem, "--print_config"])
+    assert stop.value.code == 0
+    understood = yaml.safe_load(capfd.readouterr().out)
+    for part in ("model", "data", "trainer"):
+        for name, value in content.get(part, {}).items():
+            got = understood[part][name]
+            assert (list(got) if isinstance(got, tuple) else got) == value
+
+
 def test_the_readme_names_every_config():
-    folder = Path(config_path("coco")).parent
-    for path in folder.rglob("*.yaml"):
+    for path in CONFIGS:
         assert f"`{path.stem}`" in README or path.stem in README, path.stem
         assert path.read_text().startswith("# ")

@@ -1,4 +1,5 @@
 #include "cuda/axis_sample.cuh"
+#include "cuda/axis_sample_backward.cuh"
 
 #include "cuda/launch.h"
 

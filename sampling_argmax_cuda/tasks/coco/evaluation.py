@@ -37,11 +37,12 @@ class CocoEvaluation:
         self.records += [{name: array[i] for name, array in arrays.items()} for i in range(len(position))]
 
     def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
-        """AP and AR by pycocotools, mean error in cells, and the Pearson correlation of peak and OKS.
+        """AP and AR by pycocotools, mean error and bias in cells, and the Pearson correlation of peak and OKS.
 
-        The last two are over the people with a visible truth, which a detection has if it matched an annotation.
-        What cannot be had is left out: AP and AR of a size that no person has, the error of nobody, the correlation
-        of fewer than two people or of equal numbers. AP is always there.
+        The bias is the length of the median error: what all positions are off by together. The last three are over the
+        people with a visible truth, which a detection has if it matched an annotation. What cannot be had is left out: AP
+        and AR of a size that no person has, the error of nobody, the correlation of fewer than two people or of equal
+        numbers. AP is always there.
         """
         records = sorted(gather(self.records), key=lambda record: record["index"])
         self.records = []
@@ -62,12 +63,16 @@ class CocoEvaluation:
         return [result for results in per_image.values() for result in oks_nms(results)]
 
     def _calibration(self, records: list[dict]) -> dict[str, float]:
-        errors, peaks, similarity = [], [], []
+        errors, offsets, peaks, similarity = [], [], [], []
         for r in records:
             visible = r["weight"] > 0
             if visible.any():
-                errors.append(np.linalg.norm(r["position"] - r["target"], axis=-1)[visible].mean())
+                offsets.append((r["position"] - r["target"])[visible])
+                errors.append(np.linalg.norm(offsets[-1], axis=-1).mean())
                 peaks.append(r["peak"][visible].mean())
                 similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["truth_area"]]))[0])
-        error = float(np.mean(errors)) if errors else math.nan
-        return {"error": error, "pearson": pearson(np.array(peaks), np.array(similarity))}
+        correlation = pearson(np.array(peaks), np.array(similarity))
+        if not errors:
+            return {"pearson": correlation}
+        bias = np.linalg.norm(np.median(np.concatenate(offsets), axis=0))
+        return {"error": float(np.mean(errors)), "bias": float(bias), "pearson": correlation}
