@@ -121,7 +121,7 @@ def kernels() -> list[Kernel]:
     out.append(Kernel("axis_sample triangular 2-D general", "axis_sample",
                       "axis_sample_forward<float, Basis::triangular, 2, Weight::general>"
                       "(DeviceProblem, double, int, int, float*, float*, float*)", (4,)))  # fmt: skip
-    out.append(Kernel("axis_sample backward 2-D general", "axis_sample",
+    out.append(Kernel("axis_sample backward 2-D general", "axis_sample_backward",
                       "axis_sample_backward<float, 2, Weight::general, true>"
                       "(DeviceProblem, double, double, AxisGradients<float>, int, int)", (8,)))  # fmt: skip
     return out

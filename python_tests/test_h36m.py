@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -452,7 +453,10 @@ def test_recipes_take_a_step_and_are_scored(config, data, tmp_path):
     assert main(["validate", *options(data, tmp_path / "again", *SMALL, config=config), checkpoint]) == 0
     (file,) = (tmp_path / "again").rglob("results.json")
     assert len(json.loads(file.read_text())) == 6
-    images = data / "mpii" / "images"
+    images = tmp_path / "images"
+    images.mkdir()
+    for file in sorted((data / "mpii" / "images").iterdir())[:3]:
+        shutil.copy(file, images)
     assert (
         main(
             [
@@ -465,6 +469,6 @@ def test_recipes_take_a_step_and_are_scored(config, data, tmp_path):
     )
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
-    assert len(records) == 24 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)
-    pictures = 0 if config == "h36m_rle" else 24  # it has no maps
+    assert len(records) == 3 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)
+    pictures = 0 if config == "h36m_rle" else 3  # it has no maps
     assert records[0]["depth"][0] == 0 and len(list((tmp_path / "out").rglob("*_maps.png"))) == pictures

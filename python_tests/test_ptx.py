@@ -134,7 +134,7 @@ def test_axis_sample(shape, tmp_path):
     whole, out = str(shape[3] % 4 == 0).lower(), empty(*shape)
     kernel = (f"axis_sample_backward<float, 2, Weight::general, {whole}>(DeviceProblem, double, double, "
               "AxisGradients<float>, int, int)")  # fmt: skip
-    launch(module("axis_sample", kernel, tmp_path), (rows, 1, 1),
+    launch(module("axis_sample_backward", kernel, tmp_path), (rows, 1, 1),
            [problem(logits, "triangular"), 0.0, 0.0,
             Struct("<6Q", *map(Ptr, (grad, marginals, stats, out)), 0, 0), at_once, stride],
            SCHEDULE_BYTES + 4 * (8 + at_once + at_once * stride))  # fmt: skip
