@@ -261,6 +261,7 @@ def test_every_pose_comes_equally_often(root):
     for epoch in range(3):
         data.set_epoch(epoch)
         batches = list(loader)
+        assert [part.epoch for part in data.parts] == [epoch, epoch]
         assert [int((b["axes"][..., 2].sum(1) > 0).sum()) for b in batches] == [2, 2, 0, 0]
         assert torch.cat([b["index"] for b in batches]).tolist() == list(range(8))
         again = HalfAndHalf(first, flat, seed=3, size=4)
