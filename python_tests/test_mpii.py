@@ -17,6 +17,7 @@ from sampling_argmax_cuda.tasks.models import load_weights
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
 from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, FigureCrops, read_lsp, read_people
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData, PersonPose
+from sampling_argmax_cuda.tasks.training import OPTIMIZERS
 
 pytestmark = pytest.mark.written_memory
 
@@ -179,7 +180,7 @@ def test_every_stack_is_trained_alike(tmp_path):
         (dict(channels=12), "channels must be a multiple of 8, got 12"),
         (dict(method="direct"), "hourglasses need a method with maps alone, got direct"),
         (dict(method="soft_rle"), "hourglasses need a method with maps alone, got soft_rle"),
-        (dict(optimizer="sgd"), "optimizer must be one of adam, rmsprop, got 'sgd'"),
+        (dict(optimizer="lion"), "optimizer must be one of adam, adamw, rmsprop, sgd, got 'lion'"),
     ],
 )
 def test_wrong_options_are_named(wrong, message):
@@ -188,6 +189,16 @@ def test_wrong_options_are_named(wrong, message):
 
 
 # ---- PCKh ----
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_have_their_names(name):
+    module = PersonPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01, weight_decay=0.1)
+    optimizer, before = module.configure_optimizers(), [p.detach().clone() for p in module.parameters()]
+    sum(p.sum() for p in module.parameters()).backward()
+    optimizer.step()
+    assert type(optimizer).__name__.lower() == name and optimizer.defaults["weight_decay"] == 0.1
+    assert all((p < old).all() for p, old in zip(module.parameters(), before, strict=True))
 
 
 def test_pckh_by_hand():

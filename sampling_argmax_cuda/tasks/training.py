@@ -1,6 +1,7 @@
 """What the training of all tasks shares: optimizer, learning rate, seeds, logs, checkpoints, the end of a validation."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -8,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
+              "sgd": partial(torch.optim.SGD, momentum=0.9)}  # fmt: skip
 
 
 def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Tensor:
@@ -29,7 +31,7 @@ class TrainedModule(lightning.LightningModule):
     """A network that is trained. A task says what its loss is and what it is scored by.
 
     Args:
-        optimizer: adam or rmsprop.
+        optimizer: adam, adamw, rmsprop or sgd (with momentum 0.9).
         lr: its learning rate.
         lr_world: multiply the learning rate by the number of processes.
         milestones: epochs at which the learning rate falls to a tenth.
