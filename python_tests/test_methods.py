@@ -247,6 +247,7 @@ def test_options_reach_the_sampler():
         (dict(reduction="sum"), "model: reduction must be one of mean, batch, visible, axes, got 'sum'"),
         (dict(loss_scale=0.0), "model: loss_scale must be > 0, got 0.0"),
         (dict(lr=0.0), "model: lr must be > 0, got 0.0"),
+        (dict(rle_flow_lr=0.0), "model: rle_flow_lr must be > 0, got 0.0"),
         (dict(seed=-1), r"model: seed must be in \[0, 2\*\*31\), got -1"),
     ],
 )
@@ -267,6 +268,14 @@ def rates(epochs, **options) -> list[float]:
     module = CocoPose(depth=18, head_channels=16, **options)
     module._trainer = type("Trainer", (), {"world_size": 4})()
     return [module.learning_rate(epoch) for epoch in epochs]
+
+
+def test_a_flow_has_a_rate_of_its_own():
+    module = CocoPose(depth=18, head_channels=16, method="soft_rle", units="centered", rle_flow_lr=0.1)
+    own, flow = module.configure_optimizers().param_groups
+    assert (own["factor"], flow["factor"]) == (1.0, 0.1)
+    assert {id(p) for p in flow["params"]} == {id(p) for p in module.method.likelihood.parameters()}
+    assert {id(p) for p in own["params"]} == {id(p) for p in module.model.parameters()}
 
 
 def test_learning_rate_table():

@@ -1,6 +1,6 @@
 """The tasks that train a method of localization, and those on images: a network of maps and test-time averaging."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ class TaskModule(TrainedModule):
         target_sigma: width in cells that the regulariser wants, and that of heatmap's Gaussian maps.
         rle_form: corrected or released: whether RLE counts the width once, as its paper, or twice, as its code.
         rle_density: what RLE's flow is a residual of: laplace, gaussian, or the released code's mixture of both.
+        rle_flow_lr: the flow's learning rate as a factor of the network's.
     """
 
     def __init__(
@@ -63,11 +64,14 @@ class TaskModule(TrainedModule):
         target_sigma: float = 2.0,
         rle_form: str = "corrected",
         rle_density: str = "laplace",
+        rle_flow_lr: float = 1.0,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         if not loss_scale > 0:
             raise ValueError(f"model: loss_scale must be > 0, got {loss_scale}")
+        if not rle_flow_lr > 0:
+            raise ValueError(f"model: rle_flow_lr must be > 0, got {rle_flow_lr}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.method = make_method(self.hparams)
@@ -80,6 +84,13 @@ class TaskModule(TrainedModule):
         raise NotImplementedError
 
     # ---- training ----
+
+    def parameter_groups(self) -> list[tuple[Iterable[torch.nn.Parameter], float]]:
+        flow = list(self.method.parameters())  # only RLE has parameters of its own
+        if not flow:
+            return super().parameter_groups()
+        own = [p for name, p in self.named_parameters() if not name.startswith("method.")]
+        return [(own, 1.0), (flow, self.hparams.rle_flow_lr)]
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
