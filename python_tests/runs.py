@@ -32,12 +32,6 @@ def options_without_images(data: Path, run: Path, config: str, own: list[str]) -
     return [option for option in options(data, run, config=config) if not option.startswith(OF_IMAGES)] + own
 
 
-def trained(arguments: list[str], run: Path) -> dict:
-    """The last checkpoint of a run of ``fit``."""
-    assert main(["fit", *arguments]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
-
-
 def fit(data: Path, run: Path, *more: str, config: str = "coco", options: Callable[..., list[str]] = options) -> dict:
     """The last checkpoint of a run."""
     assert main(["fit", *options(data, run, *more, config=config)]) == 0

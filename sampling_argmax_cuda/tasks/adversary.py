@@ -5,8 +5,6 @@ network (its maps are detached), and what the network is trained on knows the di
 goes through weights that have changed meanwhile, and processes that share gradients share all of a step's at once.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -94,11 +92,8 @@ class Opposed(TrainedModule):
             self.opponent = Adversary(len(self.landmarks), adversary, adversary_channels, h.norm, h.get("plain", False),
                                       adversary_factor, adversary_rate, adversary_gamma)  # fmt: skip
 
-    def parameter_groups(self) -> list[tuple[Iterable[nn.Parameter], float]]:
-        if self.opponent is None:
-            return super().parameter_groups()
-        own = [p for name, p in self.named_parameters() if not name.startswith("opponent.")]
-        return [(own, 1.0), (self.opponent.parameters(), self.hparams.adversary_lr)]
+    def rates(self) -> dict[str, float]:
+        return {**super().rates(), "opponent": self.hparams.adversary_lr}
 
     def opposition(self, images: Tensor, maps: Tensor, truth: Tensor) -> Tensor | float:
         """The adversarial part of a step's loss, whose balance it moves; 0 without an adversary."""

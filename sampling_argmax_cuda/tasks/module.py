@@ -1,6 +1,6 @@
 """The tasks that train a method of localization, and those on images: a network of maps and test-time averaging."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +85,8 @@ class TaskModule(TrainedModule):
 
     # ---- training ----
 
-    def parameter_groups(self) -> list[tuple[Iterable[torch.nn.Parameter], float]]:
-        flow = list(self.method.parameters())  # only RLE has parameters of its own
-        if not flow:
-            return super().parameter_groups()
-        own = [p for name, p in self.named_parameters() if not name.startswith("method.")]
-        return [(own, 1.0), (flow, self.hparams.rle_flow_lr)]
+    def rates(self) -> dict[str, float]:
+        return {**super().rates(), "method": self.hparams.rle_flow_lr}  # a method's parameters are RLE's flow
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

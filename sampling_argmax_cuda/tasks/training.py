@@ -1,6 +1,6 @@
 """What the training of all tasks shares: optimizer, learning rate, seeds, logs, checkpoints, the end of a validation."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -89,13 +89,18 @@ class TrainedModule(lightning.LightningModule):
     # ---- training ----
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [{"params": [p for p in parameters if p.requires_grad], "factor": factor}
-                  for parameters, factor in self.parameter_groups()]  # fmt: skip
-        return OPTIMIZERS[self.hparams.optimizer](groups, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        rates = {"": 1.0, **self.rates()}
+        groups = {name: {"params": [], "factor": factor} for name, factor in rates.items()}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = name.partition(".")[0]
+                groups[part if part in groups else ""]["params"].append(parameter)
+        trained = [group for group in groups.values() if group["params"]]
+        return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
 
-    def parameter_groups(self) -> list[tuple[Iterable[torch.nn.Parameter], float]]:
-        """What is trained, in parts, each with its factor of the learning rate."""
-        return [(self.parameters(), 1.0)]
+    def rates(self) -> dict[str, float]:
+        """The submodules with a learning rate of their own, by name, each with its factor of the others'."""
+        return {}
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch."""

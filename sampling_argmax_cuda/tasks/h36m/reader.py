@@ -170,7 +170,10 @@ class HalfAndHalf(EpochDataset):
             raise ValueError(f"data: epoch_size must be >= 1, got {size}")
         super().__init__(seed)
         self.parts, self.size = (first, second), size or len(first)
-        self._chosen: tuple[int, list[np.ndarray]] = (-1, [])
+        self._chosen: tuple[int, list[np.ndarray]] = (
+            -1,
+            [],
+        )  # of an epoch, because a sample cannot wait for permutations
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
