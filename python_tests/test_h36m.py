@@ -196,7 +196,7 @@ def test_perfect_cells_have_no_error(root):
     module = BodyPose(depth=18, head_channels=16, volume=16)
     pixels = module.to_image(batch["target"], batch)
     module.evaluation.add(batch, batch["target"], batch["weight"], pixels, pixels)
-    scores = module.evaluation.compute(Path(), list)
+    scores = module.evaluation.compute(list)
     assert scores["mpjpe_mm"] < 0.05 and scores["pa_mpjpe_mm"] < 0.05 and scores["error"] == 0
     assert {"mpjpe_directions_mm", "mpjpe_greeting_mm"} <= scores.keys() and "mpjpe_walking_mm" not in scores
     assert [len(r["xyz_17"]) for r in module.evaluation.results] == [17] * 4
@@ -206,7 +206,7 @@ def test_perfect_cells_have_no_error(root):
     module = BodyPose(depth=18, head_channels=16, volume=16, lift="bones", bones_mm=length)
     pixels = module.to_image(batch["target"], batch)
     module.evaluation.add(batch, batch["target"], batch["weight"], pixels, pixels)
-    scores = module.evaluation.compute(Path(), list)
+    scores = module.evaluation.compute(list)
     assert 1 < scores["mpjpe_mm"] < 60 and scores["pa_mpjpe_mm"] < 40
 
 

@@ -307,15 +307,15 @@ def test_scores_of_perfect_and_turned_answers():
              "copies": torch.tensor(copies).expand(2, -1, -1, -1), "weight": torch.ones(2, 8)}  # fmt: skip
     evaluation = KeypointEvaluation()
     evaluation.add(batch, torch.tensor(copies[[0, 3]]))
-    scores = evaluation.compute(Path(), list)
+    scores = evaluation.compute(list)
     assert scores["pck_0.01"] == scores["pck_euclidean_0.01"] == scores["miou_0.01"] == 1 and scores["error"] == 0
     mixed = copies[0].copy()
     mixed[[0, 1]] = mixed[[1, 0]]  # no turn does that
     assert not np.allclose(best_copy(mixed, copies), mixed)
     evaluation.add(batch, torch.tensor(mixed).expand(2, -1, -1))
-    scores = evaluation.compute(Path(), list)
+    scores = evaluation.compute(list)
     assert scores["pck_0.10"] == pytest.approx(6 / 8) and scores["miou_0.10"] == 1
-    assert evaluation.compute(Path(), list) == {"pck_0.05": 0, "error": np.inf}
+    assert evaluation.compute(list) == {"pck_0.05": 0, "error": np.inf}
     assert np.array_equal(nearest(cloud, cloud[[5, 9]]), [5, 9])
 
 

@@ -315,7 +315,7 @@ def test_volumes_count_equally_and_units_are_named():
     truth = np.arange(9.0)[None, :, None] * 10 + np.zeros((3, 9, 6))
     batch, evaluation = batch_of(truth, [0, 0, 1], [4.0, 4.0, 2.0]), SurfaceEvaluation()
     evaluation.add(batch, batch["target"] + torch.tensor([1.0, 1.0, 3.0])[:, None, None])
-    scores = evaluation.compute(Path(), list)
+    scores = evaluation.compute(list)
     assert scores["mad_px"] == pytest.approx(2) and scores["mad_um"] == pytest.approx(5)
     assert scores["signed_px"] == pytest.approx(2) and scores["std_px"] == pytest.approx(0, abs=1e-9)
     assert scores["rmse_um"] == pytest.approx(5) and scores["order_violations"] == 0
@@ -323,8 +323,8 @@ def test_volumes_count_equally_and_units_are_named():
     assert scores["dice_RNFL"] == pytest.approx((2 * 9 / 20 + 2 * 7 / 20) / 2)
     assert evaluation.results[2]["surfaces"][1][0] == pytest.approx(10 + 3 + 7)
     evaluation.add(batch, batch["target"].flip(1))
-    assert evaluation.compute(Path(), list)["order_violations"] == 3 * 8 * 6
-    assert evaluation.compute(Path(), list) == {"mad_px": np.inf}
+    assert evaluation.compute(list)["order_violations"] == 3 * 8 * 6
+    assert evaluation.compute(list) == {"mad_px": np.inf}
 
 
 # ---- the command line ----

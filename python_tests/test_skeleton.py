@@ -223,7 +223,7 @@ def test_alignment_by_loops():
 
 
 def test_evaluation_of_few_models():
-    assert AlignmentEvaluation().compute(Path(), list) == {"das": 0, "error": 1}
+    assert AlignmentEvaluation().compute(list) == {"das": 0, "error": 1}
 
 
 # ---- the command line ----

@@ -123,11 +123,6 @@ class TaskData(lightning.LightningDataModule):
         """The samples of predict."""
         raise NotImplementedError
 
-    @property
-    def val_annotations(self) -> Path:
-        """The file that validation is scored against."""
-        raise NotImplementedError
-
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.train_data = self.dataset(train=True)

@@ -135,7 +135,10 @@ class TrainedModule(lightning.LightningModule):
 
     # ---- evaluation ----
 
+    def scores(self) -> dict[str, float]:
+        """The metrics of a validation, of the samples of all ranks."""
+        return self.evaluation.compute(gather_objects)
+
     def on_validation_epoch_end(self) -> None:
-        metrics = self.evaluation.compute(self.trainer.datamodule.val_annotations, gather_objects)
-        for name, value in metrics.items():  # every rank has the same numbers
+        for name, value in self.scores().items():  # every rank has the same numbers
             self.log(f"val/{name}", value, prog_bar=name in (self.best[0], "error"))

@@ -16,6 +16,7 @@ from ..files import read_image
 from ..hourglass import HourglassNet, person_maps
 from ..models import start_from
 from ..pictures import draw_skeleton, picture, save_figure
+from ..training import gather_objects
 from ..transforms import Augment
 from ..views import resample, resized, unmirrored
 from .grouping import Grouping
@@ -132,6 +133,9 @@ class PeoplePose(Opposed):
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"image": batch["image"], "maps": maps, "tags": tags[..., 0]}
             self.people = people
+
+    def scores(self) -> dict[str, float]:
+        return self.evaluation.compute(self.trainer.datamodule.val_data.annotation_file, gather_objects)
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         maps, tags = self.maps(batch["image"])

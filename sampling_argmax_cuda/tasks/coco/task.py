@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..data import LandmarkData
 from ..module import LocalizationModule
+from ..training import gather_objects
 from ..transforms import Augment
 from .evaluation import CocoEvaluation
 from .reader import PERSON, CocoKeypoints
@@ -22,6 +23,9 @@ class CocoPose(LocalizationModule):
     def __init__(self, rescore: str = "sum", **kwargs) -> None:
         super().__init__(**kwargs)
         self.evaluation = CocoEvaluation(rescore)
+
+    def scores(self) -> dict[str, float]:
+        return self.evaluation.compute(self.trainer.datamodule.val_data.annotation_file, gather_objects)
 
 
 class CocoFiles(LandmarkData):
@@ -43,10 +47,6 @@ class CocoFiles(LandmarkData):
         h = self.hparams
         split = ("train2017" if train else "val2017") if h.synthetic else h.train_split if train else h.val_split
         return self.root / "annotations" / f"person_keypoints_{split}.json", self.root / split
-
-    @property
-    def val_annotations(self) -> Path:
-        return self.files(train=False)[0]
 
 
 class CocoData(CocoFiles):

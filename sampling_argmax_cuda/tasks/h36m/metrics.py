@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -85,7 +84,7 @@ class PoseEvaluation:
                 found = lift_by_camera(pixel[:, :2], pixel[:, 2], root_depth, focal, center)
             self.records.append((int(index), int(action), _relative(found), _relative(pose), cell))
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """The errors of all poses, MPJPE of each action that there is, and the mean error in cells."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []

@@ -100,10 +100,6 @@ class H36mData(LandmarkData):
             check_count("epoch_size", epoch_size, 1)
         self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, occlusion, normal=True)
 
-    @property
-    def val_annotations(self):
-        return self.root / "annotations" / self.hparams.val_file
-
     def prepare_data(self) -> None:
         h = self.hparams
         if h.synthetic:
@@ -114,7 +110,7 @@ class H36mData(LandmarkData):
         h = self.hparams
         sizes = dict(image_size=tuple(h.image_size), heatmap_size=self.heatmap_size, volume=h.volume, seed=h.seed,
                      augment=self.augment if train else None)  # fmt: skip
-        path = self.root / "annotations" / h.train_file if train else self.val_annotations
+        path = self.root / "annotations" / (h.train_file if train else h.val_file)
         poses = H36mPoses(self.root, path, lift=h.lift, train=train, **sizes)
         if not train or h.mpii_file is None:
             return poses

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -75,7 +74,7 @@ class KeypointEvaluation:
         far = geodesic_distances(cloud, nearest(cloud, truth))[:, nearest(cloud, found)]  # [true, found]
         return straight, pck(np.diagonal(far)), pck(straight), iou(far.T)
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """Means over models: ``pck_T`` and ``miou_T`` geodesic, ``pck_euclidean_T``, and the mean ``error``."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []

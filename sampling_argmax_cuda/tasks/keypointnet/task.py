@@ -165,10 +165,6 @@ class KeypointNetData(TaskData):
     ) -> None:
         super().__init__(root=root, **kwargs)
 
-    @property
-    def val_annotations(self) -> Path:
-        return self.root / "annotations" / f"{self.hparams.category}.json"
-
     def prepare_data(self) -> None:
         h = self.hparams
         if h.synthetic:

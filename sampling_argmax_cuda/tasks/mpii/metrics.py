@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -38,7 +37,7 @@ class PckhEvaluation:
         columns = [x.detach().double().cpu().numpy() for x in (batch["index"], batch["head"], pixels, truth, cells)]
         self.records += list(zip(*columns, strict=True))
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """PCKh at 0.5 (of all and by group) and 0.1, and the mean error in cells."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []

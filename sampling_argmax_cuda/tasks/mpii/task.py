@@ -1,7 +1,5 @@
 """The task MPII: single people, by stacked hourglasses or by the ResNet of the other tasks."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -72,10 +70,6 @@ class MpiiData(LandmarkData):
         super().__init__(root=root, **kwargs)
         h = self.hparams
         self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
-
-    @property
-    def val_annotations(self) -> Path:
-        return self.root / "annotations" / self.hparams.val_file
 
     def prepare_data(self) -> None:
         h = self.hparams

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -35,7 +34,7 @@ class MtflEvaluation:
         columns = [x.detach().double().cpu().numpy() for x in (batch["index"], pixels, truth, cells)]
         self.records += list(zip(*columns, strict=True))
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """Errors of the faces with all points in their crop, and the mean error in cells of the points that are."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []

@@ -1,7 +1,5 @@
 """The task MTFL: its module and its data."""
 
-from pathlib import Path
-
 from ..data import LandmarkData
 from ..module import LocalizationModule
 from ..transforms import Augment
@@ -36,10 +34,6 @@ class MtflData(LandmarkData):
         h = self.hparams
         self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, normal=True)
 
-    @property
-    def val_annotations(self) -> Path:
-        return self.root / ("testing.txt" if self.hparams.synthetic else self.hparams.val_file)
-
     def prepare_data(self) -> None:
         h = self.hparams
         if h.synthetic:
@@ -47,6 +41,6 @@ class MtflData(LandmarkData):
 
     def dataset(self, train: bool) -> MtflFaces:
         h = self.hparams
-        path = self.root / ("training.txt" if h.synthetic else h.train_file) if train else self.val_annotations
-        augment = self.augment if train else None
+        drawn, given = ("training.txt", h.train_file) if train else ("testing.txt", h.val_file)
+        path, augment = self.root / (drawn if h.synthetic else given), self.augment if train else None
         return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)

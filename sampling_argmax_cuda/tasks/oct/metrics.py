@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -55,7 +54,7 @@ class SurfaceEvaluation:
         columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), surfaces)]
         self.records += list(zip(*columns, strict=True))
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """Means over volumes of each volume's errors: of every surface in micrometres, and over all surfaces.
 
         ``order_violations`` counts pairs of neighbouring surfaces that are the wrong way round in a column.

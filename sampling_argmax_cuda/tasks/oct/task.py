@@ -151,10 +151,6 @@ class OctData(TaskData):
     ) -> None:
         super().__init__(root=root, **kwargs)
 
-    @property
-    def val_annotations(self) -> Path:
-        return self.root / "delineations"
-
     def subjects(self, train: bool) -> list[str]:
         """The volumes of a split; of generated ones there are as many as were asked for."""
         h = self.hparams

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -62,7 +61,7 @@ class AlignmentEvaluation:
             between = np.linalg.norm(snapped[:, None] - places[None], axis=-1)
             self.records.append((int(index), found, truth, iou(between)))
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """Alignment scores and ``miou_euclidean_T``; ``error`` is 1 minus the mean of both alignments."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
