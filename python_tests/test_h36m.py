@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.reader import KEYPOINT_NAMES
+from sampling_argmax_cuda.tasks.data import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.tasks.h36m.camera import back_project, pixels_per_mm, project
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation, align, lift_by_bones, mpjpe, pose_errors
 from sampling_argmax_cuda.tasks.h36m.reader import H36mPoses, HalfAndHalf, MpiiPeople, read_mpii, read_poses
@@ -251,28 +252,49 @@ def test_joints_outside_the_volume_have_no_depth(root):
     assert far.any() and ((sample["axes"][:, 2] == 0) == far).all() and np.isfinite(sample["target"]).all()
 
 
-def test_every_pose_comes_equally_often(root):
-    """Half and half, drawn anew every epoch; after three epochs of 4 each of 6 poses came twice, with workers too."""
-    first = poses(root, TRAIN)
+def half_and_half(root, size: int) -> HalfAndHalf:
+    first = poses(root, TRAIN, augment=Augment(0.3, 30.0, 0.5))
     first.train = True
-    flat = MpiiPeople(root / "mpii", root / "mpii" / "annotations" / FLAT, (64, 64), (16, 16), 16)
-    data, epochs = HalfAndHalf(first, flat, seed=3, size=4), []
+    flat = MpiiPeople(root / "mpii", root / "mpii" / "annotations" / FLAT, (64, 64), (16, 16), 16, first.augment)
+    return HalfAndHalf(first, flat, seed=3, size=size)
+
+
+def test_every_pose_comes_equally_often(root):
+    """After three epochs of 4 each of 6 poses came twice, with loader processes too."""
+    data, drawn = half_and_half(root, 4), []
     loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=2, persistent_workers=True)
     for epoch in range(3):
         data.set_epoch(epoch)
         batches = list(loader)
-        assert [part.epoch for part in data.parts] == [epoch, epoch]
-        assert [int((b["axes"][..., 2].sum(1) > 0).sum()) for b in batches] == [2, 2, 0, 0]
         assert torch.cat([b["index"] for b in batches]).tolist() == list(range(8))
-        again = HalfAndHalf(first, flat, seed=3, size=4)
-        again.set_epoch(epoch)
-        assert all(np.array_equal(a, b) for a, b in zip(data.chosen, again.chosen, strict=True))
+        again = half_and_half(root, 4)
         images = torch.cat([b["image"] for b in batches])
-        assert all(np.array_equal(image, again[i]["image"]) for i, image in enumerate(images))
-        epochs.append(data.chosen)
+        assert all(np.array_equal(image, again.sample(i, epoch)["image"]) for i, image in enumerate(images))
+        drawn += [data.draw(i, epoch) for i in range(8)]
     for part in range(2):
-        assert np.bincount(np.concatenate([chosen[part] for chosen in epochs])).tolist() == [2] * 6
-    assert not np.array_equal(epochs[0][0], epochs[1][0]) and not np.array_equal(epochs[0][0], epochs[0][1])
+        assert np.bincount([own for k, own, _ in drawn if k == part]).tolist() == [2] * 6
+    orders = [[own for k, own, _ in drawn[8 * e : 8 * e + 8] if k == part] for e in range(3) for part in range(2)]
+    assert len({tuple(order) for order in orders}) == 6
+
+
+def test_no_two_crops_of_a_run_are_alike(root):
+    """An epoch that has each of 6 poses five times has 60 crops, and the next one 60 others."""
+    data, seen = half_and_half(root, 30), set()
+    for epoch in range(2):
+        seen |= {data.sample(i, epoch)["image"].tobytes() for i in range(60)}
+    assert len(seen) == 120
+
+
+@pytest.mark.parametrize("batch, world, accumulate", [(4, 1, 1), (2, 2, 1), (2, 1, 3), (6, 2, 2)])
+def test_every_batch_has_as_many_of_each_half(root, batch, world, accumulate):
+    data = half_and_half(root, 29)
+    for epoch in range(2):
+        order = EpochOrder(data, True, 0)
+        order.set_epoch(epoch)
+        for rank in range(world):
+            batches = list(GlobalBatches(order, batch, rank, world, accumulate))
+            assert len(batches) == 58 // (batch * world * accumulate) * accumulate
+            assert all(sum(data.draw(i, epoch)[0] for i in b) == batch // 2 == len(b) // 2 for b in batches)
 
 
 def test_the_list_form_of_mpii(tmp_path):

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import interpolate
 
 from .hourglass import HourglassNet
-from .training import TrainedModule
+from .training import TrainedModule, rank_mean
 
 
 class Adversary(nn.Module):
@@ -83,6 +83,7 @@ class Opposed(TrainedModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self._errors: list[tuple[Tensor, Tensor]] = []  # real and fake of the batches of a step
         h = self.hparams
         for name in ("adversary_factor", "adversary_rate", "adversary_gamma", "adversary_lr"):
             if not h[name] > 0:
@@ -92,6 +93,8 @@ class Opposed(TrainedModule):
             self.opponent = Adversary(len(self.landmarks), adversary, adversary_channels, h.norm, h.get("plain", False),
                                       adversary_factor, adversary_rate, adversary_gamma)  # fmt: skip
 
+    free = TrainedModule.free | {"adversary_lr"}
+
     def rates(self) -> dict[str, float]:
         return {**super().rates(), "opponent": self.hparams.adversary_lr}
 
@@ -100,8 +103,11 @@ class Opposed(TrainedModule):
         if self.opponent is None:
             return 0.0
         loss, real, fake = self.opponent.loss(images, maps, truth)
-        real, fake = (self.trainer.strategy.reduce(x, reduce_op="mean") for x in (real, fake))
-        self.opponent.balance(real, fake)
+        real, fake = rank_mean(real), rank_mean(fake)
+        self._errors.append((real, fake))
+        if len(self._errors) == self.trainer.accumulate_grad_batches:
+            self.opponent.balance(*(torch.stack(x).mean() for x in zip(*self._errors, strict=True)))
+            self._errors.clear()
         measure = real + (self.opponent.gamma * real - fake).abs()
         self.log_dict({"train/real": real, "train/fake": fake, "train/k": self.opponent.k.float(),
                        "train/measure": measure}, on_step=False, on_epoch=True, batch_size=len(images))  # fmt: skip

@@ -63,11 +63,11 @@ class LandmarkCrops(EpochDataset):
         low, high = keypoints[part, :2].min(0), keypoints[part, :2].max(0)
         return np.concatenate([low, np.maximum(high - low, 1)])
 
-    def __getitem__(self, index: int) -> dict:
+    def sample(self, index: int, epoch: int) -> dict:
         record = self.records[index]
         draw = Draw()
         if self.augment is not None:
-            draw = self.augment.draw(self.generator(index))
+            draw = self.augment.draw(self.generator(index, epoch))
         image, points = self.read(record), self.points(record)
         matrix = self._crop(self.box(record, image), points, draw)
         crop = cv2.warpAffine(image, matrix, self.image_size)

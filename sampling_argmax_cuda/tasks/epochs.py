@@ -22,6 +22,13 @@ class EpochDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
 
-    def generator(self, index: int) -> np.random.Generator:
-        """What a sample's augmentation is drawn from."""
-        return np.random.default_rng((self.seed, self.epoch, index))
+    def sample(self, index: int, epoch: int) -> dict:
+        """A sample as an epoch has it."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict:
+        return self.sample(index, self.epoch)
+
+    def generator(self, index: int, epoch: int) -> np.random.Generator:
+        """What a sample's augmentation in an epoch is drawn from."""
+        return np.random.default_rng((self.seed, epoch, index))

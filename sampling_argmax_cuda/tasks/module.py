@@ -14,7 +14,7 @@ from .landmarks import Landmarks
 from .methods import Located, Target, make_method, place_of
 from .models import PoseNet, RegressionNet, start_from
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
-from .training import TrainedModule, step_seed
+from .training import TrainedModule, rank_mean, step_seed
 from .views import Member, Views
 
 REDUCTIONS = ("mean", "batch", "visible", "axes")
@@ -75,6 +75,7 @@ class TaskModule(TrainedModule):
         if reduction not in REDUCTIONS:
             raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.method = make_method(self.hparams)
+        self._counts: list[Tensor] = []  # known points (or coordinates) of the batches of a step
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | Located | list[Tensor], Target]:
         """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
@@ -85,19 +86,21 @@ class TaskModule(TrainedModule):
 
     # ---- training ----
 
+    free = TrainedModule.free | {"rle_flow_lr"}
+
     def rates(self) -> dict[str, float]:
         return {**super().rates(), "method": self.hparams.rle_flow_lr}  # a method's parameters are RLE's flow
 
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
+    def begin_epoch(self) -> None:
+        super().begin_epoch()
         self.method.set_epoch(self.current_epoch)  # the temperature
 
     def epoch_numbers(self) -> dict[str, float]:
         return {"tau": self.tau, **super().epoch_numbers()}
 
     def row_seed(self, output: Tensor) -> Tensor:
-        """The seed of a step's noise: a rank draws that of its rows of the global batch."""
-        first_row = self.global_rank * output.shape[0] * output.shape[1]
+        """The seed of a step's noise: a rank draws that of its rows of the global batch, in each of its parts."""
+        first_row = (self.part * self.trainer.world_size + self.global_rank) * output.shape[0] * output.shape[1]
         return step_seed(self.hparams.seed, self.global_step, first_row, output.device)
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -123,8 +126,26 @@ class TaskModule(TrainedModule):
             return reduce_loss(per_point, reduction=reduction)
         known = 1 if reduction == "visible" else len(target.size) if target.axes is None else target.axes.sum(-1)
         # The count of all ranks: a mean of the ranks' means would weigh their points unequally.
-        count = self.trainer.strategy.reduce((target.weight * known).sum(), reduce_op="mean")
-        return per_point.sum() / count.clamp(min=1)
+        self._count = rank_mean((target.weight * known).sum())
+        return per_point.sum() / self._count.clamp(min=1)
+
+    def _adds_up_counts(self) -> bool:
+        return self.trainer.accumulate_grad_batches > 1 and self.hparams.reduction in ("visible", "axes")
+
+    def to_add_up(self, loss: Tensor) -> Tensor:
+        if not self._adds_up_counts():
+            return loss
+        # Sums can be added up and means cannot; all points of the step are known after its last batch.
+        self._counts.append(self._count)
+        return loss * self._count.clamp(min=1)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._adds_up_counts():
+            count = sum(self._counts).clamp(min=1) / len(self._counts)
+            self._counts.clear()
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= count
 
     @property
     def tau(self) -> float:
@@ -150,6 +171,7 @@ class LocalizationModule(TaskModule):
         average: what evaluation averages: coords or maps.
     """
 
+    free = TaskModule.free | {"flip_test", "scales", "ensemble", "average"}
     landmarks: Landmarks
     result_fields: Mapping[str, object] = {}  # what every record of the prediction file says besides
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from .resume import changed_options, check_options, reopen_epoch
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
               "sgd": partial(torch.optim.SGD, momentum=0.9)}  # fmt: skip
@@ -16,6 +19,15 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": t
 def step_seed(seed: int, step: int, first_row: int, device: torch.device) -> Tensor:
     """Key and first row of a step's noise: a pure function of the run's seed and the step."""
     return torch.tensor([seed << 32 | step, first_row], dtype=torch.int64, device=device)
+
+
+def rank_mean(x: Tensor) -> Tensor:
+    """The mean over all processes of what each has of a tensor without gradients."""
+    if not torch.distributed.is_initialized():
+        return x
+    x = x.clone()
+    torch.distributed.all_reduce(x)
+    return x / torch.distributed.get_world_size()
 
 
 def gather_objects(items: list) -> list:
@@ -36,7 +48,7 @@ class TrainedModule(lightning.LightningModule):
         lr_world: multiply the learning rate by the number of processes.
         milestones: epochs at which the learning rate falls to a tenth.
         restarts: epochs at which the learning rate begins again, later milestones counting from there.
-        weight_decay: its weight decay.
+        weight_decay: of matrices and kernels; norms, biases and other vectors have none.
         clip_each: longest gradient of each parameter by itself, as RLE's code has it; trainer.gradient_clip_val has that of all.
         seed: seed of the noise of training.
     """
@@ -44,6 +56,8 @@ class TrainedModule(lightning.LightningModule):
     task: str  # the name in the command line
     linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
     best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
+    # Options that a resumed run may change: they hold from there on. All others are the checkpoint's.
+    free = frozenset({"lr", "lr_world", "milestones", "restarts", "weight_decay", "clip_each"})
 
     def __init__(
         self,
@@ -69,6 +83,7 @@ class TrainedModule(lightning.LightningModule):
             raise ValueError(f"model: clip_each must be > 0, got {clip_each}")
         self.save_hyperparameters()  # those of the subclass too
         self.preview: dict[str, Tensor] = {}
+        self.part = 0  # of the batches whose gradients one step adds up, the number of this one
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch."""
@@ -89,14 +104,14 @@ class TrainedModule(lightning.LightningModule):
     # ---- training ----
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        rates = {"": 1.0, **self.rates()}
-        groups = {name: {"params": [], "factor": factor} for name, factor in rates.items()}
+        groups = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 part = name.partition(".")[0]
-                groups[part if part in groups else ""]["params"].append(parameter)
-        trained = [group for group in groups.values() if group["params"]]
-        return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+                key = (part if part in self.rates() else "", parameter.dim() > 1)
+                groups.setdefault(key, []).append(parameter)
+        trained = [{"params": own, "part": part, "decays": decays} for (part, decays), own in sorted(groups.items())]
+        return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr)
 
     def rates(self) -> dict[str, float]:
         """The submodules with a learning rate of their own, by name, each with its factor of the others'."""
@@ -109,14 +124,30 @@ class TrainedModule(lightning.LightningModule):
         passed = sum(start < milestone <= epoch for milestone in h.milestones)
         return h.lr * 0.1**passed * (self.trainer.world_size if h.lr_world else 1)
 
-    def on_train_epoch_start(self) -> None:
-        # The learning rate is a function of the epoch, so a resumed run needs nothing else to agree.
+    def begin_epoch(self) -> None:
+        """Set what is a function of the epoch and the options, so that a resumed run needs nothing else to agree."""
+        rates = {"": 1.0, **self.rates()}
         for group in self.optimizers().param_groups:
-            group["lr"] = group["factor"] * self.learning_rate(self.current_epoch)
+            group["lr"] = rates[group["part"]] * self.learning_rate(self.current_epoch)
+            group["weight_decay"] = self.hparams.weight_decay if group["decays"] else 0.0
+
+    def on_train_start(self) -> None:
+        accumulate, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        if batches % accumulate:
+            raise ValueError(
+                f"trainer: batches of an epoch must be a multiple of accumulate_grad_batches {accumulate}, got {batches}"
+            )
+        self.begin_epoch()  # a run that goes on within an epoch has no start of one
+
+    def on_train_epoch_start(self) -> None:
+        self.begin_epoch()
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        accumulate = self.trainer.accumulate_grad_batches
+        self.part = index % accumulate
         # Dropout draws from torch's own generator, whose state no checkpoint holds.
-        torch.manual_seed((self.hparams.seed << 32) + (self.global_step << 12) + self.global_rank)
+        number = self.global_step * accumulate + self.part
+        torch.manual_seed((self.hparams.seed << 32) + (number << 12) + self.global_rank)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         if self.hparams.clip_each is not None:
@@ -128,10 +159,35 @@ class TrainedModule(lightning.LightningModule):
         loss, count = self.step_loss(batch), len(batch["index"])
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
         self.log_dict(self.epoch_numbers(), on_step=False, on_epoch=True, batch_size=count)
+        return self.to_add_up(loss)
+
+    def to_add_up(self, loss: Tensor) -> Tensor:
+        """What a step adds up over its batches, from the loss of one; their mean is that of the one large batch."""
         return loss
+
+    # ---- checkpoints ----
+
+    def _global_batch(self) -> int | None:
+        data = self.trainer.datamodule
+        return data and data.hparams.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["task"] = self.task
+        checkpoint["global_batch"] = self._global_batch()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        lines = list(check_options("model", changed_options(checkpoint["hyper_parameters"], self.hparams), self.free))
+        data = self.trainer.datamodule
+        if data is not None:
+            changes = changed_options(checkpoint["datamodule_hyper_parameters"], data.hparams)
+            if changes.pop("batch_size", None) and checkpoint["global_batch"] != self._global_batch():
+                changes["global batch"] = checkpoint["global_batch"], self._global_batch()
+            lines += check_options("data", changes, data.free)
+        if self.trainer.is_global_zero:
+            print(*lines, sep="\n", end="\n" if lines else "")
+        reopen_epoch(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
 
     # ---- evaluation ----
 

@@ -50,6 +50,7 @@ class PeoplePose(Opposed):
     """
 
     task, landmarks, best = "associative", PERSON, ("AP", "max")
+    free = Opposed.free | {"threshold", "tag_distance", "refine", "shown_score", "flip_test", "scales"}
 
     def __init__(
         self,

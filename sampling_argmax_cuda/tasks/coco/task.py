@@ -19,6 +19,7 @@ class CocoPose(LocalizationModule):
     """
 
     task, landmarks, best, result_fields = "coco", PERSON, ("AP", "max"), {"category_id": 1}
+    free = LocalizationModule.free | {"rescore"}
 
     def __init__(self, rescore: str = "sum", **kwargs) -> None:
         super().__init__(**kwargs)

@@ -155,48 +155,43 @@ class MpiiPeople(BodyCrops):
 
 
 class HalfAndHalf(EpochDataset):
-    """As many samples of a second data set as of the first, drawn anew every epoch.
+    """A data set and as many samples of a second one, in turns: sample 2 i is of the first, sample 2 i + 1 of the second.
 
-    Epoch e takes part e of an endless series of permutations, so over the epochs every sample comes equally often,
-    whatever the number of workers: the draw is a function of (seed, epoch) alone.
+    Each part goes through an endless series of permutations of itself, of which an epoch takes the next ``size`` samples, so
+    that over the epochs every sample comes equally often. A sample is augmented as in the epoch of its permutation's number:
+    it comes once in each, so no two crops of a run are alike, however often an epoch has the sample.
 
     Args:
         first, second: the data sets.
         size: samples of each an epoch; None for all of the first.
     """
 
+    together = 2  # an order moves pairs, so a batch of an even number has as many samples of each part
+
     def __init__(self, first: LandmarkCrops, second: LandmarkCrops, seed: int, size: int | None = None) -> None:
         if size is not None and size < 1:
             raise ValueError(f"data: epoch_size must be >= 1, got {size}")
         super().__init__(seed)
         self.parts, self.size = (first, second), size or len(first)
-        self._chosen: tuple[int, list[np.ndarray]] = (
-            -1,
-            [],
-        )  # of an epoch, because a sample cannot wait for permutations
+        self._orders: dict[tuple[int, int], np.ndarray] = {}  # the last ones, for a sample cannot wait for a permutation
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        for part in self.parts:
-            part.set_epoch(epoch)
+    def draw(self, index: int, epoch: int) -> tuple[int, int, int]:
+        """The part of a sample, its index there, and the number of the permutation that it comes from."""
+        place, part = divmod(index, 2)
+        turn, within = divmod(epoch * self.size + place, len(self.parts[part]))
+        return part, int(self._order(part, turn)[within]), turn
 
-    @property
-    def chosen(self) -> list[np.ndarray]:
-        """Indices of each part's samples in this epoch."""
-        epoch = self.epoch
-        if self._chosen[0] != epoch:
-            self._chosen = (epoch, [self._part(k, len(part), epoch) for k, part in enumerate(self.parts)])
-        return self._chosen[1]
-
-    def _part(self, part: int, length: int, epoch: int) -> np.ndarray:
-        place = np.arange(epoch * self.size, (epoch + 1) * self.size)
-        rounds, within = np.divmod(place, length)
-        orders = {r: np.random.default_rng((self.seed, part, r)).permutation(length) for r in np.unique(rounds)}
-        return np.array([orders[r][i] for r, i in zip(rounds, within, strict=True)])
+    def _order(self, part: int, turn: int) -> np.ndarray:
+        if (part, turn) not in self._orders:
+            if len(self._orders) > 16:
+                self._orders.clear()
+            rng = np.random.default_rng((self.seed, part, turn))
+            self._orders[part, turn] = rng.permutation(len(self.parts[part]))
+        return self._orders[part, turn]
 
     def __len__(self) -> int:
         return 2 * self.size
 
-    def __getitem__(self, index: int) -> dict:
-        part, place = divmod(index, self.size)
-        return {**self.parts[part][int(self.chosen[part][place])], "index": index}
+    def sample(self, index: int, epoch: int) -> dict:
+        part, own, turn = self.draw(index, epoch)
+        return {**self.parts[part].sample(own, turn), "index": index}

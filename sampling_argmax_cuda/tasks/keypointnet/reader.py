@@ -166,7 +166,7 @@ class KeypointClouds(EpochDataset):
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"{error} ({model['where']})") from None
 
-    def __getitem__(self, index: int) -> dict:
+    def sample(self, index: int, epoch: int) -> dict:
         model, points = self.models[index], self.cloud(index)
         copies = np.zeros((self.copies, self.count, 3))
         turned = rotated_copies(model["points"], model["rotations"])
@@ -175,7 +175,7 @@ class KeypointClouds(EpochDataset):
         weight[model["labels"]] = 1
         sigma = spacing(points)
         if self.noise or self.shift:
-            rng = self.generator(index)
+            rng = self.generator(index, epoch)
             move = rng.uniform(-self.shift, self.shift, 3)
             points = points + move + np.clip(rng.normal(size=points.shape), -2.5, 2.5) * self.noise
             copies = np.where(weight[:, None] > 0, copies + move, 0)

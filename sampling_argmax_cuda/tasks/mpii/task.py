@@ -22,7 +22,8 @@ class PersonPose(Opposed, LocalizationModule):
         channels: of the hourglasses, a multiple of 8.
     """
 
-    task, landmarks, best = "mpii", FIGURE, ("pckh", "max")
+    task, landmarks, best = "mpii", FIGURE, ("pck", "max")
+    free = Opposed.free | LocalizationModule.free
 
     def __init__(self, stacks: int | None = 8, channels: int = 256, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -53,7 +53,7 @@ class FlatScans(EpochDataset):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> dict:
+    def sample(self, index: int, epoch: int) -> dict:
         number, scan = self.places[index]
         volume = self.volumes[number]
         picture = normalise(volume.scan(scan))
@@ -64,7 +64,7 @@ class FlatScans(EpochDataset):
             target = flattening.flatten(self.surfaces[number][scan])
             weight = np.isfinite(target) & (target >= 0) & (target <= self.rows - 1)
             target = np.where(weight, target, 0)
-        if self.flip and self.generator(index).random() < self.flip:
+        if self.flip and self.generator(index, epoch).random() < self.flip:
             image, offset, target, weight = (x[..., ::-1] for x in (image, offset, target, weight))
         pad = -image.shape[1] % _MULTIPLE
         widths = [(0, 0), (0, pad)]

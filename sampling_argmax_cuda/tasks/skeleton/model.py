@@ -45,13 +45,16 @@ class Merger(nn.Module):
         pooled = coarse.amax(1)[:, :, None, None]
         return logits, self.strength(pooled).flatten(1).sigmoid()
 
-    def skeleton(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    def lengths(self, keypoints: Tensor) -> Tensor:
+        """Mean lengths ``[E]`` of the edges of keypoints ``[B, K, 3]``, without gradients."""
+        return (keypoints[:, self.pairs[0]] - keypoints[:, self.pairs[1]]).detach().norm(dim=-1).mean(0)
+
+    def skeleton(self, keypoints: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Points ``[B, E, P, 3]`` along the edges of keypoints ``[B, K, 3]``, and which of them count, ``[E, P]``.
 
-        An edge has one point each 0.01 of its mean length over the batch, 15 to 200, moved by learnt offsets.
+        An edge has one point each 0.01 of its ``length`` ``[E]``, the mean over the batch, 15 to 200, moved by learnt offsets.
         """
         a, b = keypoints[:, self.pairs[0]], keypoints[:, self.pairs[1]]
-        length = (a - b).detach().norm(dim=-1).mean(0)
         count = (length / STEP).floor().clamp(LEAST, MOST)
         place = torch.arange(int(count.max()), device=keypoints.device)
         share = (place / (count[:, None] - 1)).clamp(max=1)[None, :, :, None]

@@ -11,6 +11,7 @@ from ...ops import sample
 from ...regularizers import distribution_regularizer, variance_regularizer
 from ..keypointnet.task import CloudModule
 from ..pictures import cloud_axes, put_points, save_figure
+from ..training import rank_mean
 from .chamfer import composite_chamfer
 from .metrics import AlignmentEvaluation
 from .model import Merger
@@ -39,6 +40,7 @@ class SkeletonMerger(CloudModule):
     """
 
     task, best = "skeleton", ("das", "max")
+    free = CloudModule.free | {"self_pairs"}
 
     def __init__(
         self,
@@ -57,6 +59,12 @@ class SkeletonMerger(CloudModule):
         self.model = Merger(keypoints, grouping, h.centers, h.width, h.norm)
         self.evaluation = AlignmentEvaluation(self_pairs)
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.trainer.accumulate_grad_batches > 1:
+            raise ValueError("trainer: task skeleton has no accumulate_grad_batches: an edge's points follow from its mean "
+                             f"length over the whole batch, got {self.trainer.accumulate_grad_batches}")  # fmt: skip
+
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[B, K, N]`` and strengths of the edges ``[B, E]`` of clouds ``[B, N, 3]`` in [-1, 1]."""
         return self.model(points)
@@ -73,7 +81,7 @@ class SkeletonMerger(CloudModule):
             cloud, strength = (x.repeat_interleave(count, 0) for x in (cloud, strength))
         else:
             keypoints = self.method.read(logits, cloud)[0]
-        parts, used = self.model.skeleton(keypoints)
+        parts, used = self.model.skeleton(keypoints, rank_mean(self.model.lengths(keypoints)))
         loss = composite_chamfer(cloud, parts, used, strength).mean()
         if h.method in ("soft_vr", "soft_dr"):
             loss = loss + h.reg_weight * self._regularizer(logits, cloud, sigma).mean()
