@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from sampling_argmax_cuda.tasks.coco.annotations import FLIP_PAIRS, KEYPOINT_NAMES
 from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
-from sampling_argmax_cuda.tasks.coco.reader import (
-    FLIP_PAIRS,
-    KEYPOINT_NAMES,
-    CocoKeypoints,
-    box_iou,
-    match_people,
-)
+from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints, box_iou, match_people
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
 from sampling_argmax_cuda.tasks.transforms import (
     MEAN,
@@ -220,7 +215,7 @@ def test_image_is_found_by_its_address(tmp_path):
     image = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/b.png", "width": 240, "height": 200}
     cv2.imwrite(str(tmp_path / "val2017" / "b.png"), np.zeros((200, 240, 3), np.uint8))
     data = CocoKeypoints(tmp_path, write(tmp_path, images=[image]), tmp_path / "elsewhere")
-    assert data.image_path(1) == tmp_path / "val2017" / "b.png" and data[0]["image_id"] == 1
+    assert data.image_path(1) == tmp_path / "val2017" / "b.png" and data[0]["image"].shape == (3, 256, 192)
 
 
 def test_box_iou_by_hand():
@@ -255,13 +250,13 @@ def test_a_detection_finds_one_free_person_of_its_image():
 
 def test_crops_of_detections_have_the_truth_of_the_person_they_match(drawn):
     truth, data = reader(drawn, "val"), reader(drawn, "val", boxes=str(drawn / "detections_val.json"))
-    found = [i for i in range(len(data)) if data[i]["annotation_id"] >= 0]
-    assert [data[i]["annotation_id"] for i in found] == [p["annotation_id"] for p in truth.people]
+    found = [i for i, p in enumerate(data.people) if p["annotation_id"] >= 0]
+    assert [data.people[i]["annotation_id"] for i in found] == [p["annotation_id"] for p in truth.people]
     for i, person in zip(found, truth.people, strict=True):
-        item = data[i]
+        item, detected = data[i], data.people[i]
         seen = item["weight"] > 0
-        assert (seen == (person["keypoints"][:, 2] > 0)).mean() > 0.8 and item["score"] < 1
-        assert item["truth_area"] == np.float32(person["area"]) != item["area"]
+        assert (seen == (person["keypoints"][:, 2] > 0)).mean() > 0.8 and detected["score"] < 1
+        assert detected["truth_area"] == person["area"] != detected["area"]
         assert np.abs(apply(item["inverse"], item["target"][seen] * 4) - person["keypoints"][seen, :2]).max() <= 1e-3
     for i in set(range(len(data))) - set(found):
         assert (data[i]["weight"] == 0).all() and (data[i]["target"] == 0).all()
@@ -274,7 +269,7 @@ def test_real_files_return_to_their_annotations():
     content = json.loads(file.read_text())
     assert tuple(content["categories"][0]["keypoints"]) == KEYPOINT_NAMES and len(content["annotations"]) == 14
     data = CocoKeypoints(root, file, root / "val2017", train=False)
-    assert len(data) == 12 and {data[i]["image_id"] for i in range(12)} == {785, 40083, 196141, 197388}
+    assert len(data) == 12 and {p["image_id"] for p in data.people} == {785, 40083, 196141, 197388}
     for i, person in enumerate(data.people):
         item, truth = data[i], person["keypoints"]
         seen = item["weight"] > 0
@@ -284,7 +279,7 @@ def test_real_files_return_to_their_annotations():
     assert len(boxes) == 118 and all(0 < boxes.people[i]["score"] <= 1 for i in range(118))
     numbers = [person["annotation_id"] for person in boxes.people if person["annotation_id"] >= 0]
     assert len(numbers) == len(set(numbers)) >= 8
-    assert evaluate_coco(file, perfect(data))["AP"] == pytest.approx(1.0)
+    assert evaluate_coco(data.truth, perfect(data))["AP"] == pytest.approx(1.0)
 
 
 def perfect(data: CocoKeypoints) -> list[dict]:
@@ -295,7 +290,8 @@ def perfect(data: CocoKeypoints) -> list[dict]:
 
 
 def test_drawn_annotations_can_be_evaluated(drawn):
-    file, results = drawn / "annotations" / "person_keypoints_val2017.json", perfect(reader(drawn, "val"))
-    assert evaluate_coco(file, results)["AP"] == pytest.approx(1.0)
+    data = reader(drawn, "val")
+    results = perfect(data)
+    assert evaluate_coco(data.truth, results)["AP"] == pytest.approx(1.0)
     moved = [{**r, "keypoints": [v + 8 * (i % 3 < 2) for i, v in enumerate(r["keypoints"])]} for r in results]
-    assert evaluate_coco(file, moved)["AP"] < 0.7
+    assert evaluate_coco(data.truth, moved)["AP"] < 0.7

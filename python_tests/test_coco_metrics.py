@@ -12,9 +12,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sampling_argmax_cuda.tasks.coco.annotations import OKS_SIGMAS, read_annotations
 from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
 from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
-from sampling_argmax_cuda.tasks.coco.reader import OKS_SIGMAS
+from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 
 
 def annotations(people: int = 12, images: int = 3) -> dict:
@@ -67,39 +68,49 @@ def test_oks_equals_pycocotools(tmp_path):
     assert oks(np.ones((2, 17, 2)), np.zeros((2, 17, 3)), np.full(2, 9.0)).tolist() == [0, 0]
 
 
+def test_oks_of_an_area_of_0():
+    """Nothing is near enough but the truth itself, and nothing divides by 0."""
+    found, truth = np.zeros((3, 17, 2)), np.concatenate([np.zeros((3, 17, 2)), np.ones((3, 17, 1))], -1)
+    found[1, 0], found[2] = 1e-3, 1e5
+    assert oks(found, truth, np.zeros(3)).tolist() == [1, 16 / 17, 0]
+
+
 def test_ap_falls_with_noise_and_is_1_without(tmp_path):
     content = annotations()
-    path = write(tmp_path, content)
-    scores = [evaluate_coco(path, noisy_results(content, noise))["AP"] for noise in (0.0, 10.0, 30.0, 200.0)]
+    truth = read_annotations(write(tmp_path, content))
+    scores = [evaluate_coco(truth, noisy_results(content, noise))["AP"] for noise in (0.0, 10.0, 30.0, 200.0)]
     assert scores[0] == pytest.approx(1.0) and scores == sorted(scores, reverse=True) and scores[-1] < 0.05
-    assert evaluate_coco(path, []) == dict.fromkeys(STATS, 0.0)
+    assert evaluate_coco(truth, []) == dict.fromkeys(STATS, 0.0)
 
 
 def test_evaluation_prints_nothing_and_leaves_results_alone(tmp_path, capsys):
     content = annotations()
     results = noisy_results(content, 3.0)
-    before = copy.deepcopy(results)
-    first = evaluate_coco(write(tmp_path, content), results)
+    before, truth = copy.deepcopy(results), read_annotations(write(tmp_path, content))
+    first = evaluate_coco(truth, results)
     assert capsys.readouterr().out == "" and results == before
-    assert first == evaluate_coco(tmp_path / "annotations.json", results)
+    assert first == evaluate_coco(truth, results)
 
 
-@pytest.mark.parametrize("field", ["area", "iscrowd", "num_keypoints", "category_id"])
-def test_missing_fields_are_named(tmp_path, field):
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"image_id": 99}, "evaluate: results on image 99, which .* does not have"),
+        ({"score": np.nan}, "evaluate: a result on image 1 holds a number that is not finite"),
+        ({"keypoints": [np.inf] * 51}, "evaluate: a result on image 1 holds a number that is not finite"),
+    ],
+)
+def test_results_that_pycocotools_would_misread_are_named(tmp_path, change, message):
     content = annotations()
     results = noisy_results(content, 1.0)
-    del content["annotations"][3][field]
-    with pytest.raises(ValueError, match=f"annotation 4: field '{field}' is missing"):
-        evaluate_coco(write(tmp_path, content), results)
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(read_annotations(write(tmp_path, content)), [*results, {**results[0], **change}])
 
 
-def test_unknown_image_is_named(tmp_path):
-    content = annotations()
-    results = noisy_results(content, 1.0)
-    with pytest.raises(ValueError, match="evaluate: results on image 99, which .* does not have"):
-        evaluate_coco(write(tmp_path, content), [*results, {**results[0], "image_id": 99}])
-    with pytest.raises(FileNotFoundError, match="annotation file .* does not exist"):
-        evaluate_coco(tmp_path / "none.json", results)
+def test_what_is_not_finite_is_no_result():
+    keypoints = np.ones((3, 17, 3))
+    keypoints[1, 5, 0] = np.nan
+    assert [r["image_id"] for r in coco_results([1, 2, 3], keypoints, [1.0, 1.0, np.nan], np.ones(3))] == [1]
 
 
 def moved(person: dict, similarity: float, score: float) -> dict:
@@ -152,17 +163,16 @@ def batch_of(content: dict, shift: np.ndarray, truth: np.ndarray):
     moved, n = points[..., :2] + torch.tensor(shift)[:, None, None], len(points)
     weight = (points[..., 2] > 0) & torch.tensor(truth)[:, None]
     peak = torch.tensor(1 / (1 + shift))[:, None].expand(n, 17)
-    area = torch.tensor([p["area"] for p in content["annotations"]])
-    batch = {"index": torch.arange(n), "image_id": torch.tensor([p["image_id"] for p in content["annotations"]]),
-             "area": area / 0.6, "truth_area": area, "score": torch.ones(n), "target": points[..., :2] / 4,
-             "weight": weight}  # fmt: skip
+    batch = {"index": torch.arange(n), "target": points[..., :2] / 4, "weight": weight}
     return batch, moved / 4, peak, moved, torch.cat([points[..., :2], weight[..., None]], -1)
 
 
 def evaluate(content: dict, folder: Path, shift: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     evaluation = CocoEvaluation()
     evaluation.add(*batch_of(content, shift, truth))
-    return evaluation.compute(write(folder, content), list)
+    data = CocoKeypoints(folder, write(folder, content), folder, train=False)
+    data.records = [{**person, "area": person["area"] / 0.6} for person in data.records]
+    return evaluation.compute(data, list)
 
 
 def test_error_and_correlation_are_over_the_people_with_a_truth(tmp_path):

@@ -16,7 +16,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.coco.reader import KEYPOINT_NAMES
+from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES
 from sampling_argmax_cuda.tasks.data import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.tasks.h36m.camera import back_project, pixels_per_mm, project
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation, align, lift_by_bones, mpjpe, pose_errors
@@ -97,7 +97,7 @@ def test_joint_sets_agree_with_their_names():
 
 def test_conversion_commutes_with_the_mirror():
     """Swapping a set's pairs and converting is converting and swapping ours."""
-    from sampling_argmax_cuda.tasks.coco.reader import PERSON
+    from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 
     rng = np.random.default_rng(0)
     swapped = list(range(16))

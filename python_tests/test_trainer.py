@@ -16,7 +16,7 @@ from runs import almost_the_same, fit, logged, losses_of, one_and_two, options, 
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.cli import TASKS
-from sampling_argmax_cuda.tasks.coco.reader import PERSON
+from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.methods import METHODS
 from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights

@@ -1,43 +1,47 @@
 """COCO's images with all their people as samples, and what of an image must not count."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..coco.annotations import integer
 from ..coco.reader import CocoKeypoints
-from ..files import field, finite_numbers, read_json, records
+from ..files import field, finite_numbers
 from ..transforms import Augment, apply
 
 
-def read_ignored(path: Path) -> dict[int, list[dict]]:
-    """By image the annotations of crowds and of people without keypoints: nobody knows what is there."""
-    out: dict[int, list[dict]] = {}
-    for record in records(read_json(path, "annotation"), "annotations", str(path)):
-        if record.get("iscrowd", 0) or not np.any(np.asarray(record["keypoints"])[2::3]):
-            out.setdefault(record["image_id"], []).append(record)
-    return out
+def _check_segmentation(shape, size: tuple[int, int], where: str) -> None:
+    """Raise ValueError unless a segmentation is polygons, or run lengths of an image of ``size`` (w, h)."""
+    if isinstance(shape, dict):
+        own = finite_numbers(field(shape, "size", where), (2,), where, "segmentation: size")[::-1]
+        if tuple(own) != size:
+            raise ValueError(f"{where}: a segmentation is of {tuple(int(n) for n in own)}, but the image of {size}")
+        if not isinstance(field(shape, "counts", where), list | str):
+            raise ValueError(f"{where}: counts must be a list or a string, got {type(shape['counts']).__name__}")
+    elif not isinstance(shape, list | None):
+        raise ValueError(f"{where}: segmentation must be polygons or run lengths, got {type(shape).__name__}")
+    for polygon in shape if isinstance(shape, list) else ():
+        if not isinstance(polygon, list) or len(polygon) % 2:
+            raise ValueError(f"{where}: a polygon must be a list of x and y in turns, got {polygon!r}")
+        finite_numbers(polygon, (len(polygon),), where, "a polygon")
 
 
-def ignored_mask(regions: list[dict], size: tuple[int, int], where: str) -> np.ndarray:
+def ignored_mask(regions: list[dict], size: tuple[int, int]) -> np.ndarray:
     """1 where an image of ``size`` (w, h) counts, 0 on the segmentations (or, without one, the boxes) of ``regions``."""
     mask = np.ones((size[1], size[0]), np.float32)
     for region in regions:
         shape = region.get("segmentation")
         if isinstance(shape, dict):
             if isinstance(shape.get("counts"), list):
-                shape = coco_mask.frPyObjects(shape, *field(shape, "size", where))
-            outline = coco_mask.decode(shape)
-            if outline.shape != mask.shape:
-                raise ValueError(f"{where}: a segmentation is of {outline.shape[::-1]}, but the image of {size}")
-            mask[outline > 0] = 0
+                shape = coco_mask.frPyObjects(shape, *shape["size"])
+            mask[coco_mask.decode(shape) > 0] = 0
         elif shape:
             polygons = [np.rint(np.asarray(points, float).reshape(-1, 2)).astype(np.int32) for points in shape]
             cv2.fillPoly(mask, polygons, 0.0)
         else:
-            x, y, w, h = finite_numbers(field(region, "bbox", where), (4,), where, "bbox").clip(0)
-            mask[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = 0
+            x, y, w, h = region["box"]
+            right, bottom = max(0, int(np.ceil(x + w))), max(0, int(np.ceil(y + h)))
+            mask[max(0, int(y)) : bottom, max(0, int(x)) : right] = 0
     return mask
 
 
@@ -51,12 +55,25 @@ class CocoImages(CocoKeypoints):
     def __init__(self, root, annotation_file, image_dir, train: bool, image_size: tuple[int, int],
                  heatmap_size: tuple[int, int], augment: Augment | None = None, seed: int = 0, most: int = 30) -> None:  # fmt: skip
         super().__init__(root, annotation_file, image_dir, "gt", train, image_size, heatmap_size, augment, seed)
-        self.most, self.ignored, people = most, read_ignored(self.annotation_file), {}
+        self.most, self.ignored, people = most, self._regions(), {}
         for person in sorted(self.records, key=lambda person: -person["area"]):
             people.setdefault(person["image_id"], []).append(person["keypoints"])
-        chosen = sorted(people if train else self.images)
+        chosen = sorted(people if train else self.truth.images)
         self.records = [{"image_id": k, "keypoints": np.array(people.get(k, [])).reshape(-1, 17, 3)} for k in chosen]
         self.padding = 1.0
+
+    def _regions(self) -> dict[int, list[dict]]:
+        """What of each image nobody knows, checked."""
+        out: dict[int, list[dict]] = {}
+        for record in self.truth.ignored:
+            where = f"{self.truth.path}: annotation {record['annotation_id']}"
+            _check_segmentation(record["segmentation"], self._size(record["image_id"]), where)
+            out.setdefault(record["image_id"], []).append(record)
+        return out
+
+    def _size(self, image_id: int) -> tuple[int, int]:
+        described, where = self.truth.images[image_id], f"{self.truth.path}: image {image_id}"
+        return integer(described, "width", where), integer(described, "height", where)
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         return np.array([0, 0, image.shape[1], image.shape[0]])
@@ -71,19 +88,14 @@ class CocoImages(CocoKeypoints):
         return {"target": target, "weight": weight, "mask": self._mask(record, matrix)}
 
     def _mask(self, record: dict, matrix: np.ndarray) -> np.ndarray:
-        regions, described = self.ignored.get(record["image_id"], []), self.images[record["image_id"]]
+        regions = self.ignored.get(record["image_id"], [])
         if not regions:
             return np.ones(self.heatmap_size[::-1], np.float32)
-        where = f"{self.annotation_file}: image {record['image_id']}"
-        size = (int(field(described, "width", where)), int(field(described, "height", where)))
         ratio = np.array(self.heatmap_size) / np.array(self.image_size)
-        mask = ignored_mask(regions, size, where)
+        mask = ignored_mask(regions, self._size(record["image_id"]))
         return cv2.warpAffine(
             mask, matrix * ratio[:, None], self.heatmap_size, flags=cv2.INTER_NEAREST, borderValue=1.0
         )
-
-    def extras(self, record: dict) -> dict:
-        return {"image_id": record["image_id"]}
 
 
 def to_image(people: np.ndarray, inverse: np.ndarray) -> np.ndarray:

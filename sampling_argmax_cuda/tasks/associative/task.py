@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..adversary import Opposed
-from ..coco.reader import PERSON
+from ..coco.annotations import PERSON
 from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import CocoFiles
 from ..files import read_image
@@ -136,7 +136,7 @@ class PeoplePose(Opposed):
             self.people = people
 
     def scores(self) -> dict[str, float]:
-        return self.evaluation.compute(self.trainer.datamodule.val_data.annotation_file, gather_objects)
+        return self.evaluation.compute(self.trainer.datamodule.val_data, gather_objects)
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         maps, tags = self.maps(batch["image"])

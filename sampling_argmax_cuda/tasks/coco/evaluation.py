@@ -3,12 +3,12 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from .metrics import coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
+from .reader import CocoKeypoints
 
 
 class CocoEvaluation:
@@ -27,39 +27,35 @@ class CocoEvaluation:
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
-        columns = {
-            "index": batch["index"], "image_id": batch["image_id"], "area": batch["area"],
-            "truth_area": batch["truth_area"], "box": batch["score"],
-            "position": position, "target": batch["target"], "weight": batch["weight"], "peak": peak, "pixels": pixels,
-            "truth": truth,
-        }  # fmt: skip
+        columns = {"index": batch["index"], "position": position, "target": batch["target"], "weight": batch["weight"],
+                   "peak": peak, "pixels": pixels, "truth": truth}  # fmt: skip
         arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
         self.records += [{name: array[i] for name, array in arrays.items()} for i in range(len(position))]
 
-    def compute(self, annotation_file: Path, gather: Callable[[list], list]) -> dict[str, float]:
+    def compute(self, data: CocoKeypoints, gather: Callable[[list], list]) -> dict[str, float]:
         """AP and AR by pycocotools, mean error and bias in cells, and the Pearson correlation of peak and OKS.
 
+        ``data`` is what the samples came from; they know their index in it, and it knows ids, areas and boxes exactly.
         The bias is the length of the median error: what all positions are off by together. The last three are over the
         people with a visible truth, which a detection has if it matched an annotation. What cannot be had is left out: AP
         and AR of a size that no person has, the error of nobody, the correlation of fewer than two people or of equal
         numbers. AP is always there.
         """
-        records = sorted(gather(self.records), key=lambda record: record["index"])
+        found = sorted(gather(self.records), key=lambda record: record["index"])
+        records = [{**data.records[int(record["index"])], **record} for record in found]
         self.records = []
-        self.results = self._results(records)
-        scores = evaluate_coco(annotation_file, self.results)
+        self.results = self._results(records, data.truth.category)
+        scores = evaluate_coco(data.truth, self.results)
         scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
         calibration = self._calibration(records)
         return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}
 
-    def _results(self, records: list[dict]) -> list[dict]:
+    def _results(self, records: list[dict], category: int) -> list[dict]:
         per_image = defaultdict(list)
         for r in records:
-            score = rescore(float(r["box"]), r["peak"], self.rule)
+            score = rescore(r["score"], r["peak"], self.rule)
             keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
-            per_image[int(r["image_id"])] += coco_results(
-                [int(r["image_id"])], keypoints[None], [score], [float(r["area"])]
-            )
+            per_image[r["image_id"]] += coco_results([r["image_id"]], keypoints[None], [score], [r["area"]], category)
         return [result for results in per_image.values() for result in oks_nms(results)]
 
     def _calibration(self, records: list[dict]) -> dict[str, float]:

@@ -2,12 +2,10 @@
 
 import contextlib
 import io
-from pathlib import Path
 
 import numpy as np
 
-from ..files import field, read_json, records
-from .reader import OKS_SIGMAS
+from .annotations import OKS_SIGMAS, Annotations
 
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
@@ -62,50 +60,56 @@ def rescore(box_score: float, keypoint_scores: np.ndarray, rule: str = "sum") ->
     return float(box_score * good.mean()) if len(good) else 0.0
 
 
-def coco_results(image_ids, keypoints: np.ndarray, scores, areas) -> list[dict]:
-    """COCO result records from keypoints ``[n, 17, 3]`` (x, y, score)."""
+def coco_results(image_ids, keypoints: np.ndarray, scores, areas, category: int = 1) -> list[dict]:
+    """COCO result records from keypoints ``[n, 17, 3]`` (x, y, score); one that is not finite is no result."""
     return [
-        {
-            "image_id": int(i),
-            "category_id": 1,
-            "keypoints": [float(v) for v in k.reshape(-1)],
-            "score": float(s),
-            "area": float(a),
-        }  # fmt: skip
+        {"image_id": int(i), "category_id": category, "keypoints": [float(v) for v in k.reshape(-1)], "score": float(s),
+         "area": float(a)}
         for i, k, s, a in zip(image_ids, keypoints, scores, areas, strict=True)
-    ]
+        if np.isfinite(k).all() and np.isfinite(s)
+    ]  # fmt: skip
 
 
-def _check_evaluable(content: dict, results: list[dict], where: str) -> None:
-    for record in records(content, "annotations", where):
-        number = field(record, "id", where)
-        for key in ("area", "bbox", "category_id", "image_id", "iscrowd", "keypoints", "num_keypoints"):
-            field(record, key, f"{where}: annotation {number}")
-    known = {field(image, "id", where) for image in records(content, "images", where)}
-    records(content, "categories", where)
-    unknown = {result["image_id"] for result in results} - known
-    if unknown:
-        raise ValueError(f"evaluate: results on image {min(unknown)}, which {where} does not have")
+def _ground_truth(truth: Annotations, numbers: dict[int, int]) -> dict:
+    """pycocotools' own data set of what was read: annotation ids from 1 (0 is its "unmatched"), images by ``numbers``."""
+    annotations = [
+        {"id": n, "image_id": numbers[r["image_id"]], "category_id": 1, "iscrowd": int(r["crowd"]), "area": r["area"],
+         "bbox": r["box"].tolist(), "keypoints": r["keypoints"].reshape(-1).tolist(),
+         "num_keypoints": int((r["keypoints"][:, 2] > 0).sum())}
+        for n, r in enumerate(truth.records, 1)
+    ]  # fmt: skip
+    return {"images": [{"id": n} for n in numbers.values()], "annotations": annotations, "categories": [{"id": 1}]}
 
 
-def evaluate_coco(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
-    """AP and AR in [0, 1] of results against an annotation file, by pycocotools; all 0 without results.
+def _checked_results(truth: Annotations, results: list[dict], numbers: dict[int, int]) -> list[dict]:
+    """pycocotools' copy of results. It would match a NaN with anybody, and knows no image that the file has not."""
+    for result in results:
+        if result["image_id"] not in numbers:
+            raise ValueError(f"evaluate: results on image {result['image_id']}, which {truth.path} does not have")
+        if not np.isfinite([*result["keypoints"], result["score"]]).all():
+            raise ValueError(f"evaluate: a result on image {result['image_id']} holds a number that is not finite")
+    return [{"image_id": numbers[r["image_id"]], "category_id": 1, "keypoints": list(r["keypoints"]), "score": r["score"]}
+            for r in results]  # fmt: skip
 
-    A number is -1 where the file has no person of that size (COCO's own convention). Raises ValueError for an
-    annotation without a field that the evaluation needs, or a result on an image that the file does not have.
+
+def evaluate_coco(truth: Annotations, results: list[dict]) -> dict[str, float]:
+    """AP and AR in [0, 1] of results against annotations, by pycocotools; all 0 without results.
+
+    A number is -1 where nobody is of that size, and at most 20 results an image count (COCO's own conventions). Raises
+    ValueError for a result that is not finite or on an image that the annotations do not have.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if not results:
         return dict.fromkeys(STATS, 0.0)
-    content = read_json(annotation_file, "annotation")
-    _check_evaluable(content, results, str(annotation_file))
+    numbers = {image_id: n for n, image_id in enumerate(sorted(truth.images), 1)}
+    checked = _checked_results(truth, results, numbers)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
+        known = COCO()
+        known.dataset = _ground_truth(truth, numbers)
+        known.createIndex()
+        evaluation = COCOeval(known, known.loadRes(checked), "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from ..drawing import LEFT, MIDDLE, RIGHT, background, distract, write_data_set, write_image
-from .reader import KEYPOINT_NAMES, SKELETON, box_iou
+from .annotations import KEYPOINT_NAMES, SKELETON
+from .reader import box_iou
 
 # Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23

@@ -6,8 +6,9 @@ from ..data import LandmarkData
 from ..module import LocalizationModule
 from ..training import gather_objects
 from ..transforms import Augment
+from .annotations import PERSON
 from .evaluation import CocoEvaluation
-from .reader import PERSON, CocoKeypoints
+from .reader import CocoKeypoints
 from .synthetic import write_synthetic_coco
 
 
@@ -26,7 +27,7 @@ class CocoPose(LocalizationModule):
         self.evaluation = CocoEvaluation(rescore)
 
     def scores(self) -> dict[str, float]:
-        return self.evaluation.compute(self.trainer.datamodule.val_data.annotation_file, gather_objects)
+        return self.evaluation.compute(self.trainer.datamodule.val_data, gather_objects)
 
 
 class CocoFiles(LandmarkData):
