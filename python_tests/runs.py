@@ -108,3 +108,32 @@ def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str
     almost_the_same(one, two, **compare)
     assert losses_of(folder / "one") == pytest.approx(losses_of(folder / "two"), rel=1e-4)
     return one, two
+
+
+_IMAGES = ("--data.image_size=[64,64]", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8")
+_RESNET = (*_IMAGES, "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4")
+_STACKS = (*_IMAGES, "--model.stacks=1", "--model.channels=16", "--model.norm=group")
+_CLOUDS = ("--data.points=128", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8",
+           "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1", "--model.norm=group")  # fmt: skip
+# What makes a run of each task a matter of seconds: three steps an epoch, a global batch of 8.
+SMALL = {
+    "associative": (*_STACKS, "--model.plain=false"),
+    "coco": _RESNET,
+    "h36m": (*_RESNET, "--model.volume=8", "--data.epoch_size=12"),
+    "keypointnet": (*_CLOUDS, "--model.num_samples=4"),
+    "mpii": _STACKS,
+    "mtfl": _RESNET,
+    "oct": ("--data.synthetic_train=2", "--data.synthetic_val=1", "--data.batch_size=4", "--data.rows=64", "--data.flip=0.5",
+            "--model.width=4", "--model.norm=group", "--model.num_samples=4"),
+    "skeleton": (*_CLOUDS, "--data.noise=0.01"),
+}  # fmt: skip
+
+
+def small(task: str, data: Path, run: Path, *more: str) -> list[str]:
+    """The options of a small run of a task on data that it draws in its own folder under ``data``."""
+    return [
+        "--config", task, f"--data.root={data / task}", "--data.synthetic=true", "--data.num_workers=0", *SMALL[task],
+        "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={run}", *more,
+    ]  # fmt: skip
