@@ -35,6 +35,7 @@ def test_the_list_form(tmp_path):
     plain, boxed = read_people(tmp_path / "a.json")
     assert plain["keypoints"][3].tolist() == [12, 25, 1] and plain["box"].tolist() == [0, 17.5, 100, 100]
     assert plain["head"] == pytest.approx(5**0.5) and boxed["head"] == pytest.approx(0.6 * 50)
+    assert not plain["head_boxed"] and boxed["head_boxed"]
 
 
 @pytest.mark.parametrize("shape, digits", [((3, 14, 3), 4), ((14, 3, 3), 5)], ids=str)
@@ -222,13 +223,32 @@ def test_evaluation_merges_and_empties_itself():
     evaluation, truth = PckhEvaluation(), torch.rand(3, 16, 3) * 50
     truth[..., 2] = 1
     truth[1, :, 2] = 0
-    batch = {"index": torch.tensor([2, 0, 1]), "head": torch.full((3,), 20.0), "target": truth[..., :2] / 4}
+    batch = {"index": torch.tensor([2, 0, 1]), "head": torch.full((3,), 20.0), "head_boxed": torch.ones(3),
+             "target": truth[..., :2] / 4, "joints": truth.clone()}  # fmt: skip
     pixels = truth[..., :2] + torch.tensor([3.0, 0])
     evaluation.add(batch, pixels / 4, torch.ones(3, 16), pixels, truth)
     scores = evaluation.compute(list)
-    assert scores["pckh"] == 1 and scores["pckh_0.1"] == 0 and scores["error"] == pytest.approx(0.75)
+    assert scores["pckh"] == scores["pck"] == 1 and scores["pckh_0.1"] == 0 and scores["error"] == pytest.approx(0.75)
     assert [r["index"] for r in evaluation.results] == [0, 1, 2]
-    assert evaluation.compute(list) == {"pckh": 0, "error": np.inf}
+    assert evaluation.compute(list) == {}
+
+
+def test_a_head_without_a_box_has_a_name_of_its_own():
+    """And a joint that lies outside the crop, where nothing is trained, is scored."""
+    truth = torch.rand(3, 16, 3, generator=torch.Generator().manual_seed(0)) * 50
+    truth[..., 2] = 1
+    batch = {"index": torch.arange(3), "head": torch.full((3,), 20.0), "head_boxed": torch.tensor([True, False, False]),
+             "target": truth[..., :2] / 4, "joints": truth.clone()}  # fmt: skip
+    pixels = truth[..., :2] + torch.tensor([0.0, 11.0, 0.0])[:, None, None]
+    truth[2, 10, 2], pixels[2, 10] = 0, 999
+    evaluation = PckhEvaluation()
+    evaluation.add(batch, pixels / 4, torch.ones(3, 16), pixels, truth)
+    scores = evaluation.compute(list)
+    assert scores["pckh"] == scores["pckh_wrist"] == 1 and scores["pck_neck_head"] == pytest.approx(13 / 28)
+    assert scores["pck"] == pytest.approx(27 / 42) and scores["pck_neck_head_wrist"] == 0.25
+    evaluation.add({**batch, "head_boxed": torch.zeros(3)}, pixels / 4, torch.ones(3, 16), pixels, truth)
+    scores = evaluation.compute(list)
+    assert not [name for name in scores if name.startswith("pckh")] and scores["pck"] == scores["pck_neck_head"]
 
 
 # ---- the command line ----

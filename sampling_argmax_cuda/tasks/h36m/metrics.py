@@ -1,10 +1,10 @@
 """Errors of poses in space: MPJPE and its aligned forms, in mm."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .camera import back_project
@@ -73,8 +73,13 @@ class PoseEvaluation:
         self.results: list[dict] = []  # of the last computation: "image", "xyz_17" relative to the pelvis in mm
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
-        """Record a batch; ``pixels`` ``[B, 18, 3]`` are those of the image with the depth behind the pelvis as z."""
-        cells = (position - batch["target"]).norm(dim=-1)[:, :EVALUATED].mean(-1)
+        """Record a batch; ``pixels`` ``[B, 18, 3]`` are those of the image with the depth behind the pelvis as z.
+
+        A pose in mm has all its joints, in the crop or not; an error in cells is of the known coordinates of those in it.
+        """
+        known = (batch["weight"] > 0).unsqueeze(-1) & (batch["axes"] > 0)
+        cells = torch.where(known, position - batch["target"], 0).norm(dim=-1)
+        cells = torch.where(known.any(-1), cells, torch.nan)[:, :EVALUATED]
         names = ("index", "action", "pose", "root_depth", "focal", "center")
         columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), pixels, cells)]
         for index, action, pose, root_depth, focal, center, pixel, cell in zip(*columns, strict=True):
@@ -85,18 +90,20 @@ class PoseEvaluation:
             self.records.append((int(index), int(action), _relative(found), _relative(pose), cell))
 
     def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """The errors of all poses, MPJPE of each action that there is, and the mean error in cells."""
+        """The errors of all poses, MPJPE of each action that there is, and the mean error in cells, if any is known."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
         self.results = [{"index": index, "xyz_17": found.tolist()} for index, _, found, _, _ in records]
         if not records:
-            return {"mpjpe_mm": math.inf}
+            return {}
         found, truth = (np.stack([record[k] for record in records]) for k in (2, 3))
         per_action = defaultdict(list)
         for (_, action, _, _, _), error in zip(records, mpjpe(found, truth), strict=True):
             per_action[action].append(error)
         actions = {f"mpjpe_{ACTIONS[a]}_mm": float(np.mean(e)) for a, e in sorted(per_action.items()) if a >= 0}
-        return {**pose_errors(found, truth), **actions, "error": float(np.mean([record[4] for record in records]))}
+        cells = np.stack([record[4] for record in records])
+        error = {} if np.isnan(cells).all() else {"error": float(np.nanmean(cells))}
+        return {**pose_errors(found, truth), **actions, **error}
 
 
 def _relative(pose: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Keypoints of clouds: PCK and mIoU by geodesic and by Euclidean distance."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -60,12 +59,16 @@ class KeypointEvaluation:
         self.curves: dict[str, np.ndarray] = {}  # of the last computation, at each of THRESHOLDS
 
     def add(self, batch: dict[str, Tensor], position: Tensor) -> None:
-        """Record predictions ``[B, K, 3]``, each scored against the rotated copy of the truth that fits it best."""
+        """Record predictions ``[B, K, 3]``, each scored against the rotated copy of the truth that fits it best.
+
+        A keypoint that a model lacks is not scored, and neither is a model that lacks them all.
+        """
         names = ("index", "points", "copies", "weight")
         columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), position)]
         for index, cloud, copies, weight, found in zip(*columns, strict=True):
             known = weight > 0
-            self.records.append((int(index), found.tolist(), *self._scores(cloud, copies[:, known], found[known])))
+            scores = self._scores(cloud, copies[:, known], found[known]) if known.any() else None
+            self.records.append((int(index), found.tolist(), scores))
 
     @staticmethod
     def _scores(cloud: np.ndarray, copies: np.ndarray, found: np.ndarray) -> tuple:
@@ -75,14 +78,15 @@ class KeypointEvaluation:
         return straight, pck(np.diagonal(far)), pck(straight), iou(far.T)
 
     def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """Means over models: ``pck_T`` and ``miou_T`` geodesic, ``pck_euclidean_T``, and the mean ``error``."""
+        """Means over models: ``pck_T`` and ``miou_T`` geodesic, ``pck_euclidean_T``, and the mean ``error``; none of no model."""
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
         self.results = [{"index": record[0], "keypoints": record[1]} for record in records]
-        if not records:
-            return {"pck_0.05": 0.0, "error": math.inf}
-        out = {"error": float(np.mean([record[2].mean() for record in records]))}
-        for name, k in (("pck", 3), ("pck_euclidean", 4), ("miou", 5)):
-            self.curves[name] = np.mean([record[k] for record in records], 0)
+        scores, self.curves = [record[2] for record in records if record[2] is not None], {}
+        if not scores:
+            return {}
+        out = {"error": float(np.mean([score[0].mean() for score in scores]))}
+        for name, k in (("pck", 1), ("pck_euclidean", 2), ("miou", 3)):
+            self.curves[name] = np.mean([score[k] for score in scores], 0)
             out |= {f"{name}_{t:.2f}": float(v) for t, v in zip(THRESHOLDS, self.curves[name], strict=True)}
         return out

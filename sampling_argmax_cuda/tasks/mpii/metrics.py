@@ -1,6 +1,5 @@
 """PCKh: the share of joints closer to the truth than half of the head's length (Andriluka et al., CVPR 2014)."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -34,21 +33,30 @@ class PckhEvaluation:
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         cells = (position - batch["target"]).norm(dim=-1)
-        columns = [x.detach().double().cpu().numpy() for x in (batch["index"], batch["head"], pixels, truth, cells)]
-        self.records += list(zip(*columns, strict=True))
+        lengths = [batch[name] for name in ("index", "head", "head_boxed")]
+        columns = (*lengths, batch["joints"], pixels, truth[..., 2] > 0, cells)
+        self.records += list(zip(*(x.detach().double().cpu().numpy() for x in columns), strict=True))
 
     def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """PCKh at 0.5 (of all and by group) and 0.1, and the mean error in cells."""
+        """Shares of joints at 0.5 (of all and by group) and at 0.1 heads, and the mean error in cells of joints in their crop.
+
+        ``pckh`` is of people with a box of their head, ``pck_neck_head`` of the others, whose head is as long as the upper
+        neck is from its top; ``pck`` is of both. A joint that lies outside the crop counts. What nobody has is left out.
+        """
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
-        self.results = [{"index": int(index), "joints": points.tolist()} for index, _, points, _, _ in records]
+        self.results = [{"index": int(record[0]), "joints": record[4].tolist()} for record in records]
         if not records:
-            return {"pckh": 0.0, "error": math.inf}
-        head, pixels, truth, cells = (np.stack([record[k] for record in records]) for k in range(1, 5))
-        visible = truth[..., 2] > 0
-        distance = np.linalg.norm(pixels - truth[..., :2], axis=-1)
-        scores = {f"pckh{name}": value for name, value in pckh(distance, visible, head).items()}
-        near = pckh(distance, visible, head, 0.1)
-        scores |= {"pckh_0.1": near[""]} if "" in near else {}
-        error = float(cells[visible].mean()) if visible.any() else math.inf
-        return {"pckh": 0.0, **scores, "error": error}
+            return {}
+        head, boxed, joints, pixels, seen, cells = (np.stack([record[k] for record in records]) for k in range(1, 7))
+        visible, seen = joints[..., 2] > 0, seen > 0
+        distance = np.linalg.norm(pixels - joints[..., :2], axis=-1)
+        out = {"error": float(cells[seen].mean())} if seen.any() else {}
+        both = pckh(distance, visible, head)
+        out |= {"pck": both[""]} if both else {}
+        for name, own in (("pckh", boxed > 0), ("pck_neck_head", boxed == 0)):
+            lengths = np.where(own, head, np.nan)
+            out |= {f"{name}{group}": value for group, value in pckh(distance, visible, lengths).items()}
+            near = pckh(distance, visible, lengths, 0.1)
+            out |= {f"{name}_0.1": near[""]} if near else {}
+        return out

@@ -25,9 +25,11 @@ LSP = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 
 def _person(joints: np.ndarray, box, name: str, where: str, head: float | None = None) -> dict:
     joints[(joints[:, :2] == 0).all(1), 2] = 0  # a joint at (0, 0) was not annotated, whatever its flag says
-    if head is None and (joints[[NECK, HEAD_TOP], 2] > 0).all():
+    boxed = head is not None
+    if not boxed and (joints[[NECK, HEAD_TOP], 2] > 0).all():
         head = float(np.linalg.norm(joints[NECK, :2] - joints[HEAD_TOP, :2]))
-    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": joints, "head": head}
+    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": joints, "head": head,
+            "head_boxed": boxed}  # fmt: skip
 
 
 def _head(record: dict, where: str) -> float | None:
@@ -97,7 +99,7 @@ def read_lsp(path: str | Path) -> list[dict]:
 def read_people(path: str | Path) -> list[dict]:
     """People with 16 joints: COCO's structure, the list that HRNet's users have, or LSP's ``joints.mat``."""
     path, where = Path(path), str(path)
-    if path.suffix == ".mat":
+    if path.suffix.lower() == ".mat":
         people = read_lsp(path)
     else:
         content = read_json(path, "annotation")
@@ -112,7 +114,11 @@ def read_people(path: str | Path) -> list[dict]:
 
 
 class FigureCrops(LandmarkCrops):
-    """Crops of single people; ``head`` is the length in pixels of the image that PCKh counts in, NaN if not known."""
+    """Crops of single people, and what PCKh needs: ``joints`` ``[16, 3]`` as the file has them, in the crop or not.
+
+    ``head`` is a length in pixels of the image, NaN if not known: where ``head_boxed`` PCKh's own, 0.6 of the diagonal of
+    the head's box, else the distance of the upper neck and the top of the head.
+    """
 
     def __init__(self, image_dir, people: list[dict], image_size: tuple[int, int], heatmap_size: tuple[int, int],
                  augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
@@ -129,4 +135,5 @@ class FigureCrops(LandmarkCrops):
         return record["box"]
 
     def extras(self, record: dict) -> dict:
-        return {"head": np.float32(np.nan if record["head"] is None else record["head"])}
+        head = np.float32(np.nan if record["head"] is None else record["head"])
+        return {"head": head, "head_boxed": record["head_boxed"], "joints": record["keypoints"].astype(np.float32)}

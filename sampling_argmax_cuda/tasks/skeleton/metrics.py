@@ -18,6 +18,11 @@ def agreement(labels: list[int], self_pairs: bool = False) -> float:
     return float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else math.nan
 
 
+def _known_mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
 def alignment(found: np.ndarray, truth: list[dict[int, np.ndarray]], self_pairs: bool = False) -> dict[str, float]:
     """Alignment scores (Shi et al., CVPR 2021) of keypoints ``[models, k, 3]`` with annotations by semantic number.
 
@@ -33,7 +38,7 @@ def alignment(found: np.ndarray, truth: list[dict[int, np.ndarray]], self_pairs:
         for number, index in zip(numbers, nearest(keypoints, places), strict=True):
             backward[number].append(int(index))
     scores = {"das_forward": np.mean([agreement(labels, self_pairs) for labels in forward]),
-              "das_backward": np.nanmean([agreement(labels, self_pairs) for labels in backward.values()])}  # fmt: skip
+              "das_backward": _known_mean([agreement(labels, self_pairs) for labels in backward.values()])}  # fmt: skip
     scores = {name: float(value) for name, value in scores.items()}
     return {**scores, "das": (scores["das_forward"] + scores["das_backward"]) / 2}
 
@@ -51,24 +56,31 @@ class AlignmentEvaluation:
         self.results: list[dict] = []  # of the last computation: "index", "keypoints" in the units of the files
 
     def add(self, batch: dict[str, Tensor], keypoints: Tensor) -> None:
-        """Record keypoints ``[B, k, 3]`` in the units of the files."""
+        """Record keypoints ``[B, k, 3]`` in the units of the files; a model without annotations has no part in the scores."""
         names = ("index", "points", "copies", "weight")
         columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), keypoints)]
         for index, cloud, copies, weight, found in zip(*columns, strict=True):
             truth = {int(k): copies[0, k] for k in np.flatnonzero(weight > 0)}
-            places = np.array(list(truth.values()))
-            snapped = cloud[nearest(cloud, found)]
-            between = np.linalg.norm(snapped[:, None] - places[None], axis=-1)
-            self.records.append((int(index), found, truth, iou(between)))
+            self.records.append((int(index), found, truth, self._iou(cloud, truth, found) if truth else None))
+
+    @staticmethod
+    def _iou(cloud: np.ndarray, truth: dict[int, np.ndarray], found: np.ndarray) -> np.ndarray:
+        places, snapped = np.array(list(truth.values())), cloud[nearest(cloud, found)]
+        return iou(np.linalg.norm(snapped[:, None] - places[None], axis=-1))
 
     def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """Alignment scores and ``miou_euclidean_T``; ``error`` is 1 minus the mean of both alignments."""
+        """Alignment scores and ``miou_euclidean_T``; ``error`` is 1 minus the mean of both alignments.
+
+        Nothing of less than two annotated models, and no alignment of models that have no annotation in common.
+        """
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
         self.results = [{"index": record[0], "keypoints": record[1].tolist()} for record in records]
-        if len(records) < 2:
-            return {"das": 0.0, "error": 1.0}
-        scores = alignment(np.stack([r[1] for r in records]), [r[2] for r in records], self.self_pairs)
-        mean = np.mean([record[3] for record in records], 0)
+        scored = [record for record in records if record[2]]
+        if len(scored) < 2:
+            return {}
+        scores = alignment(np.stack([r[1] for r in scored]), [r[2] for r in scored], self.self_pairs)
+        scores["error"] = 1 - scores["das"]
+        mean = np.mean([record[3] for record in scored], 0)
         curve = {f"miou_euclidean_{t:.2f}": float(v) for t, v in zip(THRESHOLDS, mean, strict=True)}
-        return {**scores, **curve, "error": 1 - scores["das"]}
+        return {name: value for name, value in (scores | curve).items() if not math.isnan(value)}
