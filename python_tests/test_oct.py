@@ -45,7 +45,7 @@ def test_real_volume():
     """Against the file's published numbers and its own bytes; its header's BScanHdrSize is not that of its B-scans."""
     volume, data = read_volume(REAL), REAL.read_bytes()
     assert volume.version == "ep-v0.6.8" and volume.position == "OD" and volume.fundus.shape == (50, 50)
-    assert volume.scans.shape == (10, 40, 50) and volume.scale_mm == (0.011819, 0.03144444444444448, 0.003872)
+    assert volume.shape == (10, 40, 50) and volume.scale_mm == (0.011819, 0.03144444444444448, 0.003872)
     assert volume.um_per_row == pytest.approx(3.872)
     assert struct.unpack_from("<i", data, 100)[0] == 61440 and struct.unpack_from("<i", data, 4548 + 12)[0] == 3656
     for scan in range(10):
@@ -62,8 +62,27 @@ def test_written_volumes_are_read_back(tmp_path):
     write_volume(tmp_path / "a.vol", scans, (0.01, 0.2, 0.004), "OS")
     volume = read_volume(tmp_path / "a.vol")
     assert volume.scale_mm == (0.01, 0.2, 0.004) and volume.position == "OS" and volume.version == "HSF-OCT-103"
-    assert np.array_equal(np.asarray(volume.scans), scans)
-    assert volume.scan(1)[2, 3] == 0 and np.array_equal(volume.scan(2), scans[2])
+    assert volume.shape == (3, 5, 7) and (volume.fundus == np.zeros((8, 8))).all()
+    assert volume.scan(1)[2, 3] == 0 and all(np.array_equal(volume.scan(k), scans[k]) for k in (0, 2))
+
+
+@pytest.mark.parametrize("grid", [0, 1])
+def test_thicknesses_of_the_device_may_follow(tmp_path, grid):
+    """Either of the header's two grids, where it says that they are; what no header tells of is an error."""
+    scans = np.random.default_rng(0).random((3, 5, 7)).astype(np.float32)
+    write_volume(tmp_path / "a.vol", scans, SCALE_MM)
+    data = bytearray((tmp_path / "a.vol").read_bytes())
+    end = len(data)
+    data += bytes(100)
+    for place, accepted in ((end, True), (end + 96, True), (end - 1, False), (end + 100, False)):
+        struct.pack_into("<2i", data, 208 + 8 * grid, 3, place)
+        (tmp_path / "b.VOL").write_bytes(data)
+        if accepted:
+            assert np.array_equal(read_volume(tmp_path / "b.VOL").scan(2), scans[2])
+        else:
+            with pytest.raises(ValueError, match="expected 3 B-scans of 7 x 5, got a file of"):
+                read_volume(tmp_path / "b.VOL")
+    assert find_volumes(tmp_path, ["a", "b"]) == [tmp_path / "a.vol", tmp_path / "b.VOL"]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +326,7 @@ def batch_of(surfaces: np.ndarray, volumes: list[int], um: list[float]) -> dict[
     target = torch.tensor(surfaces)
     return {"index": torch.arange(count), "volume": torch.tensor(volumes), "scan": torch.arange(count),
             "um_per_row": torch.tensor(um), "offset": torch.full((count, width), 7), "target": target,
+            "columns": torch.full((count,), width - 1),
             "weight": torch.ones_like(target)}  # fmt: skip
 
 
@@ -322,9 +342,10 @@ def test_volumes_count_equally_and_units_are_named():
     assert scores["mad_ILM_um"] == scores["mad_BM_um"] == pytest.approx(5)
     assert scores["dice_RNFL"] == pytest.approx((2 * 9 / 20 + 2 * 7 / 20) / 2)
     assert evaluation.results[2]["surfaces"][1][0] == pytest.approx(10 + 3 + 7)
+    assert np.shape(evaluation.results[2]["surfaces"]) == (9, 5)  # the last column is padding
     evaluation.add(batch, batch["target"].flip(1))
     assert evaluation.compute(list)["order_violations"] == 3 * 8 * 6
-    assert evaluation.compute(list) == {"mad_px": np.inf}
+    assert evaluation.compute(list) == {}
 
 
 # ---- the command line ----

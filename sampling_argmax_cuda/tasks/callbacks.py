@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from .files import write_json
+from .files import RecordFile, merge_records, write_json
 from .pictures import curves_figure, save_figure
 
 
@@ -18,6 +18,19 @@ def output_folder(trainer: lightning.Trainer) -> Path:
     Every rank has to ask, because the log folder is a broadcast from rank 0: ranks that do not would leave it waiting.
     """
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """The checkpoint of the best validation; none where a validation cannot measure what is best, which is said once."""
+
+    told = False
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:
+            super().on_validation_end(trainer, module)
+        elif trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero and not self.told:
+            self.told = True
+            print(f"validation has no {self.monitor}, so there is no {self.filename}.ckpt; last.ckpt is the newest")
 
 
 class RunPictures(Callback):
@@ -61,23 +74,45 @@ class ValidationFile(Callback):
             print(f"wrote {len(module.evaluation.results)} results to {path}")
 
 
-def images_of(predictions: list[dict]) -> Iterator[dict]:
-    """The predictions of batches, image by image; tensors keep an axis of one."""
-    for batch in predictions:
-        for i, name in enumerate(batch["file_name"]):
-            rest = {key: value[i : i + 1] for key, value in batch.items() if isinstance(value, Tensor)}
-            yield {"file_name": str(name), **rest}
+def inputs_of(output: dict[str, object]) -> Iterator[dict[str, object]]:
+    """A batch of predictions, input by input; tensors keep an axis of one."""
+    for i in range(len(output["index"])):
+        yield {name: value[i : i + 1] if isinstance(value, Tensor) else value[i] for name, value in output.items()}
 
 
-class PredictionFiles(BasePredictionWriter):
-    """predict writes predictions.json and an overlay an image, visualize every map with samples besides."""
+class PredictionFiles(Callback):
+    """predict writes predictions.json and an overlay an input, visualize every map with samples besides.
+
+    Everything is written batch by batch, so that memory does not grow with the number of inputs. Ranks write what is
+    theirs, each to a file of its own in the folder that they share; the first of them joins these in the inputs' order.
+    """
 
     def __init__(self) -> None:
-        super().__init__(write_interval="epoch")
+        self.own: RecordFile | None = None
 
-    def write_on_epoch_end(self, trainer, module, predictions, batch_indices) -> None:
-        folder, records = output_folder(trainer), []
-        for item in images_of(predictions):
-            records.append(module.write_prediction(item, folder / "predictions", trainer.show_maps))
-        write_json(folder / "predictions.json", records)
-        print(f"wrote {len(records)} predictions to {folder / 'predictions.json'}")
+    def _part(self, folder: Path, rank: int) -> Path:
+        return folder / f".predictions.{rank}"
+
+    def on_predict_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.folder = output_folder(trainer)
+        self.own = RecordFile(self._part(self.folder, trainer.global_rank))
+
+    def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        for item in inputs_of(outputs):
+            index = int(item["index"])
+            if index % trainer.world_size == trainer.global_rank:  # the last batches are filled up to the same size
+                self.own.write(index, module.write_prediction(item, self.folder / "predictions", trainer.show_maps))
+
+    def teardown(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
+        if self.own is None:
+            return
+        self.own.close()
+        trainer.strategy.barrier("predictions")
+        if trainer.is_global_zero:
+            parts = [self._part(self.folder, rank) for rank in range(trainer.world_size)]
+            path = self.folder / "predictions.json"
+            print(f"wrote {merge_records(parts, path)} predictions to {path}")
+
+    def on_exception(self, trainer, module, exception: BaseException) -> None:
+        if self.own is not None:
+            self.own.discard()

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .associative.task import PeopleData, PeoplePose
-from .callbacks import PredictionFiles, RunPictures, ValidationFile
+from .callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
 from .coco.task import CocoData, CocoPose
 from .h36m.task import BodyPose, H36mData
 from .keypointnet.task import CloudKeypoints, KeypointNetData
@@ -41,7 +41,7 @@ def run_callbacks(folder: str, best: tuple[str, str]) -> list:
     """
     where = {"dirpath": str(Path(folder) / "checkpoints"), "enable_version_counter": False}
     metric, mode = best
-    best = ModelCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
+    best = BestCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
     return [best, last, RunPictures(), ValidationFile(), PredictionFiles()]
 

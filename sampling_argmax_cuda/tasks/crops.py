@@ -1,13 +1,11 @@
 """Crops around annotated or detected boxes, with their landmarks: what every task on images trains on."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
 from .epochs import EpochDataset
-from .files import read_image
+from .files import files_of, is_image, read_image
 from .landmarks import Landmarks
 from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
 
@@ -93,12 +91,7 @@ class ImageFolder(Dataset):
     """The images of a folder, each cropped as a whole, for prediction."""
 
     def __init__(self, folder, image_size: tuple[int, int], heatmap_size: tuple[int, int]) -> None:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"predict: {folder} is not a folder")
-        suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
-        self.files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in suffixes)
-        if not self.files:
-            raise ValueError(f"predict: {folder} holds no image (jpg, png, bmp)")
+        self.files, self.left_out = files_of(folder, is_image, "image")
         self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
 
     def __len__(self) -> int:
@@ -110,4 +103,5 @@ class ImageFolder(Dataset):
         center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
         matrix = crop_matrix(center, scale, 0.0, self.image_size)
         crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
-        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "file_name": str(self.files[index])}
+        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "index": index,
+                "file_name": str(self.files[index]), "picture": self.files[index].name}  # fmt: skip

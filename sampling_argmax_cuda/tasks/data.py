@@ -173,6 +173,13 @@ class TaskData(lightning.LightningDataModule):
             self.val_data = self.dataset(train=False)
         if stage == "predict":
             self.predict_data = self.to_predict()
+            self._tell_left_out(self.predict_data)
+
+    def _tell_left_out(self, dataset: Dataset) -> None:
+        names = [file.name for file in getattr(dataset, "left_out", ())]
+        if names and self.trainer.is_global_zero:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            print(f"predict: {len(names)} files left out, which are none of its inputs: {shown}")
 
     def _loader(self, dataset: Dataset, train: bool) -> EpochLoader:
         h, trainer = self.hparams, self.trainer
@@ -189,7 +196,10 @@ class TaskData(lightning.LightningDataModule):
         return self._loader(self.val_data, train=False)
 
     def predict_dataloader(self) -> DataLoader:
-        return DataLoader(self.predict_data, batch_size=self.hparams.batch_size, num_workers=self.hparams.num_workers)
+        """Every input on one rank, by turns; the last of them come again where that makes ranks equally long."""
+        h, rank, world, count = self.hparams, self.trainer.global_rank, self.trainer.world_size, len(self.predict_data)
+        own = [i % count for i in range(rank, -(-count // world) * world, world)]
+        return DataLoader(self.predict_data, batch_size=h.batch_size, sampler=own, num_workers=h.num_workers)
 
 
 class LandmarkData(TaskData):

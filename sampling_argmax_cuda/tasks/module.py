@@ -261,7 +261,7 @@ class LocalizationModule(TaskModule):
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         found = self.decode(batch["image"])
         pixels = self.to_image(found["position"], batch)
-        return {"file_name": batch["file_name"], "image": batch["image"], "pixels": pixels, **found}
+        return {**batch, "pixels": pixels, **found}
 
     def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
         """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""
@@ -269,14 +269,14 @@ class LocalizationModule(TaskModule):
         return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path = Path(item["file_name"])
-        pixels, peak = (item[name][0].float().cpu().numpy() for name in ("pixels", "peak"))
+        path, name = Path(item["file_name"]), item["picture"]
+        pixels, peak = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak"))
         overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
-        save_figure(overlay, folder / f"{path.stem}.png")
+        save_figure(overlay, folder / f"{name}.png")
         if maps and not self.method.regresses:
             figure = maps_figure(item["image"][0], item["output"], self.method, item["position"][0],
                                  self.landmarks.names, self.tau)  # fmt: skip
-            save_figure(figure, folder / f"{path.stem}_maps.png")
+            save_figure(figure, folder / f"{name}_maps.png")
         return {"file_name": str(path), **self.prediction(pixels, peak)}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:

@@ -143,7 +143,7 @@ class PeoplePose(Opposed):
         return {**batch, "maps": maps, "tags": tags}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path = Path(item["file_name"])
+        path, name = Path(item["file_name"]), item["picture"]
         people, scores = self.grouping.people(item["maps"][0], item["tags"][0])
         pixels = to_image(people, item["inverse"][0].double().cpu().numpy())
         image = read_image(path)
@@ -152,10 +152,10 @@ class PeoplePose(Opposed):
         axes.imshow(image)
         axes.set_axis_off()
         draw_people(axes, self._shown(pixels, scores))
-        save_figure(figure, folder / f"{path.stem}.png")
+        save_figure(figure, folder / f"{name}.png")
         if maps:
             shown = {"image": item["image"], "maps": item["maps"], "tags": item["tags"][..., 0]}
-            save_figure(groups_figure(shown, [self._shown(people, scores)]), folder / f"{path.stem}_maps.png")
+            save_figure(groups_figure(shown, [self._shown(people, scores)]), folder / f"{name}_maps.png")
         found = [{"keypoints": person.reshape(-1).tolist(), "category_id": 1, "score": float(score)}
                  for person, score in zip(pixels, scores, strict=True)]  # fmt: skip
         return {"file_name": str(path), "people": found}

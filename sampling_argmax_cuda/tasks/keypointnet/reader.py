@@ -1,5 +1,6 @@
 """KeypointNet's files (You et al., CVPR 2020): coloured clouds, semantic keypoints, symmetries and splits; as samples."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
 from ..epochs import EpochDataset
-from ..files import field, finite_numbers, read_json, records
+from ..files import field, files_of, finite_numbers, read_json, read_text, records
 
 CIRCLE_STEPS = 36  # turns of a group of keypoints that lie on a circle
 CATEGORIES = {
@@ -18,17 +19,14 @@ CATEGORIES = {
 }  # fmt: skip
 
 
-def read_pcd(path: str | Path) -> np.ndarray:
-    """Points ``[N, 3]`` of an ASCII ``.pcd`` file, whatever other fields it has. Raises ValueError that names the line."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"cloud {path} does not exist")
-    lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    head, start = {}, 0
-    while start < len(lines) and "DATA" not in head:
-        key, _, value = lines[start].partition(" ")
-        head[key] = value.split()
-        start += 1
+def _pcd_head(lines: Iterable[str], path: Path) -> dict[str, list[str]]:
+    """The header of a ``.pcd`` file by its lines' first words, which ``DATA`` ends."""
+    head = {}
+    for line in lines:
+        key, *values = line.split() or [""]
+        head[key] = values
+        if key == "DATA":
+            break
     missing = {"FIELDS", "POINTS", "DATA"} - head.keys()
     if missing:
         raise ValueError(f"cloud {path}: line {min(missing)} is missing")
@@ -36,15 +34,40 @@ def read_pcd(path: str | Path) -> np.ndarray:
         raise ValueError(f"cloud {path}: DATA must be ascii, got {' '.join(head['DATA'])}")
     if not {"x", "y", "z"} <= set(head["FIELDS"]):
         raise ValueError(f"cloud {path}: FIELDS must have x, y and z, got {' '.join(head['FIELDS'])}")
-    rows = [line.split() for line in lines[start:] if line.strip()]
+    return head
+
+
+def count_pcd(path: Path) -> int:
+    """The number of points that the header of a ``.pcd`` file says."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        points = _pcd_head(lines, path)["POINTS"]
+    if len(points) != 1 or not points[0].isdecimal():
+        raise ValueError(f"cloud {path}: POINTS must be a number, got {' '.join(points)}")
+    return int(points[0])
+
+
+def read_pcd(path: str | Path) -> np.ndarray:
+    """Points ``[N, 3]`` of an ASCII ``.pcd`` file, whatever other fields it has. Raises ValueError that names the line."""
+    path = Path(path)
+    lines = read_text(path, "cloud").split("\n")
+    head = _pcd_head(lines, path)
+    start = next(i for i, line in enumerate(lines, 1) if line.split()[:1] == ["DATA"])
+    rows = [(number, line.split()) for number, line in enumerate(lines[start:], start + 1) if line.strip()]
     if [str(len(rows))] != head["POINTS"] or not rows:
         raise ValueError(f"cloud {path}: POINTS says {' '.join(head['POINTS'])}, got {len(rows)}")
-    columns = [head["FIELDS"].index(axis) for axis in "xyz"]
-    for number, row in enumerate(rows, start + 1):
+    columns, points = [head["FIELDS"].index(axis) for axis in "xyz"], np.empty((len(rows), 3))
+    for point, (number, row) in zip(points, rows, strict=True):
+        where = f"cloud {path}: line {number}"
         if len(row) != len(head["FIELDS"]):
-            raise ValueError(f"cloud {path}: line {number} must have {len(head['FIELDS'])} numbers, got {len(row)}")
-    values = [[row[column] for column in columns] for row in rows]
-    return finite_numbers(values, (len(rows), 3), f"cloud {path}", "points")
+            raise ValueError(f"{where} must have {len(head['FIELDS'])} numbers, got {len(row)}")
+        values = [row[column] for column in columns]
+        try:
+            point[:] = values
+        except ValueError:
+            point[:] = np.nan
+        if not np.isfinite(point).all():
+            raise ValueError(f"{where}: x, y and z must be finite numbers, got {' '.join(values)}")
+    return points
 
 
 def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:
@@ -115,10 +138,7 @@ def read_models(path: str | Path) -> list[dict]:
 
 def read_split(path: str | Path) -> set[str]:
     """The names ``class_id-model_id`` of a split."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"split {path} does not exist")
-    return set(path.read_text(encoding="utf-8").split())
+    return set(read_text(path, "split").split())
 
 
 def spacing(points: np.ndarray) -> float:
@@ -184,16 +204,11 @@ class KeypointClouds(EpochDataset):
 
 
 class CloudFolder(Dataset):
-    """The ``.pcd`` files of a folder, of equally many points each, for prediction."""
+    """The ``.pcd`` files of a folder, of equally many points each, for prediction; each is read when it is its turn."""
 
     def __init__(self, folder) -> None:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"predict: {folder} is not a folder")
-        self.files = sorted(Path(folder).glob("*.pcd"))
-        if not self.files:
-            raise ValueError(f"predict: {folder} holds no .pcd file")
-        self.clouds = [read_pcd(file) for file in self.files]
-        counts = {len(cloud) for cloud in self.clouds}
+        self.files, self.left_out = files_of(folder, lambda path: path.suffix.lower() == ".pcd", ".pcd file")
+        counts = {count_pcd(file) for file in self.files}
         if len(counts) > 1:
             raise ValueError(f"predict: the clouds of {folder} must have equally many points, got {sorted(counts)}")
 
@@ -201,6 +216,6 @@ class CloudFolder(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict:
-        cloud = self.clouds[index]
+        cloud = read_pcd(self.files[index])
         return {"points": cloud.astype(np.float32), "sigma": np.float32(spacing(cloud)), "index": index,
-                "file_name": str(self.files[index])}  # fmt: skip
+                "file_name": str(self.files[index]), "picture": self.files[index].name}  # fmt: skip

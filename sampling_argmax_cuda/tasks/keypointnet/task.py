@@ -102,10 +102,9 @@ class CloudKeypoints(CloudModule):
         return {**batch, "output": output, "position": self.method.read(output, batch["points"])[0]}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path = Path(item["file_name"])
         shown = {name: item[name] for name in ("points", "output", "position", "sigma")}
-        save_figure(self._figure(shown), folder / f"{path.stem}.png")
-        return {"file_name": str(path), "keypoints": item["position"][0].tolist()}
+        save_figure(self._figure(shown), folder / f"{item['picture']}.png")
+        return {"file_name": item["file_name"], "keypoints": item["position"][0].tolist()}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         rows = min(4, len(self.preview["points"]))

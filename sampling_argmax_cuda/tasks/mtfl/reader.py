@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..crops import LandmarkCrops
-from ..files import field, finite_numbers, read_image, read_json
+from ..files import field, finite_numbers, read_image, read_json, read_text
 from ..landmarks import Landmarks
 from ..transforms import Augment
 
@@ -18,10 +18,10 @@ def _record(name: str, points: np.ndarray, where: str) -> dict:
     return {"name": name, "where": where, "keypoints": np.concatenate([points, np.full((5, 1), 2.0)], 1)}
 
 
-def read_text(path: Path) -> list[dict]:
+def read_training_text(path: Path) -> list[dict]:
     """The original ``training.txt``: image, x1 .. x5, y1 .. y5, gender, smile, glasses, pose; other lines are wrong."""
     out = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "annotation file").split("\n"), 1):
         parts, where = line.split(), f"{path}: line {number}"
         if not parts:
             continue
@@ -40,7 +40,7 @@ def read_faces(path: str | Path) -> list[dict]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"annotation file {path} does not exist")
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         content, faces = read_json(path, "annotation"), []
         if not isinstance(content, list):
             raise ValueError(f"{path}: annotations must be a list, got {type(content).__name__}")
@@ -49,7 +49,7 @@ def read_faces(path: str | Path) -> list[dict]:
             points = finite_numbers(field(record, "landmarks", where), (5, 2), where, "landmarks")
             faces.append(_record(str(field(record, "image_name", where)), points, where))
     else:
-        faces = read_text(path)
+        faces = read_training_text(path)
     if not faces:
         raise ValueError(f"{path}: no faces")
     return faces

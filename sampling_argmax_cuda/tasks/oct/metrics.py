@@ -50,28 +50,29 @@ class SurfaceEvaluation:
 
     def add(self, batch: dict[str, Tensor], surfaces: Tensor) -> None:
         """Record predictions ``[B, 9, columns]`` in rows of the flat image."""
-        names = ("index", "volume", "scan", "um_per_row", "offset", "target", "weight")
+        names = ("index", "volume", "scan", "um_per_row", "columns", "offset", "target", "weight")
         columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), surfaces)]
         self.records += list(zip(*columns, strict=True))
 
     def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
         """Means over volumes of each volume's errors: of every surface in micrometres, and over all surfaces.
 
-        ``order_violations`` counts pairs of neighbouring surfaces that are the wrong way round in a column.
+        ``order_violations`` counts pairs of neighbouring surfaces that are the wrong way round in a column where both are
+        known. What no volume knows is left out.
         """
         records = sorted(gather(self.records), key=lambda record: record[0])
         self.records = []
-        self.results = [{"volume": int(volume), "scan": int(scan), "surfaces": (found + offset).tolist()}
-                        for _, volume, scan, _, offset, _, _, found in records]  # fmt: skip
+        self.results = [{"volume": int(volume), "scan": int(scan), "surfaces": (found + offset)[:, : int(columns)].tolist()}
+                        for _, volume, scan, _, columns, offset, _, _, found in records]  # fmt: skip
         per_volume = []
         for volume in sorted({record[1] for record in records}):
             own = [record for record in records if record[1] == volume]
-            truth, weight, found = (np.stack([record[k] for record in own]) for k in (5, 6, 7))
+            truth, weight, found = (np.stack([record[k] for record in own]) for k in (6, 7, 8))
             per_volume.append(
                 (own[0][3], surface_errors(found - truth, weight > 0), layer_dice(found, truth, weight > 0))
             )
         if not per_volume:
-            return {"mad_px": math.inf}
+            return {}
         out = {}
         for name in ("mad", "signed", "std", "rmse"):
             pixels = np.stack([errors[name] for _, errors, _ in per_volume])
@@ -81,6 +82,7 @@ class SurfaceEvaluation:
                 out |= {f"mad_{s}_um": _mean(micrometres[:, k]) for k, s in enumerate(SURFACES)}
         dice = np.stack([d for _, _, d in per_volume])
         out |= {"dice": _mean(dice)} | {f"dice_{layer}": _mean(dice[:, k]) for k, layer in enumerate(LAYERS)}
-        wrong = sum(int((np.diff(record[7], axis=0) < 0).sum()) for record in records)
-        kept = {name: value for name, value in out.items() if not math.isnan(value)}
-        return {"mad_px": math.inf, **kept, "error": kept.get("mad_px", math.inf), "order_violations": float(wrong)}
+        wrong = sum(int(((np.diff(found, axis=0) < 0) & (weight[1:] > 0) & (weight[:-1] > 0)).sum())
+                    for *_, weight, found in records)  # fmt: skip
+        out |= {"error": out["mad_px"], "order_violations": float(wrong)}
+        return {name: value for name, value in out.items() if not math.isnan(value)}

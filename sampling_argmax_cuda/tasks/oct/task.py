@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ...ops import sample
 from ..data import TaskData
+from ..files import files_of
 from ..methods import Target
 from ..module import TaskModule
 from ..pictures import save_figure
 from .delineation import SURFACES
 from .metrics import SurfaceEvaluation
 from .model import SurfaceNet
-from .reader import FlatScans, find_volumes
+from .reader import FlatScans, find_volumes, is_volume
 from .synthetic import write_synthetic_oct
 
 # The published split of MSHC: healthy controls and patients.
@@ -116,17 +117,14 @@ class RetinalSurfaces(TaskModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         output, found = self.surfaces(batch["image"])
-        names = [str(self.trainer.datamodule.predict_data.volumes[int(k)].path) for k in batch["volume"]]
-        return {"file_name": names, "scan": batch["scan"], "image": batch["image"], "output": output, "found": found,
-                "offset": batch["offset"]}  # fmt: skip
+        return {**batch, "output": output, "found": found}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, scan = Path(item["file_name"]), int(item["scan"])
         if maps:
             figure = self._figure(item["image"][0, 0], item["output"], item["found"][0])
-            save_figure(figure, folder / f"{path.stem}_{scan:03d}_maps.png")
-        surfaces = (item["found"][0].float() + item["offset"][0]).cpu()
-        return {"file_name": str(path), "scan": scan, "surfaces": [row.tolist() for row in surfaces]}
+            save_figure(figure, folder / f"{item['picture']}_maps.png")
+        surfaces = (item["found"][0].float() + item["offset"][0]).cpu()[:, : int(item["columns"])]
+        return {"file_name": item["file_name"], "scan": int(item["scan"]), "surfaces": surfaces.tolist()}
 
 
 class OctData(TaskData):
@@ -173,7 +171,7 @@ class OctData(TaskData):
         folder = self.hparams.volumes
         if folder is None:
             raise ValueError("predict: --data.volumes must name a folder of .vol files")
-        found = sorted(Path(folder).glob("*.vol"))
-        if not found:
-            raise ValueError(f"predict: {folder} holds no .vol file")
-        return FlatScans(found, self.hparams.rows)
+        found, left_out = files_of(folder, is_volume, ".vol file")
+        data = FlatScans(found, self.hparams.rows)
+        data.left_out = left_out
+        return data

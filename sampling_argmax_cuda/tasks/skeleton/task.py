@@ -106,15 +106,14 @@ class SkeletonMerger(CloudModule):
         cloud, middle, scale = normalised(batch["points"])
         logits, strength = self(cloud)
         keypoints = self.method.read(logits, cloud)[0]
-        return {"file_name": batch["file_name"], "cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
+        return {**batch, "cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
                 "sigma": self.sigma(batch) / scale.squeeze(-1), "position": keypoints * scale + middle}  # fmt: skip
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path = Path(item["file_name"])
         shown = {name: item[name].float().cpu() for name in ("cloud", "logits", "strength", "keypoints", "sigma")}
-        save_figure(self._figure(shown), folder / f"{path.stem}.png")
+        save_figure(self._figure(shown), folder / f"{item['picture']}.png")
         edges = [[int(a), int(b), float(s)] for (a, b), s in zip(self.model.pairs.T, item["strength"][0], strict=True)]
-        return {"file_name": str(path), "keypoints": item["position"][0].tolist(), "edges": edges}
+        return {"file_name": item["file_name"], "keypoints": item["position"][0].tolist(), "edges": edges}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "skeletons", self._figure({name: value[:4].float().cpu() for name, value in self.preview.items()})
