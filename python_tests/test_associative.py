@@ -101,12 +101,14 @@ def test_tag_loss_waits_for_nothing():
 
 
 def test_maps_of_people():
-    position = torch.tensor([[[[2.0, 3.0]], [[5.5, 1.25]], [[0.0, 0.0]]]])
+    """The largest over people; a joint that is not visible is on no map, wherever it is."""
+    position = torch.tensor([[[[2.0, 3.0]], [[5.5, 1.25]], [[torch.nan, 0.0]]]])
     visible = torch.tensor([[[1.0], [1.0], [0.0]]])
     maps = person_maps(position, visible, (8, 6), 1.3)
     for y in range(6):
         for x in range(8):
-            expected = max(math.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * 1.3**2)) for a, b in ((2, 3), (5.5, 1.25)))
+            near = [(a, b) for a, b in ((2, 3), (6, 1)) if max(abs(x - a), abs(y - b)) <= 3 * 1.3]
+            expected = max([math.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * 1.3**2)) for a, b in near], default=0)
             assert maps[0, 0, y, x].item() == pytest.approx(expected, rel=1e-5)
     assert person_maps(position[:, :0], visible[:, :0], (8, 6), 1.0).abs().sum() == 0
 
@@ -323,7 +325,9 @@ def test_flip_test_of_a_symmetric_image():
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., -1] = 1
     maps, tags = module.maps(picture)
-    assert maps[0, 5, 8, 4] == 1 and maps.sum() == 1 and tags[0, 5, 8, 4].tolist() == [3, 7]
+    # Cell 12 of the mirrored maps lies at 16 - 1/4 - 12 = 3.75.
+    assert maps[0, 5, 8, 3:5].tolist() == [0.125, 0.875] and maps.sum() == 1
+    assert tags[0, 5, 8, 3:5].tolist() == [[0, 1.75], [3, 5.25]]
     assert PeoplePose(stacks=1, channels=8, flip_test=False, scales=(1.0, 0.5)).eval().maps(picture)[1].shape[-1] == 1
 
 

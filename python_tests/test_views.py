@@ -51,15 +51,63 @@ POINTS = [(20.0, 40.0), (36.0, 48.0), (24.0, 56.0)]
 CELLS = torch.tensor(POINTS) / 4
 
 
+class Equivariant:
+    """A network whose Gaussians, ``sigma`` cells wide, move exactly as its images are mirrored and scaled.
+
+    ``place`` ``[1, K, 2]`` in cells of images of ``size`` (W, H) pixels, the first of which is dark and the last bright.
+    """
+
+    def __init__(self, place: torch.Tensor, size: tuple[int, int], sigma: float, values: bool = False) -> None:
+        self.place, self.size, self.sigma, self.values = place, size, sigma, values
+
+    def __call__(self, images):
+        height, width = images.shape[2:]
+        # In pixels: a resized image keeps its borders, and a mirror takes pixel x to W - 1 - x.
+        factor = torch.tensor([width, height], dtype=torch.float64) / torch.tensor(self.size)
+        pixels = (4 * self.place + 0.5) * factor - 0.5
+        if images[0, 0, 0, 0] > images[0, 0, 0, -1]:
+            pixels[..., 0] = width - 1 - pixels[..., 0]
+            pixels = pixels[:, SWAPPED]
+        cells = (4.0 * torch.arange(n // 4, dtype=torch.float64) for n in (width, height))
+        x, y = ((c - pixels[..., a, None]) / (4 * self.sigma) for a, c in enumerate(cells))
+        logits = -(x.square().unsqueeze(-2) + y.square().unsqueeze(-1)) / 2
+        return logits.exp() if self.values else logits
+
+
+SIZES = ((96, 128), (128, 96), (96, 96), (192, 256), (160, 96), (256, 192))
+SCALES = ((1.0,), (2.0,), (0.75,), (1.5,), (1.3,), (1.0, 0.75, 1.3), (0.5, 1.0, 2.0))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_view_has_the_same_mean(size):
+    """Of coordinates and of maps, at every size, scale and combination of them."""
+    for scales, flip, average in product(SCALES, (False, True), ("coords", "maps")):
+        place = torch.rand(1, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        place = 8 + place * (torch.tensor(size) / 4 - 17)
+        image = torch.linspace(0, 1, size[0]).expand(1, 3, size[1], size[0])
+        members = [Member(Equivariant(place, size, 0.8), Soft("l1", "index")),
+                   Member(Equivariant(place, size, 0.8), Soft("l1", "index"), (224, 192))]  # fmt: skip
+        _, found, _ = Views(SWAPPED, flip, scales, average).read(members, image)
+        assert (found - place).abs().max() < 1e-3, (scales, flip, average)
+
+
+@pytest.mark.parametrize("flip, scales", list(product([False, True], [(1.0,), (1.5,), (0.75, 1.0, 2.0)])))
+def test_heatmaps_of_every_view_have_one_peak(flip, scales):
+    """A position is a quarter of a cell off at most, so that every view of a map is its own peak."""
+    place = torch.tensor([[[9.3, 7.6], [14.1, 12.2], [11.9, 20.0]]], dtype=torch.float64)
+    image = torch.linspace(0, 1, 96).expand(1, 3, 128, 96)
+    member = Member(Equivariant(place, (96, 128), 2.0, values=True), Heatmap("l1", "index", 2.0))
+    _, found, peak = Views(SWAPPED, flip, scales, "maps").read([member], image)
+    assert (found - place).abs().max() < 0.27 and (peak > 0.85).all() and (peak <= 1).all()
+
+
 @pytest.mark.parametrize("average", ["coords", "maps"])
 def test_a_mirrored_network_gives_the_same_answer(average):
-    """Exact by coordinates; maps move by whole cells, so their mean of both passes is 1/8 of a cell off at most."""
     member = Member(Mirror(), Soft("l1", "index"))
     _, plain, peak = Views(SWAPPED, flip=False, average=average).read([member], image_of(POINTS))
     _, both, both_peak = Views(SWAPPED, flip=True, average=average).read([member], image_of(POINTS))
-    tolerance = 3e-3 if average == "coords" else 0.13
     assert (plain[0] - CELLS).abs().max() < 0.01
-    assert (both - plain).abs().max() < tolerance and (both_peak - peak).abs().max() < 0.03
+    assert (both - plain).abs().max() < 3e-3 and (both_peak - peak).abs().max() < 0.03
     assert (both[..., 1] - plain[..., 1]).abs().max() < 1e-4
 
 
@@ -71,7 +119,7 @@ def test_scales_agree(flip, average):
         first, found, _ = Views(SWAPPED, flip, scales, average).read([member], image_of(POINTS))
         size = [round(n * scales[0] / 4) for n in (128, 64)]
         assert list(first.shape[2:]) == size
-        assert (found[0] - CELLS).abs().max() < (0.02 if average == "coords" else 0.15)  # a mirror moves whole cells
+        assert (found[0] - CELLS).abs().max() < 0.02
 
 
 def test_positions_of_other_scales_are_exact():
@@ -102,30 +150,46 @@ def test_heatmaps_average():
     assert (found[0] - CELLS).abs().max() < 0.6 and (peak > 0.8).all() and first.shape == (1, 3, 32, 16)
 
 
-def test_mirroring_maps_copies_no_column_into_the_next():
-    """The shift by one cell must not read what it has just written."""
-    maps = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(0)).abs()
-    network = lambda images: maps  # noqa: E731
-    read = Heatmap("l1", "index", 2.0)
-    seen = []
-    read.read_maps = lambda averaged: (seen.append(averaged), (averaged, averaged))[1]
-    Views(SWAPPED, flip=True, average="maps").read([Member(network, read)], torch.zeros(1, 3, 16, 24))
-    back = maps.flip(-1)[:, SWAPPED]
-    expected = (maps + torch.cat([back[..., :1], back[..., :-1]], -1)) / 2
-    assert torch.equal(seen[0], expected)
+def test_the_mirror_of_a_cell_is_two_cells():
+    """Cell j of W lies at ``W - 1/4 - j`` of the mirrored maps; probability keeps its sum, a value beyond the border its value."""
+    maps = torch.rand(1, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    back = maps.flip(-1)
+    values, mass = (resample(maps, (4, 6), mirrored=True, mass=mass) for mass in (False, True))
+    torch.testing.assert_close(values[..., 1:], 0.25 * back[..., 1:] + 0.75 * back[..., :-1])
+    torch.testing.assert_close(mass[..., :5], torch.cat([0.25 * back[..., :1], values[..., 1:5]], -1))
+    assert torch.equal(values[..., 0], back[..., 0])
+    for size in ((4, 6), (3, 5), (9, 14)):
+        found = resample(maps, size, mirrored=True, mass=True)
+        torch.testing.assert_close(found.sum((2, 3)), maps.sum((2, 3)))
+        torch.testing.assert_close(resample(torch.ones(1, 1, 4, 6), size, mirrored=True), torch.ones(1, 1, *size))
 
 
-def test_resampled_maps_keep_their_place():
-    x = torch.arange(40.0)
-    for n in (20, 60):
-        blob = (-((x - 11.3) ** 2 + (x[:, None] - 25.6) ** 2) / 18).exp()[None, None]
-        small = resample(blob, (n, n))
-        p = small / small.sum()
-        place = torch.arange(n).float()
-        mean = [(p * place).sum().item(), (p * place[:, None]).sum().item()]
-        expected = [((4 * c + 0.5) * n / 40 - 0.5) / 4 for c in (11.3, 25.6)]
-        assert mean == pytest.approx(expected, abs=2e-3)
+@pytest.mark.parametrize("old, new", [(40, 20), (40, 60), (40, 31), (40, 53), (40, 130)])
+def test_resampled_probabilities_keep_their_place(old, new):
+    """Of a single cell, too, which no new cell lies on."""
+    for cell in (11, 26):
+        sharp = torch.zeros(1, 1, old, old, dtype=torch.float64)
+        sharp[0, 0, cell, cell + 1] = 1
+        small = resample(sharp, (new, new), mass=True)
+        place = torch.arange(new).double()
+        mean = [(small * place).sum().item(), (small * place[:, None]).sum().item()]
+        assert mean == pytest.approx([((4 * c + 0.5) * new / old - 0.5) / 4 for c in (cell + 1, cell)], abs=1e-9)
+
+
+def test_resampled_depth_keeps_its_share():
     volume = torch.zeros(1, 1, 4, 2, 2)
-    volume[0, 0, 2] = 1.0
-    assert resample(volume, (2, 2, 2))[0, 0, :, 0, 0].tolist() == [0.0, 1.0]
-    assert torch.equal(resample(blob, (40, 40)), blob)
+    volume[0, 0, 2] = 0.25
+    assert resample(volume, (2, 2, 2), mass=True)[0, 0, :, 0, 0].tolist() == [0.0, 0.25]
+    assert torch.equal(resample(volume, (4, 2, 2)), volume)
+
+
+def test_resampled_maps_do_not_depend_on_precision():
+    """Neither on torch's default dtype nor on autocast, whose products have 16 bits."""
+    maps = torch.rand(1, 2, 12, 9, generator=torch.Generator().manual_seed(0))
+    expected = resample(maps, (17, 9), mirrored=True)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(resample(maps, (17, 9), mirrored=True), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

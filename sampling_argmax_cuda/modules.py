@@ -121,8 +121,23 @@ class SamplingArgmax(nn.Module):
         if not self.training:
             beta = 1.0 if self.beta == "tau" else self.beta
             return soft_argmax(logits, beta=beta, points=points, backend=self.backend)
+        return self.samples(logits, points, sigma=sigma, seed=seed, generator=generator)
+
+    def samples(
+        self,
+        logits: Tensor,
+        points: Tensor | None = None,
+        *,
+        num_samples: int | None = None,
+        sigma: float | Tensor | None = None,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Samples ``[B, K, S, d]`` with these settings, in evaluation too; ``num_samples`` stands for the module's."""
         self._check_points(points)
         options = self._options(seed, generator, sigma)
+        if num_samples is not None:
+            options["num_samples"] = num_samples
         if self.estimator == "axis":
             return axis_sample(logits, **options)
         return sample(logits, points=points, **options)

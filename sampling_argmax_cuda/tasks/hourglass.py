@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from .models import norm_layer
+from .targets import gaussian_maps
 
 DEPTH = 4  # times that an hourglass halves its maps
 Block = Callable[[int, int], nn.Module]
@@ -113,16 +114,13 @@ class HourglassNet(nn.Module):
 
 
 def person_maps(position: Tensor, visible: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Gaussian maps ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people, 1 at a joint.
+    """The :func:`.gaussian_maps` ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people.
 
-    ``size`` is W and H, ``visible`` ``[B, P, K]``.
+    ``size`` is W and H, ``visible`` ``[B, P, K]``, 0 for a joint that is on no map. Associative embedding's code cuts a place
+    to a whole number where here the nearest is taken, and a Gaussian one cell later; else its maps are these.
     """
-    width, height = (torch.arange(n, device=position.device, dtype=torch.float32) for n in size)
-    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]), dtype=torch.float32)
-    for person, seen in zip(position.float().unbind(1), visible.unbind(1), strict=True):
-        x, y = (
-            (-(cells - person[..., a, None]).square() / (2 * sigma**2)).exp() for a, cells in ((0, width), (1, height))
-        )
-        own = y.unsqueeze(-1) * x.unsqueeze(-2) * (seen > 0)[..., None, None]
-        maps = torch.maximum(maps, own)
+    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]))
+    for person, seen in zip(position.unbind(1), visible.unbind(1), strict=True):
+        own = gaussian_maps(person, size, sigma)
+        maps = torch.maximum(maps, torch.where(seen[..., None, None] > 0, own, 0))
     return maps

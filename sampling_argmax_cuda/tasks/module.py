@@ -11,9 +11,11 @@ from torch import Tensor
 from ..losses import reduce_loss
 from .files import read_image
 from .landmarks import Landmarks
-from .methods import Located, Target, make_method, place_of
+from .method import Located, place_of
+from .methods import make_method
 from .models import PoseNet, RegressionNet, start_from
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
+from .targets import Target
 from .training import TrainedModule, rank_mean, step_seed
 from .views import Member, Views
 
@@ -275,9 +277,9 @@ class LocalizationModule(TaskModule):
         save_figure(overlay, folder / f"{name}.png")
         if maps and not self.method.regresses:
             figure = maps_figure(item["image"][0], item["output"], self.method, item["position"][0],
-                                 self.landmarks.names, self.tau)  # fmt: skip
+                                 self.landmarks.names)  # fmt: skip
             save_figure(figure, folder / f"{name}_maps.png")
         return {"file_name": str(path), **self.prediction(pixels, peak)}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        yield "images", overlay_figure(self.preview, self.method, self.landmarks.bones, tau=self.tau)
+        yield "images", overlay_figure(self.preview, self.method, self.landmarks.bones)

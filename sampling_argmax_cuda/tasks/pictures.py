@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from ..ops import sample
 from .files import write_atomically
-from .methods import Method
+from .method import Method
 from .transforms import MEAN, STD
 
 
@@ -97,16 +96,15 @@ def draw_map(axes, image: np.ndarray, heat: np.ndarray, draws: np.ndarray | None
         draw_spread(axes, draws)
 
 
-def draw_samples(output: Tensor, method: Method, count: int, tau: float) -> np.ndarray | None:
-    """Samples ``[B, K, count, 2]`` in pixels of the input, or None where the output is no logits."""
-    if not method.logits:
-        return None
-    return sample(output.float(), num_samples=count, tau=tau, seed=0)[..., :2].cpu().numpy() * 4
+def draw_samples(output: Tensor, method: Method, count: int) -> np.ndarray | None:
+    """Samples ``[B, K, count, 2]`` of the method in pixels of the input, or None where it trains none."""
+    draws = method.samples(output, count)
+    return None if draws is None else draws[..., :2].cpu().numpy() * 4
 
 
 def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int = 4, joints: int = 3,
-                   samples: int = 30, tau: float = 0.5) -> Figure:  # fmt: skip
-    """Each row: prediction and target on the image, then maps of a few joints with samples and their target."""
+                   samples: int = 30) -> Figure:  # fmt: skip
+    """Each row: prediction and target on the image, then maps of a few joints with their target and, if any, samples."""
     image, output = preview["image"], preview["output"][:rows]
     rows, joints = min(rows, len(image)), 0 if method.regresses else joints
     figure = Figure(figsize=(3 * (joints + 1), 3.2 * rows), layout="constrained")
@@ -114,7 +112,7 @@ def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int 
     position, target = (preview[k][:rows, :, :2].float().cpu().numpy() * 4 for k in ("position", "target"))
     visible = preview["weight"][:rows].cpu().numpy() > 0
     maps = None if method.regresses else flat_maps(output, method)
-    draws = draw_samples(output, method, samples, tau)
+    draws = draw_samples(output, method, samples)
     for i in range(rows):
         shown = picture(image[i])
         grid[i, 0].imshow(shown)
@@ -134,8 +132,8 @@ def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int 
     return figure
 
 
-def maps_figure(image: Tensor, output: Tensor, method: Method, position: Tensor, names, tau: float) -> Figure:
-    """Every map of one image ``[3, H, W]`` with 100 samples, their spread in cells, and the position read off.
+def maps_figure(image: Tensor, output: Tensor, method: Method, position: Tensor, names) -> Figure:
+    """Every map of one image ``[3, H, W]`` and the position read off; of a method with samples 100 and their spread in cells.
 
     ``output`` is ``[1, K, ...]``, ``position`` ``[K, >= 2]`` in cells.
     """
@@ -144,7 +142,7 @@ def maps_figure(image: Tensor, output: Tensor, method: Method, position: Tensor,
     shown = picture(image)
     figure = Figure(figsize=(2 * columns, 2.3 * lines * shown.shape[0] / shown.shape[1]), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    maps, draws = flat_maps(output, method)[0], draw_samples(output, method, 100, tau)
+    maps, draws = flat_maps(output, method)[0], draw_samples(output, method, 100)
     for k, (axes, name) in enumerate(zip(grid, names, strict=False)):
         draw_map(axes, shown, maps[k], None if draws is None else draws[0, k])
         axes.plot(*(position[k, :2].float().cpu().numpy() * 4), "x", color="red", ms=6)

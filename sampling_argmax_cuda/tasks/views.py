@@ -1,4 +1,9 @@
-"""Test-time averaging: the mirrored image, other scales and other checkpoints, by coordinates or by maps."""
+"""Test-time averaging: the mirrored image, other scales and other checkpoints, by coordinates or by maps.
+
+Cell i is the left edge of the input's pixels 4 i .. 4 i + 3. A mirror takes pixel x of W_in to ``W_in - 1 - x``, and so place p
+of W cells to ``W - 1/4 - p``. Resizing keeps the images' borders and so scales pixel centres x + 1/2: place p becomes
+``(p + 1/8) s - 1/8``. Coordinates and maps share both formulas.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .methods import Located, Method, place_of
+from .method import Located, Method, place_of
+
+_EDGE = 0.125  # half a pixel in cells
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,13 @@ class Views:
         position, peak = method.read(output)
         if mirrored:
             position, peak = position[:, self.swapped].clone(), peak[:, self.swapped]
-            # Cell i is the left edge of the input's pixels 4i..4i+3 and pixel x mirrors to W_in - 1 - x.
-            position[..., 0] = (view.shape[-1] - 1) / 4 - position[..., 0]
+            position[..., 0] = mirrored_place(position[..., 0], view.shape[-1] // 4)
         if view.shape != images.shape:
             factor = position.new_tensor([images.shape[-1] / view.shape[-1], images.shape[-2] / view.shape[-2]])
-            # Resizing keeps the images' borders, so pixel centres x + 1/2 scale; a cell is 4 pixels.
-            position[..., :2] = (position[..., :2] + 0.125) * factor - 0.125
+            position[..., :2] = scaled_place(position[..., :2], factor)
         place, wanted = place_of(output), place_of(first)
         if place.dim() == 5 and place.shape[2] != wanted.shape[2]:
-            position[..., 2] *= wanted.shape[2] / place.shape[2]
+            position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / place.shape[2], edge=0.0)
         return position, peak
 
     def _read_maps(self, outputs, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,12 +86,8 @@ class Views:
         size = (*first.shape[2:-2], images.shape[-2] // 4, images.shape[-1] // 4)
         for method, output, _, mirrored in outputs:
             maps = method.maps(output)
-            if mirrored:
-                maps = unmirrored(maps, self.swapped)
-            if maps.shape[2:] != size:
-                maps = resample(maps, size)
-                if method.logits:  # probabilities again
-                    maps = maps / maps.flatten(2).sum(-1).view(*maps.shape[:2], *[1] * len(size))
+            if mirrored or maps.shape[2:] != size:
+                maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=method.logits)
             total = total + maps
         return outputs[0][0].read_maps(total / len(outputs))
 
@@ -99,26 +100,44 @@ def resized(images: Tensor, size: Sequence[int], scale: float, multiple: int) ->
     return interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=True)
 
 
-def unmirrored(maps: Tensor, swapped: Sequence[int]) -> Tensor:
-    """The maps of a mirrored image ``[B, K, ..., W]`` as those of the image itself.
+def mirrored_place(place: Tensor, cells: int) -> Tensor:
+    """Where a place along x is in the mirrored image, for maps of so many cells."""
+    return cells - 2 * _EDGE - place
 
-    Cell W - i lies nearest to where cell i mirrors to; the outermost column stays.
+
+def scaled_place(place: Tensor, factor: float | Tensor, edge: float = _EDGE) -> Tensor:
+    """Where a place is once an axis has ``factor`` times its cells; on the depth axis, where cell i is the share i / D, edge 0."""
+    return (place + edge) * factor - edge
+
+
+def resample(maps: Tensor, size: Sequence[int], mirrored: bool = False, mass: bool = False) -> Tensor:
+    """Maps ``[B, K, *axes]`` at other sizes, and those of a mirrored image as those of the image itself.
+
+    With ``mass`` they are probabilities, whose sum and mean place stay exactly what they are, but for what lies beyond the
+    outermost cells, which goes to them; else values, of which each new cell has a weighted mean.
     """
-    maps = maps.flip(-1)[:, swapped]
-    return torch.cat([maps[..., :1], maps[..., :-1]], -1)
-
-
-def resample(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps ``[B, K, *axes]`` at other sizes, linear along each axis.
-
-    Cell i of H and W is the left edge of 4 pixels, and images keep their borders when they are resized: cell j of n
-    reads ``((4 j + 1/2) m / n - 1/2) / 4`` of m. Cell i of D is the share i / D of the depth.
-    """
+    dtype, last = maps.dtype, len(size) - 1
     for axis, count in enumerate(size):
-        old, edge = maps.shape[2 + axis], 0.125 if axis >= len(size) - 2 else 0.0
-        place = (torch.arange(count, device=maps.device) + edge) * old / count - edge
-        low = place.floor().clamp(0, max(old - 2, 0)).long()
-        share = (place - low).clamp(0, 1).to(maps.dtype).view(-1, *[1] * (len(size) - 1 - axis))
-        high = (low + 1).clamp(max=old - 1)
-        maps = maps.index_select(2 + axis, low) * (1 - share) + maps.index_select(2 + axis, high) * share
-    return maps
+        old, flip = maps.shape[2 + axis], mirrored and axis == last
+        if old != count or flip:
+            weights = _weights(old, count, _EDGE if axis >= last - 1 else 0.0, flip, mass).to(maps.device)
+            # In float64, whatever autocast and the precision of matrix products are.
+            maps = (maps.movedim(2 + axis, -1).double() @ weights.T).movedim(-1, 2 + axis)
+    return maps.to(dtype)
+
+
+def _weights(old: int, count: int, edge: float, mirrored: bool, mass: bool) -> Tensor:
+    """The share ``[count, old]`` of each old cell in each new one: it goes to the two next to its place there.
+
+    Where there are more new cells than old ones, an old cell is first spread as a triangle, whose parts leave none out.
+    """
+    parts = max(1, -(-count // old))
+    steps = torch.arange(1 - parts, parts, dtype=torch.float64) / parts
+    place = torch.arange(old, dtype=torch.float64).unsqueeze(1) + steps
+    if mirrored:
+        place = mirrored_place(place, old)
+    place = scaled_place(place, count / old, edge)
+    place = place.clamp(0, count - 1) if mass else place
+    near = (1 - (torch.arange(count).view(-1, 1, 1) - place).abs()).clamp(min=0)
+    share = (near * (1 - steps.abs()) / parts).sum(-1)
+    return share if mass else share / share.sum(1, keepdim=True)

@@ -16,9 +16,10 @@ from ..files import read_image
 from ..hourglass import HourglassNet, person_maps
 from ..models import start_from
 from ..pictures import draw_skeleton, picture, save_figure
+from ..targets import nearest_cell
 from ..training import gather_objects
 from ..transforms import Augment
-from ..views import resample, resized, unmirrored
+from ..views import resample, resized
 from .grouping import Grouping
 from .losses import detection_loss, tag_loss
 from .metrics import PeopleEvaluation
@@ -97,7 +98,8 @@ class PeoplePose(Opposed):
         outputs = self(batch["image"])
         height, width = outputs[0].shape[-2:]
         truth = person_maps(batch["target"], visible, (width, height), h.target_sigma)
-        x, y = batch["target"].round().long().unbind(-1)
+        # The cell of the maps' peak: grouping reads a tag there.
+        x, y = nearest_cell(batch["target"]).long().unbind(-1)
         place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
         total = 0
         for output in outputs:
@@ -115,7 +117,7 @@ class PeoplePose(Opposed):
         for scale in self.hparams.scales:
             view = resized(images, images.shape[-2:], scale, multiple=64)
             for mirrored in (False, True)[: 1 + self.hparams.flip_test]:
-                own, tag = (resample(x, size) for x in self._pass(view, mirrored))
+                own, tag = (resample(x, size, mirrored) for x in self._pass(view, mirrored))
                 found.append(own)
                 if scale == self.hparams.scales[0]:
                     tags.append(tag)
@@ -125,7 +127,7 @@ class PeoplePose(Opposed):
         if not mirrored:
             return self(images).float().chunk(2, 1)
         swapped = self.landmarks.mirrored()
-        return tuple(unmirrored(x, swapped) for x in self(images.flip(-1)).float().chunk(2, 1))
+        return tuple(x[:, swapped] for x in self(images.flip(-1)).float().chunk(2, 1))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         maps, tags = self.maps(batch["image"])

@@ -7,11 +7,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...ops import sample
 from ..data import TaskData
-from ..methods import Target
 from ..module import TaskModule
 from ..pictures import cloud_axes, put_points, save_figure
+from ..targets import Target
 from .metrics import THRESHOLDS, KeypointEvaluation
 from .pointnet import PointNet
 from .reader import CloudFolder, KeypointClouds
@@ -20,7 +19,8 @@ from .synthetic import write_synthetic_keypointnet
 
 def nearest_copy(position: Tensor, copies: Tensor, weight: Tensor) -> Tensor:
     """The rotated copy ``[B, K, 3]`` of ``copies`` ``[B, C, K, 3]`` nearest to positions ``[B, K, 3]`` of weight 1."""
-    distance = ((copies - position.unsqueeze(1)).norm(dim=-1) * weight.unsqueeze(1)).sum(-1)
+    distance = (copies - position.unsqueeze(1)).norm(dim=-1)
+    distance = torch.where(weight.unsqueeze(1) > 0, distance, 0).sum(-1)
     return copies[torch.arange(len(copies), device=copies.device), distance.argmin(1)]
 
 
@@ -73,7 +73,7 @@ class CloudKeypoints(CloudModule):
     def __init__(self, keypoints: int = 21, grouping: str = "ssg", dropout: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         h = self.hparams
-        if h.method in ("heatmap", "debiased") or self.method.regresses or self.method.widths:
+        if not self.method.clouds:
             raise ValueError(f"model: method {h.method} needs a grid")
         self.model = PointNet(keypoints, grouping, h.centers, h.width, dropout, h.norm)
         self.evaluation = KeypointEvaluation()
@@ -119,15 +119,12 @@ class CloudKeypoints(CloudModule):
         yield "thresholds", figure
 
     def _figure(self, shown: dict[str, Tensor]) -> Figure:
-        """Clouds with found (red) and true (green) keypoints, and 30 samples of each (cyan)."""
+        """Clouds with found (red) and true (green) keypoints and, if the method has any, 30 samples of each (cyan)."""
         figure = Figure(figsize=(4 * len(shown["points"]), 4), layout="constrained")
-        draws = None
-        if self.hparams.basis == "gaussian":
-            draws = sample(shown["output"].float(), num_samples=30, tau=self.tau, points=shown["points"].float(),
-                           basis="gaussian", sigma=self.sigma(shown), seed=0).cpu()  # fmt: skip
+        draws = self.method.samples(shown["output"], 30, shown["points"], self.sigma(shown))
         for i, axes in enumerate(cloud_axes(figure, shown["points"].float().cpu())):
             if draws is not None:
-                put_points(axes, draws[i].flatten(0, 1), ".", color="cyan", ms=2)
+                put_points(axes, draws[i].flatten(0, 1).cpu(), ".", color="cyan", ms=2)
             if "truth" in shown:
                 put_points(axes, shown["truth"][i][shown["weight"][i] > 0].cpu(), "o", color="green", ms=5)
             put_points(axes, shown["position"][i].float().cpu(), "x", color="red", ms=5)

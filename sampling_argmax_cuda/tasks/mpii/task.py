@@ -6,8 +6,8 @@ from torch import Tensor
 from ..adversary import Opposed
 from ..data import LandmarkData
 from ..hourglass import HourglassNet, person_maps
-from ..methods import Target
 from ..module import LocalizationModule
+from ..targets import Target
 from ..transforms import Augment
 from .metrics import PckhEvaluation
 from .reader import FIGURE, FigureCrops, read_people

@@ -8,12 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...ops import sample
+from ...rows import mask_rows, weigh_rows
 from ..data import TaskData
 from ..files import files_of
-from ..methods import Target
 from ..module import TaskModule
+from ..peaks import cell_entropy
 from ..pictures import save_figure
+from ..targets import Target
 from .delineation import SURFACES
 from .metrics import SurfaceEvaluation
 from .model import SurfaceNet
@@ -51,6 +52,8 @@ class RetinalSurfaces(TaskModule):
             raise ValueError(f"model: ce_weight must be >= 0, got {ce_weight}")
         if self.method.regresses or self.method.widths:
             raise ValueError(f"model: task oct needs a method with maps alone, got {self.hparams.method}")
+        if ce_weight > 0 and not self.method.logits:
+            raise ValueError(f"model: ce_weight needs a method whose maps are logits, got {self.hparams.method}")
         if ordered:
             self.method.constraint = self.in_order
         self.model = SurfaceNet(len(SURFACES), width, norm)
@@ -74,9 +77,8 @@ class RetinalSurfaces(TaskModule):
     def extra_loss(self, output: Tensor, target: Target) -> Tensor | float:
         if self.hparams.ce_weight == 0:
             return 0.0
-        row = target.position.round().long()
-        likelihood = output.float().log_softmax(-1).gather(-1, row).squeeze(-1)
-        return -self.hparams.ce_weight * torch.where(target.weight > 0, likelihood, 0)
+        entropy = cell_entropy(mask_rows(output, target.weight), target.known(), self.method.beta)
+        return self.hparams.ce_weight * weigh_rows(entropy, target.weight)
 
     def surfaces(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and surfaces ``[B, 9, W]`` in rows."""
@@ -94,7 +96,7 @@ class RetinalSurfaces(TaskModule):
         yield "surfaces", self._figure(**self.preview)
 
     def _figure(self, image: Tensor, output: Tensor, found: Tensor, truth: Tensor | None = None) -> Figure:
-        """A B-scan; on it predictions (red) and truths (green), and the spread of 50 samples of every surface."""
+        """A B-scan; on it predictions (red) and truths (green), and the spread of 50 samples of every surface, if it has any."""
         height, width = image.shape
         figure = Figure(figsize=(15, 5 * min(1.5, height / width) + 0.5), layout="constrained")
         plain, lines, spread = figure.subplots(1, 3)
@@ -105,14 +107,14 @@ class RetinalSurfaces(TaskModule):
         if truth is not None:
             lines.plot(truth.cpu().T, "-", color="lime", lw=0.8)
         lines.set_title("prediction (red), truth (green)" if truth is not None else "prediction", fontsize=9)
-        if self.method.logits:
-            draws = sample(output.float(), num_samples=50, tau=self.tau, seed=0)
-            draws = self.method.possible(draws)[0, ..., 0].unflatten(0, (len(SURFACES), -1))
+        draws, title = self.method.samples(output, 50), f"method {self.hparams.method} has no samples"
+        if draws is not None:
+            draws, title = draws[0, ..., 0].unflatten(0, (len(SURFACES), -1)), "samples: mean ± one deviation"
             middle, deviation = draws.mean(-1).cpu(), draws.std(-1).cpu()
             for k in range(len(SURFACES)):
                 low, high = (middle - deviation)[k], (middle + deviation)[k]
                 spread.fill_between(np.arange(width), low, high, color=f"C{k}", alpha=0.6)
-        spread.set_title(f"samples at tau {self.tau:g}: mean ± one deviation", fontsize=9)
+        spread.set_title(title, fontsize=9)
         return figure
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:

@@ -7,7 +7,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...ops import sample
 from ...regularizers import distribution_regularizer, variance_regularizer
 from ..keypointnet.task import CloudModule
 from ..pictures import cloud_axes, put_points, save_figure
@@ -75,7 +74,7 @@ class SkeletonMerger(CloudModule):
         sigma, h = self.sigma(batch) / scale.squeeze(-1), self.hparams
         if h.method == "sampling":
             # [B, K, S, 3]: every sample is a skeleton of its own.
-            draws = self.method.sampler(logits, cloud, sigma=sigma, seed=self.row_seed(logits))
+            draws = self.method.samples(logits, self.hparams.num_samples, cloud, sigma, self.row_seed(logits))
             count = draws.shape[2]
             keypoints = draws.transpose(1, 2).flatten(0, 1)
             cloud, strength = (x.repeat_interleave(count, 0) for x in (cloud, strength))
@@ -89,9 +88,9 @@ class SkeletonMerger(CloudModule):
 
     def _regularizer(self, logits: Tensor, cloud: Tensor, sigma: Tensor) -> Tensor:
         if self.hparams.method == "soft_vr":
-            return variance_regularizer(logits, sigma, points=cloud)
+            return variance_regularizer(logits, sigma, beta=self.method.beta, points=cloud)
         mean = self.method.read(logits, cloud)[0]
-        return distribution_regularizer(logits, mean, sigma, centre="prediction", points=cloud)
+        return distribution_regularizer(logits, mean, sigma, beta=self.method.beta, centre="prediction", points=cloud)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         cloud, middle, scale = normalised(batch["points"])
@@ -119,15 +118,15 @@ class SkeletonMerger(CloudModule):
         yield "skeletons", self._figure({name: value[:4].float().cpu() for name, value in self.preview.items()})
 
     def _figure(self, shown: dict[str, Tensor]) -> Figure:
-        """Clouds (y up) with keypoints by colour, 20 samples of each, and the edges as strong as they are."""
+        """Clouds (y up) with keypoints by colour, 20 samples of each if the method has any, and the edges as strong as they are."""
         figure = Figure(figsize=(4 * len(shown["cloud"]), 4), layout="constrained")
-        draws = sample(shown["logits"], num_samples=20, tau=self.tau, points=shown["cloud"], basis=self.hparams.basis,
-                       sigma=shown["sigma"], seed=0)  # fmt: skip
+        draws = self.method.samples(shown["logits"], 20, shown["cloud"], shown["sigma"])
         pairs = self.model.pairs.T.tolist()
         for i, axes in enumerate(cloud_axes(figure, shown["cloud"])):
             keypoints = shown["keypoints"][i]
             for k in range(len(keypoints)):
-                put_points(axes, draws[i, k], ".", color=f"C{k}", ms=2)
+                if draws is not None:
+                    put_points(axes, draws[i, k], ".", color=f"C{k}", ms=2)
                 put_points(axes, keypoints[k : k + 1], "o", color=f"C{k}", ms=5)
             for edge, strength in zip(pairs, shown["strength"][i].tolist(), strict=True):
                 if strength > 0.1:

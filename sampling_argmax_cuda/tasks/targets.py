@@ -1,0 +1,62 @@
+"""Where the points are: targets with what is known of them, cells that are nearest, and Gaussian maps."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Target:
+    """Where the points are.
+
+    Args:
+        position: ``[B, K, d]`` in cells.
+        weight: ``[B, K]``, 0 for a point that must not count.
+        size: cells of the axes x, y(, z), or ones for points.
+        axes: ``[B, K, d]``, 0 for a coordinate that is not known, or None.
+        points: ``[B, N, d]`` where the cells are points and no grid, or None; positions have their units.
+        sigma: ``[B, 1]``, the width of the gaussian basis and of a regulariser's target, or None for the method's own.
+    """
+
+    position: Tensor
+    weight: Tensor
+    size: tuple[int, ...]
+    axes: Tensor | None = None
+    points: Tensor | None = None
+    sigma: Tensor | None = None
+
+    def complete(self) -> Tensor:
+        """1 for the points ``[B, K]`` of which every coordinate is known, 0 for the others."""
+        return torch.ones_like(self.weight) if self.axes is None else self.axes.amin(-1)
+
+    def known(self) -> "Target":
+        """The same with 0 in place of what is not known, NaN too, and weight 0 for a point of which nothing is."""
+        counts, weight = (self.weight != 0).unsqueeze(-1), self.weight
+        if self.axes is not None:
+            counts = counts & (self.axes > 0)
+            weight = torch.where(counts.any(-1), weight, 0)
+        return dataclasses.replace(self, position=torch.where(counts, self.position, 0), weight=weight)
+
+
+def nearest_cell(position: Tensor) -> Tensor:
+    """The cell nearest to each coordinate, as a number of the same type; halves go up."""
+    return (position + 0.5).floor()
+
+
+def gaussian_maps(position: Tensor, size: tuple[int, ...], sigma: float, axes: Tensor | None = None) -> Tensor:
+    """The maps ``[..., (D,) (H,) W]`` that heatmaps are trained towards, for positions ``[..., d]`` in cells.
+
+    ``exp(-|c - m|^2 / (2 sigma^2))`` at the cells c within 3 sigma of m on every axis, m the cell nearest to the position
+    (Xiao et al., "Simple Baselines", ECCV 2018). ``size`` is W(, H, D). An axis that is not known (``axes`` ``[..., d]``, 0
+    there) has no part in the distance, so that the map is constant along it.
+    """
+    maps = position.new_ones(())
+    for a, cells in enumerate(size):
+        offset = torch.arange(cells, device=position.device) - nearest_cell(position[..., a, None])
+        line = torch.where(offset.abs() <= 3 * sigma, (-offset.square() / (2 * sigma**2)).exp(), 0)
+        if axes is not None:
+            line = torch.where(axes[..., a, None] > 0, line, 1)
+        maps = maps * line.view(*line.shape[:-1], *[-1 if b == a else 1 for b in reversed(range(len(size)))])
+    return maps
