@@ -152,7 +152,7 @@ DIALECTS = {
         "larger than int64": image_ids(lambda i: 2**64 + i), "floats": image_ids(float), "an image twice": listed_again,
     },
     "category": {
-        "0": category(0), "2": category(2), "2, dogs have 17 points": category(2, DOG), "Person": category(1, name="Person"),
+        "0": category(0), "2": category(2), "2, dogs have 17 points": category(2, DOG), "Person": category(2, DOG, name="Person"),
         "the only one of 17": category(3, CAR, name="human"), "the only one": category(5, name="human"),
         "without points": unnamed_points, "none": no_categories, "no ids": no_category_ids,
     },
@@ -229,6 +229,7 @@ def test_perfect_images_have_ap_1(tmp_path, axis, name):
     evaluation.add(batch, [(points, np.ones(len(points))) for points in people])
     assert_perfect(evaluation.compute(data, list))
     assert {r["image_id"] for r in evaluation.results} == {image["id"] for image in content["images"][:3]}
+    assert {r["category_id"] for r in evaluation.results} == {content["annotations"][-1].get("category_id", 1)}
 
 
 def perfect(path: Path) -> dict[str, float]:

@@ -208,12 +208,13 @@ def noisy(path: Path, noise: float) -> list[dict]:
         joints[joints[:, 2] == 0, :2] = np.array([x, y]) + rng.random(((joints[:, 2] == 0).sum(), 2)) * [w, h]
         for _ in range(rng.integers(1, 3)):
             moved = joints + [1, 1, 0] * rng.normal(0, noise, (17, 3))
-            results += coco_results([record["image_id"]], moved[None], [rng.random()], [w * h])
+            results += coco_results([record["image_id"]], moved[None], [round(rng.random(), 1)], [w * h])
     return results
 
 
 def with_crowds(path: Path) -> None:
     content = json.loads(path.read_text())
+    content["images"].reverse()  # between equal scores the order of the ids decides
     for i, record in enumerate(content["annotations"]):
         if i % 4 == 0:
             record |= {"iscrowd": int(i % 8 == 0), "keypoints": [0] * 51, "num_keypoints": 0}
