@@ -117,9 +117,9 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="annotation file .*none.json does not exist"):
         CocoKeypoints(tmp_path, tmp_path / "none.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
-        ImageFolder(tmp_path / "none", (64, 64), (16, 16))
+        ImageFolder(tmp_path / "none", (64, 64))
     with pytest.raises(ValueError, match="holds no image"):
-        ImageFolder(tmp_path, (64, 64), (16, 16))
+        ImageFolder(tmp_path, (64, 64))
 
 
 def test_bad_images_are_named_with_their_record(tmp_path):

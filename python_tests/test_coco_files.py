@@ -81,7 +81,7 @@ REFUSED = [
     (image_ids(lambda i: i > 1), "id must be an integer, got False"),
     (of_one("image_id", 77), "no image 77"),
     (without("id"), "field 'id' is missing"),
-    (lambda content: content.update(annotations=[7]), "must be|missing"),
+    (lambda content: content.update(annotations=[7]), "an annotation must be an object, got 7"),
     (lambda content: content.update(categories=[7]), "a category: field 'id' is missing"),
     (lambda content: content["images"][0].update(width="240"), "image 1: width must be an integer, got '240'"),
 ]  # fmt: skip

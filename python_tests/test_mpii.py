@@ -78,6 +78,14 @@ def coco(**more) -> dict:
         (coco(keypoints=[float("nan")] * 48), "annotation 0: keypoints holds a number that is not finite"),
         (coco(image_id=8), "annotation 0: no image 8"),
         (coco(keypoints=[0.0] * 48), "no person has joints"),
+        (
+            coco() | {"images": [{"id": 7, "file_name": name} for name in "ab"]},
+            "two images have the id 7: file_name 'a' and 'b'",
+        ),
+        (
+            coco() | {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]},
+            "one category must be named person",
+        ),
         (coco(head_box=[1, 2]), "annotation 0: head_box must be 4 numbers, got 2"),
         ([record(joints=[[1.0, 2.0]])], "record 0: joints must be 16 x 2 numbers"),
         ([], "no person has joints"),
@@ -89,6 +97,16 @@ def test_malformed_annotations_name_file_and_record(content, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         read_people(path)
     assert str(path) in str(error.value)
+
+
+def test_people_are_one_category(tmp_path):
+    """Dogs of 16 points, of which nobody says that they are people, are none."""
+    content = coco(category_id=0)
+    content["categories"] = [{"id": 0, "name": "person"}, {"id": 1, "name": "dog"}]
+    content["annotations"] += [{**content["annotations"][0], "id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (person,) = read_people(tmp_path / "a.json")
+    assert person["box"].tolist() == [1, 2, 30, 40]
 
 
 def test_malformed_lsp(tmp_path):

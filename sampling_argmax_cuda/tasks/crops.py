@@ -90,18 +90,32 @@ class LandmarkCrops(EpochDataset):
 class ImageFolder(Dataset):
     """The images of a folder, each cropped as a whole, for prediction."""
 
-    def __init__(self, folder, image_size: tuple[int, int], heatmap_size: tuple[int, int]) -> None:
+    padding = 1.0
+
+    def __init__(self, folder, image_size: tuple[int, int]) -> None:
         self.files, self.left_out = files_of(folder, is_image, "image")
-        self.image_size, self.heatmap_size = tuple(image_size), tuple(heatmap_size)
+        self.image_size = tuple(image_size)
+
+    def box(self, index: int, image: np.ndarray) -> np.ndarray:
+        """The box x, y, w, h in pixels that the crop shows."""
+        return np.array([0, 0, image.shape[1], image.shape[0]])
+
+    def picture(self, index: int) -> str:
+        """How the drawn prediction is called: no two inputs share a name."""
+        return self.files[index].name
+
+    def about(self, index: int) -> dict[str, object]:
+        """What the prediction file says of an input besides its file's name."""
+        return {}
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict:
         image = read_image(self.files[index])
-        box = (0, 0, image.shape[1], image.shape[0])
-        center, scale = box_to_center_scale(box, self.image_size[0] / self.image_size[1], padding=1.0)
+        aspect = self.image_size[0] / self.image_size[1]
+        center, scale = box_to_center_scale(self.box(index, image), aspect, self.padding)
         matrix = crop_matrix(center, scale, 0.0, self.image_size)
         crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
         return {"image": crop, "inverse": invert(matrix).astype(np.float32), "index": index,
-                "file_name": str(self.files[index]), "picture": self.files[index].name}  # fmt: skip
+                "file_name": str(self.files[index]), "picture": self.picture(index)}  # fmt: skip

@@ -231,4 +231,4 @@ class LandmarkData(TaskData):
     def to_predict(self) -> ImageFolder:
         if self.hparams.images is None:
             raise ValueError("predict: --data.images must name a folder of images")
-        return ImageFolder(self.hparams.images, tuple(self.hparams.image_size), self.heatmap_size)
+        return ImageFolder(self.hparams.images, self.hparams.image_size)

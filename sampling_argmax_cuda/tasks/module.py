@@ -279,7 +279,8 @@ class LocalizationModule(TaskModule):
             figure = maps_figure(item["image"][0], item["output"], self.method, item["position"][0],
                                  self.landmarks.names)  # fmt: skip
             save_figure(figure, folder / f"{name}_maps.png")
-        return {"file_name": str(path), **self.prediction(pixels, peak)}
+        about = self.trainer.datamodule.predict_data.about(int(item["index"]))
+        return {"file_name": str(path), **about, **self.prediction(pixels, peak)}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "images", overlay_figure(self.preview, self.method, self.landmarks.bones)

@@ -91,9 +91,9 @@ def person_category(content: dict, points: int, where: str) -> int:
     """
     listed, sizes = records(content, "annotations", where), {}
     for annotation in listed:
-        found = annotation.get("keypoints") if isinstance(annotation, dict) else None
-        if isinstance(found, list) and "category_id" in annotation:
-            sizes.setdefault(integer(annotation, "category_id", f"{where}: an annotation"), len(found) // 3)
+        if isinstance(annotation, dict) and "category_id" in annotation:
+            key, found = integer(annotation, "category_id", f"{where}: an annotation"), annotation.get("keypoints")
+            sizes[key] = max(sizes.get(key, 0), len(found) // 3 if isinstance(found, list) else 0)
     if content.get("categories"):
         known = {integer(c, "id", f"{where}: a category"): c for c in records(content, "categories", where)}
     else:
@@ -144,16 +144,18 @@ def _annotation(record: dict, where: str) -> dict:
     return {**out, "segmentation": record.get("segmentation")} if out["ignored"] else out
 
 
-def _of_category(content: dict, category: int, where: str) -> tuple[list[dict], Counter]:
+def of_category(content: dict, category: int, where: str) -> tuple[list[dict], Counter]:
     """The annotations of a category, each once, and how many others there are and why."""
     own, others, earlier = [], Counter(), {}
     alone = len(content.get("categories") or ()) <= 1
     for record in records(content, "annotations", where):
-        told = isinstance(record, dict) and "category_id" in record
-        if not (alone and not told) and integer(record, "category_id", f"{where}: an annotation") != category:
-            others["of other categories"] += 1
-            continue
-        same = earlier.setdefault(str(field(record, "id", where)), [])
+        if not isinstance(record, dict):
+            raise ValueError(f"{where}: an annotation must be an object, got {record!r}")
+        if not (alone and "category_id" not in record):
+            if integer(record, "category_id", f"{where}: an annotation") != category:
+                others["of other categories"] += 1
+                continue
+        same = earlier.setdefault(str(record.get("id")), [])
         if record in same:
             others["listed again"] += 1
             continue
@@ -174,7 +176,7 @@ def read_annotations(path: Path) -> Annotations:
     content, where = read_json(path, "annotation"), str(path)
     images, category = images_by_id(content, where), person_category(content, len(PERSON), where)
     _check_order(content, category, where)
-    own, others = _of_category(content, category, where)
+    own, others = of_category(content, category, where)
     kept = []
     for raw in own:
         record = _annotation(raw, where)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from ..crops import ImageFolder
 from ..data import LandmarkData
 from ..module import LocalizationModule
 from ..training import gather_objects
 from ..transforms import Augment
 from .annotations import PERSON
+from .boxes import BoxCrops, read_boxes
 from .evaluation import CocoEvaluation
 from .reader import CocoKeypoints
 from .synthetic import write_synthetic_coco
@@ -55,7 +57,9 @@ class CocoData(CocoFiles):
     """COCO's people, each in a box of its own.
 
     Args:
-        boxes: gt, or a JSON of detections in COCO's result format (validation).
+        boxes: gt, or a JSON of boxes. validate: detections in COCO's result format instead of the annotated boxes. predict and
+            visualize: boxes on the images of data.images instead of whole images, as a list of {file_name, bbox, score} (x, y,
+            w, h in pixels; score may be missing) or as a file like COCO's, whose people need no keypoints.
         image_size: width and height of the network's input in pixels, multiples of 32.
         half_body: probability of cropping the upper or lower body.
     """
@@ -75,6 +79,12 @@ class CocoData(CocoFiles):
         h = self.hparams
         if h.synthetic:
             write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+
+    def to_predict(self) -> ImageFolder:
+        h = self.hparams
+        if h.boxes == "gt" or h.images is None:
+            return super().to_predict()
+        return BoxCrops(read_boxes(h.boxes, h.images, len(PERSON)), h.image_size)
 
     def dataset(self, train: bool) -> CocoKeypoints:
         h = self.hparams

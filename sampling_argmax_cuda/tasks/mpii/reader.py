@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from ..coco.annotations import images_by_id, of_category, person_category
 from ..crops import LandmarkCrops
-from ..files import field, finite_numbers, read_image, read_json, records
+from ..files import field, finite_numbers, read_image, read_json
 from ..landmarks import Landmarks
 from ..transforms import Augment
 
@@ -53,12 +54,12 @@ def _list_record(record: dict, where: str) -> dict:
 
 
 def _read_coco(content: dict, where: str) -> list[dict]:
-    """People of COCO's structure with 16 joints."""
-    files = {field(image, "id", where): str(field(image, "file_name", where))
-             for image in records(content, "images", where)}  # fmt: skip
-    people = []
-    for i, record in enumerate(records(content, "annotations", where)):
-        place = f"{where}: annotation {i}"
+    """People of COCO's structure with 16 joints (see :func:`..coco.annotations.person_category`)."""
+    images, people = images_by_id(content, where), []
+    files = {key: str(field(image, "file_name", where)) for key, image in images.items()}
+    own, _ = of_category(content, person_category(content, len(NAMES), where), where)
+    for i, record in enumerate(own):
+        place = f"{where}: annotation {record.get('id', i)}"
         joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
         box, image = finite_numbers(field(record, "bbox", place), (4,), place, "bbox"), record.get("image_id")
         if image not in files:

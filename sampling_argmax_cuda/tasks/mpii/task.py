@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from ..adversary import Opposed
+from ..coco.boxes import BoxCrops, read_boxes
+from ..crops import ImageFolder
 from ..data import LandmarkData
 from ..hourglass import HourglassNet, person_maps
 from ..module import LocalizationModule
@@ -57,6 +59,7 @@ class MpiiData(LandmarkData):
         root: folder with annotations/ and images/; generated data is written here.
         train_file: training annotations under root/annotations: COCO's structure, HRNet's list, or LSP's joints.mat.
         val_file: validation annotations; where it is the same file, training has its first half and validation the second.
+        boxes: gt, or a JSON of boxes on the images of data.images to predict on, as :class:`..coco.task.CocoData` has it.
         half_body: probability of cropping the upper or lower body.
     """
 
@@ -65,6 +68,7 @@ class MpiiData(LandmarkData):
         root: str = "data/mpii",
         train_file: str = "train.json",
         val_file: str = "valid.json",
+        boxes: str = "gt",
         half_body: float = 0.0,
         **kwargs,
     ) -> None:
@@ -77,6 +81,12 @@ class MpiiData(LandmarkData):
         if h.synthetic:
             files = (h.train_file, h.val_file)
             write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
+
+    def to_predict(self) -> ImageFolder:
+        h = self.hparams
+        if h.boxes == "gt" or h.images is None:
+            return super().to_predict()
+        return BoxCrops(read_boxes(h.boxes, h.images, len(FIGURE)), h.image_size)
 
     def dataset(self, train: bool) -> FigureCrops:
         h = self.hparams
