@@ -121,10 +121,11 @@ def run(options: list[str]) -> None:
 # ---- where a run goes on ----
 
 
-STOPS = [(stop, again, 0) for stop in (1, 2, 3, 4, 6) for again in ("--trainer.max_epochs=3", "--trainer.max_steps=9")]
+EPOCHS, STEPS = "--trainer.max_epochs=3", "--trainer.max_steps=9"
+STOPS = [*((stop, EPOCHS, 0) for stop in (1, 2, 3, 4, 6)), (2, STEPS, 0), (3, STEPS, 0), (2, EPOCHS, 2)]
 
 
-@pytest.mark.parametrize("stop, again, workers", [*STOPS, (2, "--trainer.max_epochs=3", 2)])
+@pytest.mark.parametrize("stop, again, workers", STOPS)
 def test_a_run_goes_on_where_it_was_left(stop, again, workers, whole, data, tmp_path):
     """After any step of an epoch of three: the batches, rates, temperatures and weights of an uninterrupted run."""
     common = (*SCHEDULED, f"--data.num_workers={workers}")
@@ -133,6 +134,7 @@ def test_a_run_goes_on_where_it_was_left(stop, again, workers, whole, data, tmp_
     weights, lines = whole
     assert batches_of(tmp_path) == lines
     assert same_weights(weights, last) and last["global_step"] == 9
+    assert [row["epoch"] for row in last["callbacks"]["RunPictures"]["history"]] == [1, 2, 3]
 
 
 SCHEDULED = ("--model.tau=coco", "--model.milestones=[1,2]")
@@ -185,7 +187,7 @@ def test_a_run_goes_on_with_the_step_that_was_not_taken(data, tmp_path):
 
 
 def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path, capfd):
-    fit("coco", data, tmp_path, "--config", "soft_rle", "--trainer.max_epochs=1")
+    fit("coco", data, tmp_path, "--config", "soft_rle", "--trainer.max_steps=2")  # of three an epoch
     again = ("--config", "soft_rle", "--trainer.max_epochs=2", "--ckpt_path=last")
     refused = {
         "--model.sigma=2.0": "model: sigma of the resumed run was 1.0, got 2.0; a resumed run may change average, clip_each, ",
@@ -210,7 +212,7 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     assert {key: (group["lr"], group["weight_decay"]) for key, group in groups.items()} == {
         ("", True): (0.01, 0.5), ("", False): (0.01, 0.0), ("method", True): (0.0025, 0.5), ("method", False): (0.0025, 0.0)
     }  # fmt: skip
-    assert [line["lr"] for line in batches_of(tmp_path)[3:]] == [0.01] * 6
+    assert [line["lr"] for line in batches_of(tmp_path)[2:]] == [0.01] * 8
 
 
 def test_norms_and_biases_do_not_decay(data, tmp_path):

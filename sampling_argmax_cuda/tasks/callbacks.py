@@ -57,7 +57,9 @@ class RunPictures(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         names = ["train/loss_epoch", "val/error", f"val/{module.best[0]}", "lr"]
         known = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
-        self.history.append({"epoch": trainer.current_epoch + 1, **known})
+        epoch = trainer.current_epoch + 1
+        # A run that was stopped within this epoch has a row of it already.
+        self.history = [row for row in self.history if row["epoch"] < epoch] + [{"epoch": epoch, **known}]
         names = [name for name in names if any(name in row for row in self.history)]
         folder = output_folder(trainer) / "pictures"
         if trainer.is_global_zero and trainer.loggers and names:

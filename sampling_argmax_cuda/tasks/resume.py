@@ -25,25 +25,21 @@ def check_options(part: str, changes: Mapping[str, tuple], free: Collection[str]
         yield f"resumed with --{part}.{name} {now!r} instead of {before!r}"
 
 
-def reopen_epoch(loops: dict, accumulate: int) -> None:
+def reopen_epoch(loops: dict, before: int, now: int) -> None:
     """Let the loops of a checkpoint go on with the batch after their last step.
 
     Lightning writes down an epoch that max_steps, max_time or a signal ended as one that is over, and a whole one as begun.
-    What is over is said by its batches here; those of a step that was not taken are taken again.
+    What is over is said by its batches here; those of a step that was not taken are taken again. A step had ``before`` batches
+    and has ``now``.
     """
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
-    last = batches["is_last_batch"]
-    begun = epochs["current"]["ready"]
-    done = 0 if last else batches["current"]["processed"] // accumulate * accumulate
-    offset = epochs["total"]["ready"] - begun
-    over = begun if last or begun == 0 else begun - 1
-    started = over + (done > 0)
-    for name, shift in (("current", 0), ("total", offset)):
-        epochs[name] |= {"ready": started + shift, "started": started + shift,
-                         "processed": over + shift, "completed": over + shift}  # fmt: skip
-    total = batches["total"]["processed"] - batches["current"]["processed"] + (done or batches["current"]["processed"])
-    for name, count in (("current", done), ("total", total)):
-        batches[name] |= dict.fromkeys(("ready", "started", "processed", "completed"), count)
-    batches["is_last_batch"] = False
+    whole, given = batches["is_last_batch"], batches["current"]["processed"]
+    done = 0 if whole else given // before * now
+    over = max(0, epochs["current"]["ready"] - (0 if whole else 1))
+    for count in (epochs["current"], epochs["total"]):
+        count |= {"ready": over + (done > 0), "started": over + (done > 0), "processed": over, "completed": over}
+    total = batches["total"]["processed"] - (0 if whole else given - done)
+    for count, number in ((batches["current"], done), (batches["total"], total)):
+        count |= dict.fromkeys(("ready", "started", "processed", "completed"), number)
     for state in loops["state_dict"].get("combined_loader", []):
         state["given"] = done

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .precision import keep_geometry
 from .resume import changed_options, check_options, reopen_epoch
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
@@ -101,6 +102,9 @@ class TrainedModule(lightning.LightningModule):
         """Draw a prediction into a folder, with its maps if asked; its record of the prediction file."""
         raise NotImplementedError
 
+    def setup(self, stage: str) -> None:
+        keep_geometry(self.trainer.precision_plugin)
+
     # ---- training ----
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -174,6 +178,7 @@ class TrainedModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["task"] = self.task
         checkpoint["global_batch"] = self._global_batch()
+        checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
@@ -182,12 +187,13 @@ class TrainedModule(lightning.LightningModule):
         data = self.trainer.datamodule
         if data is not None:
             changes = changed_options(checkpoint["datamodule_hyper_parameters"], data.hparams)
-            if changes.pop("batch_size", None) and checkpoint["global_batch"] != self._global_batch():
+            changes.pop("batch_size", None)  # of a process
+            if checkpoint["global_batch"] != self._global_batch():
                 changes["global batch"] = checkpoint["global_batch"], self._global_batch()
             lines += check_options("data", changes, data.free)
         if self.trainer.is_global_zero:
             print(*lines, sep="\n", end="\n" if lines else "")
-        reopen_epoch(checkpoint["loops"]["fit_loop"], self.trainer.accumulate_grad_batches)
+        reopen_epoch(checkpoint["loops"]["fit_loop"], checkpoint["accumulate"], self.trainer.accumulate_grad_batches)
 
     # ---- evaluation ----
 
