@@ -19,7 +19,7 @@ from sampling_argmax_cuda.tasks.cli import TASKS
 from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.methods import METHODS
-from sampling_argmax_cuda.tasks.models import PoseNet, ResNet, load_weights
+from sampling_argmax_cuda.tasks.models import PoseNet, ResNet
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -292,20 +292,6 @@ def test_resnet_has_torchvision_names():
              "layer3.5.conv3.weight", "layer4.2.bn3.num_batches_tracked"}  # fmt: skip
     assert names <= state.keys() and len(state) == 318
     assert sum(p.numel() for p in ResNet(18).parameters()) == 11_689_512 - (512 * 1000 + 1000)
-
-
-def test_loading_reports_every_key(tmp_path):
-    model, path = PoseNet(17, 18, 16), tmp_path / "weights.pth"
-    state = dict(ResNet(18).state_dict(), **{"fc.weight": torch.zeros(3, 3)})
-    state["layer1.0.conv1.weight"] = torch.zeros(1)
-    torch.save(state, path)
-    report = load_weights(model, path)
-    assert report["skipped"] == ["fc.weight"] and report["mismatched"] == ["layer1.0.conv1.weight"]
-    assert report["missing"] == ["layer1.0.conv1.weight"] and len(report["loaded"]) == len(state) - 2
-    assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
-    torch.save({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no tensor of .* fits the model"):
-        load_weights(model, path)
 
 
 class Mirrored(torch.nn.Module):

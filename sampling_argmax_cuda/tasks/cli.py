@@ -1,5 +1,8 @@
 """``sampling-argmax fit | validate | predict | visualize``: LightningCLI over the shared module and a task's data."""
 
+import argparse
+import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib import resources
@@ -8,19 +11,23 @@ from pathlib import Path
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .associative.task import PeopleData, PeoplePose
 from .callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
 from .coco.task import CocoData, CocoPose
+from .files import read_text
 from .h36m.task import BodyPose, H36mData
 from .keypointnet.task import CloudKeypoints, KeypointNetData
 from .mpii.task import MpiiData, PersonPose
 from .mtfl.task import FaceLandmarks, MtflData
 from .oct.task import OctData, RetinalSurfaces
+from .resume import changed_options
 from .skeleton.task import SkeletonMerger
+from .weights import read_checkpoint
 
 TASKS = {
     "associative": (PeoplePose, PeopleData),
@@ -32,30 +39,59 @@ TASKS = {
     "oct": (RetinalSurfaces, OctData),
     "skeleton": (SkeletonMerger, KeypointNetData),
 }
+COMMANDS = ("fit", "validate", "predict", "visualize")
+# Options of the data that a network was trained for; the others say where the files are, or how they are read.
+OF_NETWORK = ("image_size", "rows", "category")
 
 
-def run_callbacks(folder: str, best: tuple[str, str]) -> list:
+def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
     """What every run has: the best and the last checkpoint, pictures, and the files of predictions.
 
     Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
     """
-    where = {"dirpath": str(Path(folder) / "checkpoints"), "enable_version_counter": False}
+    where = {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
     metric, mode = best
     best = BestCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
     return [best, last, RunPictures(), ValidationFile(), PredictionFiles()]
 
 
+def run_loggers(folder: Path) -> list:
+    """CSV and TensorBoard side by side in one version folder."""
+    tensorboard = TensorBoardLogger(folder, name="")
+    return [tensorboard, CSVLogger(folder, name="", version=tensorboard.version)]
+
+
 class TaskTrainer(lightning.Trainer):
-    """Lightning's trainer with one more command."""
+    """Lightning's trainer with one more command, and without predictions in memory."""
 
     show_maps = False
+
+    def predict(
+        self,
+        model: lightning.LightningModule | None = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Predict on a folder of inputs, and write what is found.
+
+        Args:
+            model: the model that predicts.
+            datamodule: the data whose inputs are predicted on.
+            ckpt_path: checkpoint of the weights; last or best of the run, or a path.
+            weights_only: load nothing but tensors and plain objects from the checkpoint.
+        """
+        # Lightning would keep the predictions of all inputs, maps included, and return them.
+        super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only,
+                        return_predictions=False)  # fmt: skip
 
     def visualize(
         self,
         model: lightning.LightningModule | None = None,
         datamodule: lightning.LightningDataModule | None = None,
         ckpt_path: str | None = None,
+        weights_only: bool | None = None,
     ) -> None:
         """Predict on a folder of images and draw every map with samples and their spread.
 
@@ -63,32 +99,50 @@ class TaskTrainer(lightning.Trainer):
             model: the model to show.
             datamodule: the data whose images are shown.
             ckpt_path: checkpoint of the weights; last or best of the run, or a path.
+            weights_only: load nothing but tensors and plain objects from the checkpoint.
         """
         self.show_maps = True
-        self.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+        self.predict(model, datamodule, ckpt_path, weights_only)
+
+
+class NamedConfig(ActionConfigFile):
+    """A config that may be one of the package's, by its name."""
+
+    def __call__(self, parser, cfg, values, option_string=None) -> None:
+        super().__call__(parser, cfg, config_path(values), option_string)
 
 
 class TaskCLI(LightningCLI):
-    """LightningCLI with the callbacks and loggers of a run in its folder.
+    """LightningCLI with the callbacks and loggers of a run in its folder, which is known once all options are.
 
-    The loggers are no defaults of the parser: as objects they could not be written into the run's config.yaml.
+    As defaults of the parser the loggers would be objects, which could not be written into the run's config.yaml.
     """
 
-    def __init__(self, folder: str, task: str, argv: list[str]) -> None:
-        self.folder, self.task, self.argv = folder, task, argv
-        module, data = TASKS[task]
-        trainer = {"default_root_dir": folder, "callbacks": run_callbacks(folder, module.best), "use_distributed_sampler": False,
-                   "num_sanity_val_steps": 0, "log_every_n_steps": 10}  # fmt: skip
+    def __init__(self, argv: list[str]) -> None:
+        self.task = chosen_task(argv)
+        module, data = TASKS[self.task]
+        trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
+                   "log_every_n_steps": 10}  # fmt: skip
+        # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
+        parsers = {name: {"allow_abbrev": False} for name in COMMANDS}
         super().__init__(
             module, data, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_class=TaskTrainer, auto_configure_optimizers=False, trainer_defaults=trainer,
+            parser_kwargs={"allow_abbrev": False, **parsers},
         )  # fmt: skip
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The commands, each with the arguments that are no options of it."""
         return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-                for name in ("fit", "validate", "predict", "visualize")}  # fmt: skip
+                for name in COMMANDS}  # fmt: skip
+
+    def init_parser(self, **kwargs) -> LightningArgumentParser:
+        parser = LightningArgumentParser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=NamedConfig, help="YAML or JSON file, or a name of the package's configs"
+        )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         known = tuple(TASKS)
@@ -99,33 +153,59 @@ class TaskCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        """Parse ``args``, which are the command line itself with the configs' names resolved."""
+        """Parse ``args``, the command line itself, and keep what it and its configs say apart from defaults."""
         self.config = parser.parse_args(args)
+        self.given = parser.parse_args(args, defaults=False)[self.config.subcommand]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, from whatever source its option came."""
+        return Path(self.config[self.config.subcommand].trainer.default_root_dir or ".").expanduser()
 
     def _parse_ckpt_path(self) -> None:
-        """Take the options of a given checkpoint, and the size of its images; the command line itself wins over them."""
+        """Take the options of a given checkpoint; those that the command line or a config gives win, which is told."""
         command = self.config.subcommand
-        given = [
-            f"{option}={value}"
-            for option, value in given_options(self.argv)
-            if option.startswith(("--model.", "--data."))
-        ]
-        explicit = self.parser.parse_args([command, *given])
-        super()._parse_ckpt_path()
-        path = self.config[command].get("ckpt_path")
-        if path and Path(path).is_file():
-            trained = torch.load(path, map_location="cpu", weights_only=True).get("datamodule_hyper_parameters", {})
-            if "image_size" in trained:
-                self.config[command].data.image_size = tuple(trained["image_size"])
-        for option in given:
-            name = option.partition("=")[0].removeprefix("--")
-            self.config[command][name] = explicit[command][name]
+        path = checkpoint_path(self.config[command].ckpt_path, self.folder, command)
+        if path is None:
+            return
+        self.config[command].ckpt_path = str(path)
+        checkpoint = read_checkpoint(path)
+        if checkpoint["task"] != self.task:
+            raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.task}")
+        data = checkpoint["datamodule_hyper_parameters"]
+        saved = {"model": checkpoint["hyper_parameters"],
+                 "data": {name: data[name] for name in OF_NETWORK if name in data}}  # fmt: skip
+        if command != "fit":  # a resumed run says itself what it changes
+            saved["model"] = saved["model"] | {"weights": None} if "weights" in saved["model"] else saved["model"]
+            for part, options in saved.items():
+                told = changed_options(options, self.given.get(part, Namespace()).as_dict())
+                print(*(f"--{part}.{name} {now!r} instead of the checkpoint's {before!r}"
+                        for name, (before, now) in told.items()), sep="\n", end="\n" if told else "")  # fmt: skip
+        taken = {part: {name: value for name, value in options.items()
+                        if not name.startswith("_") and f"{part}.{name}" not in self.given}
+                 for part, options in saved.items()}  # fmt: skip
+        self.config = self.parser.parse_object({command: taken}, self.config)
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
         """The trainer, with the run's loggers unless the options name others or none."""
+        callbacks = run_callbacks(self.folder, TASKS[self.task][0].best)
+        if self._get(self.config_init, "trainer.enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+        self.trainer_defaults["callbacks"] = callbacks
         if self._get(self.config_init, "trainer.logger") is None:
-            kwargs["logger"] = default_loggers(self.folder)
+            kwargs["logger"] = run_loggers(self.folder)
         return super().instantiate_trainer(**kwargs)
+
+
+def checkpoint_path(given: str | None, folder: Path, command: str) -> Path | None:
+    """The file that ``--ckpt_path`` stands for, which may be last or best of the run; None for a run that begins."""
+    if given is None:
+        return None
+    path = folder / "checkpoints" / f"{given}.ckpt" if given in ("last", "best") else Path(given)
+    if command == "fit" and given == "last" and not path.is_file():
+        print(f"--ckpt_path last: there is no {path} yet, so this run begins")
+        return None
+    return path
 
 
 def config_path(name: str) -> str:
@@ -141,53 +221,55 @@ def config_path(name: str) -> str:
     return str(known[name])
 
 
-def resolve_configs(argv: list[str]) -> list[str]:
-    """Replace the names after ``--config`` by files."""
-    out = []
-    for i, item in enumerate(argv):
-        if item.startswith("--config="):
-            item = "--config=" + config_path(item.removeprefix("--config="))
-        elif i > 0 and argv[i - 1] == "--config":
-            item = config_path(item)
-        out.append(item)
-    return out
+def read_config(path: str) -> dict:
+    """The content of a config. Raises ValueError that names the file and the line."""
+    try:
+        content = yaml.safe_load(read_text(path, "--config"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"line {mark.line + 1}: "
+        raise ValueError(f"--config {path}: {where}{getattr(error, 'problem', None) or error}") from None
+    if not isinstance(content or {}, dict):
+        raise ValueError(f"--config {path}: expected options by name, got {type(content).__name__}")
+    return content or {}
 
 
-def given_options(argv: list[str]) -> Iterator[tuple[str, str]]:
-    """Options and their values, written as one word or as two."""
-    for i, item in enumerate(argv):
-        option, equals, value = item.partition("=")
-        if equals:
-            yield option, value
-        elif i + 1 < len(argv):
-            yield option, argv[i + 1]
+def named_options(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """The task and the checkpoint as the command line and its configs name them, in their order."""
+    parser = argparse.ArgumentParser(prog="sampling-argmax", add_help=False, allow_abbrev=False)
+    for flags in (("--task",), ("--ckpt_path",), ("-c", "--config")):
+        name = flags[-1].removeprefix("--")
+        parser.add_argument(
+            *flags, dest="named", action="append", default=[], type=lambda value, name=name: (name, value)
+        )
+    for name, value in parser.parse_known_args(argv)[0].named:
+        content = read_config(config_path(value)) if name == "config" else {name: value}
+        yield from ((key, content[key]) for key in ("task", "ckpt_path") if content.get(key) is not None)
 
 
 def chosen_task(argv: list[str]) -> str:
-    """The task, read before anything else because it decides which options there are: the last one named wins."""
-    task = "coco"
-    for option, value in given_options(argv):
-        if option == "--task":
-            task = value
-        elif option == "--ckpt_path" and Path(value).is_file():
-            task = torch.load(value, map_location="cpu", weights_only=True).get("task", task)
-        elif option == "--config" and Path(value).is_file():
-            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            task = content.get("task", task) if isinstance(content, dict) else task
+    """The task, read before anything else because it decides which options there are: the last one named wins.
+
+    Where none is named it is that of the checkpoint.
+    """
+    named = dict(named_options(argv))
+    path = named.get("ckpt_path")
+    saved = read_checkpoint(path)["task"] if "task" not in named and path and Path(path).is_file() else "coco"
+    task = named.get("task", saved)
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
     return task
 
 
-def default_loggers(folder: str) -> list:
-    """CSV and TensorBoard side by side in one version folder."""
-    tensorboard = TensorBoardLogger(folder, name="")
-    return [tensorboard, CSVLogger(folder, name="", version=tensorboard.version)]
-
-
-def run_folder(argv: list[str]) -> str:
-    """The run's folder, read before anything else because loggers and checkpoints live in it."""
-    return dict(given_options(argv)).get("--trainer.default_root_dir", "runs")
+def check_environment() -> None:
+    """Raise ValueError where an environment variable is one of those that other command lines take for options."""
+    commands = "|".join(name.upper() for name in COMMANDS)
+    for name, value in os.environ.items():
+        enabled = name == "JSONARGPARSE_DEFAULT_ENV" and value.lower() == "true"
+        if enabled or re.match(rf"PL_((TASK)?TRAINER_|CONFIG$|({commands})__)", name):
+            raise ValueError(
+                f"environment variable {name} is no option: options come from the command line and its configs"
+            )
 
 
 def main(argv: list[str]) -> int:
@@ -201,9 +283,9 @@ def main(argv: list[str]) -> int:
 
         return study(argv[1:])
     try:
-        argv = resolve_configs(argv)
+        check_environment()
         torch.set_float32_matmul_precision("high")
-        TaskCLI(run_folder(argv), chosen_task(argv), argv)
+        TaskCLI(argv)
     except (ValueError, FileNotFoundError) as error:
         # A loader process sends its whole traceback as the message; its last line is the error's own.
         message = str(error).strip().splitlines()[-1] if str(error).startswith("Caught ") else str(error)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -206,54 +205,3 @@ class RegressionNet(nn.Module):
         size = [images.shape[-1] // 4, images.shape[-2] // 4, self.volume][: self.axes]
         position = (centered + 0.5) * centered.new_tensor(size)
         return position if self.sigma is None else Located(position, self.sigma(features))
-
-
-def _own_state(path: str | Path) -> dict[str, Tensor]:
-    """The network's part of a state dict or of a checkpoint of the trainer."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"model: weights file {path} does not exist")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    inner = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    return inner or state
-
-
-def load_weights(model: nn.Module, path: str | Path, strict: bool = False) -> dict[str, list[str]]:
-    """Load a state dict of the backbone (torchvision's names) or of the whole model, where names and shapes fit.
-
-    Returns the keys that were ``loaded``, ``skipped`` (unknown to the model), ``mismatched`` (another shape) and
-    ``missing`` (in the model only). Raises ValueError if nothing fits, or with ``strict`` if anything does not.
-    """
-    state = _own_state(path)
-    whole = any(key.startswith("backbone.") for key in state)
-    target = model.backbone if not whole and hasattr(model, "backbone") else model
-    own, report = target.state_dict(), {"loaded": [], "skipped": [], "mismatched": []}
-    for key, value in state.items():
-        fits = key in own and own[key].shape == value.shape
-        report["loaded" if fits else "mismatched" if key in own else "skipped"].append(key)
-    if not report["loaded"]:
-        raise ValueError(f"model: no tensor of {path} fits the model, first key {next(iter(state), None)!r}")
-    report["missing"] = sorted(own.keys() - set(report["loaded"]))
-    wrong = {name: keys for name, keys in report.items() if keys and name != "loaded"}
-    if strict and wrong:
-        raise ValueError(f"model: {path} does not fit the model: {_describe(wrong)}")
-    target.load_state_dict({key: state[key] for key in report["loaded"]}, strict=False)
-    return report
-
-
-def _describe(report: dict[str, list[str]]) -> str:
-    parts = []
-    for name, keys in report.items():
-        shown = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
-        parts.append(f"{len(keys)} {name}" + (f" ({shown})" if keys and name != "loaded" else ""))
-    return "; ".join(parts)
-
-
-def start_from(model: nn.Module, path: str | Path, strict: bool, gain: float) -> str:
-    """Load weights, scale the maps, and return one line that says what was loaded and what was not."""
-    report = load_weights(model, path, strict)
-    if gain != 1:
-        if not hasattr(model, "scale_output"):
-            raise ValueError("model: weights_gain needs a method with maps")
-        model.scale_output(gain)
-    return f"weights {Path(path).name}: {_describe(report)}"

@@ -13,11 +13,12 @@ from .files import read_image
 from .landmarks import Landmarks
 from .method import Located, place_of
 from .methods import make_method
-from .models import PoseNet, RegressionNet, start_from
+from .models import PoseNet, RegressionNet
 from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .targets import Target
 from .training import TrainedModule, rank_mean, step_seed
 from .views import Member, Views
+from .weights import read_checkpoint, start_from
 
 REDUCTIONS = ("mean", "batch", "visible", "axes")
 
@@ -228,9 +229,10 @@ class LocalizationModule(TaskModule):
             self.members = [self._member(path) for path in self.hparams.ensemble]
 
     def _member(self, path: str) -> Member:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"model: ensemble checkpoint {path} does not exist")
-        size = torch.load(path, map_location="cpu", weights_only=True)["datamodule_hyper_parameters"]["image_size"]
+        checkpoint = read_checkpoint(path, "model: ensemble checkpoint")
+        if checkpoint["task"] != self.task:
+            raise ValueError(f"model: ensemble checkpoint {path} is of task {checkpoint['task']}, not {self.task}")
+        size = checkpoint["datamodule_hyper_parameters"]["image_size"]
         module = type(self).load_from_checkpoint(path, map_location="cpu", ensemble=(), weights=None).eval()
         return Member(module.model, module.method, tuple(size))
 

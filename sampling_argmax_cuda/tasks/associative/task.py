@@ -14,12 +14,12 @@ from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import CocoFiles
 from ..files import read_image
 from ..hourglass import HourglassNet, person_maps
-from ..models import start_from
 from ..pictures import draw_skeleton, picture, save_figure
 from ..targets import nearest_cell
 from ..training import gather_objects
 from ..transforms import Augment
 from ..views import resample, resized
+from ..weights import start_from
 from .grouping import Grouping
 from .losses import detection_loss, tag_loss
 from .metrics import PeopleEvaluation
