@@ -34,7 +34,7 @@ from test_coco_dialects import (
 )
 
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages
-from sampling_argmax_cuda.tasks.coco.annotations import read_annotations
+from sampling_argmax_cuda.tasks.coco.annotations import person_category, read_annotations
 from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
@@ -95,6 +95,13 @@ def test_what_cannot_be_read_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         read_annotations(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_points_of_a_category_are_those_of_any_annotation(order):
+    """Boxes to predict on may be without points, of people too."""
+    listed = [{"category_id": 1, "keypoints": [0] * 51}, {"category_id": 1}, {"category_id": 2}]
+    assert person_category({"annotations": listed[::order]}, 17, "here") == 1
 
 
 def test_who_cannot_be_cropped_is_not_scored(tmp_path, capsys):
