@@ -83,7 +83,7 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"image {path} cannot be read")
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
-        raise ValueError(f"image {path} ends before its last row")
+        raise ValueError(f"image {path} is cut off: it has no end marker")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
