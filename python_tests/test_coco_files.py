@@ -57,6 +57,10 @@ def two_people(content: dict) -> None:
     category(2, {**PERSON, "id": 1})(content)
 
 
+def two_of_one_id(content: dict) -> None:
+    content["categories"].append(DOG)
+
+
 def several_without_a_list(content: dict) -> None:
     no_categories(content)
     content["annotations"][0]["category_id"] = 4
@@ -71,6 +75,7 @@ REFUSED = [
     (renamed, "two images have the id 1: file_name 'a.png' and 'b.png'"),
     (two_kinds, r"must be named person, or have 17 keypoints alone, got 1 \(dog, 17 keypoints\), 2 \(cat, 17 keypoints\)"),
     (two_people, r"got 1 \(person, 17 keypoints\), 2 \(person, 17 keypoints\)"),
+    (two_of_one_id, "two categories have the id 1: 'person' and 'dog'"),
     (several_without_a_list, r"got 4 \(no name, 17 keypoints\), 1 \(no name, 17 keypoints\)"),
     (sides_swapped, "category 1: keypoints must be in COCO's order"),
     (of_all("category_id", 0), r"no annotation has keypoints \(of category 1; left out: {'of other categories': 8}\)"),

@@ -94,10 +94,14 @@ def person_category(content: dict, points: int, where: str) -> int:
         if isinstance(annotation, dict) and "category_id" in annotation:
             key, found = integer(annotation, "category_id", f"{where}: an annotation"), annotation.get("keypoints")
             sizes[key] = max(sizes.get(key, 0), len(found) // 3 if isinstance(found, list) else 0)
-    if content.get("categories"):
-        known = {integer(c, "id", f"{where}: a category"): c for c in records(content, "categories", where)}
-    else:
-        known = {key: {} for key in sizes} or {1: {}}
+    known: dict[int, dict] = {}
+    for entry in records(content, "categories", where) if content.get("categories") else ():
+        key = integer(entry, "id", f"{where}: a category")
+        if known.setdefault(key, entry).get("name") != entry.get("name"):
+            raise ValueError(
+                f"{where}: two categories have the id {key}: {known[key].get('name')!r} and {entry.get('name')!r}"
+            )
+    known = known or {key: {} for key in sizes} or {1: {}}
     sizes |= {key: len(c["keypoints"]) for key, c in known.items() if isinstance(c.get("keypoints"), list)}
     people = [key for key, c in known.items() if str(c.get("name", "")).strip().lower() == "person"]
     fitting = [key for key in known if sizes.get(key) == points]
