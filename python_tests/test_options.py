@@ -122,6 +122,42 @@ def test_what_is_written_wins_over_the_checkpoint(source, start, checkpoints, tm
     assert "--data.image_size" in capfd.readouterr().out
 
 
+TASK_OPTIONS = {
+    "associative": ({"stacks": 1, "channels": 8, "threshold": 0.3}, {"image_size": (64, 64)}),
+    "coco": ({**SMALL, "rescore": "product"}, {"image_size": (64, 64)}),
+    "h36m": ({**SMALL, "volume": 8, "lift": "bones"}, {"image_size": (64, 64)}),
+    "keypointnet": (
+        {"keypoints": 5, "width": 0.1, "basis": "gaussian", "centers": (8, 4, 2, 1)},
+        {"category": "table"},
+    ),
+    "mpii": ({"stacks": 1, "channels": 8}, {"image_size": (64, 64)}),
+    "mtfl": (SMALL, {"image_size": (64, 64)}),
+    "oct": ({"width": 4, "ordered": False}, {"rows": 48}),
+    "skeleton": ({"keypoints": 4, "width": 0.1, "basis": "gaussian", "self_pairs": True}, {"category": "table"}),
+}
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_checkpoint_brings_what_its_network_is(task, command, start, tmp_path):
+    """Every option of the model, those of the data that the network was trained for, and those that are linked to them."""
+    own, data = TASK_OPTIONS[task]
+    module, path = TASKS[task][0](**own), tmp_path / "a.ckpt"
+    linked = {name: module.hparams[option] for option, name in module.linked.items()}
+    torch.save({"state_dict": {}, "task": task, "hyper_parameters": dict(module.hparams),
+                "datamodule_hyper_parameters": {"flip": 0.1, **data}}, path)  # fmt: skip
+    cli = start(command, f"--ckpt_path={path}", "--model.seed=3")
+    for name, value in {**module.hparams, "seed": 3}.items():
+        found = cli.model.hparams[name]
+        assert (tuple(found) if isinstance(found, list) else found) == (
+            tuple(value) if isinstance(value, list) else value
+        )
+    for name, value in {**data, **linked, "flip": 0.5}.items():
+        assert cli.datamodule.hparams[name] == (
+            list(value) if isinstance(cli.datamodule.hparams[name], list) else value
+        )
+
+
 @pytest.mark.parametrize("command", ["fit", "validate", "predict", "visualize"])
 def test_the_checkpoints_of_the_run(command, start, checkpoints, tmp_path, capfd):
     """last and best are files of its folder. Only a training may begin without them."""

@@ -119,8 +119,9 @@ class TaskCLI(LightningCLI):
     """
 
     def __init__(self, argv: list[str]) -> None:
-        self.task = chosen_task(argv)
+        self.argv, self.task = argv, chosen_task(argv)
         module, data = TASKS[self.task]
+        self.links = module.linked
         trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
                    "log_every_n_steps": 10}  # fmt: skip
         # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
@@ -146,16 +147,21 @@ class TaskCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         known = tuple(TASKS)
-        for name, own in TASKS[self.task][0].linked.items():
+        for name, own in self.links.items():
             parser.link_arguments(f"model.{name}", f"data.{own}")
         parser.add_argument(
             "--task", default=self.task, choices=known, help="what is localized; a config names its own"
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        """Parse ``args``, the command line itself, and keep what it and its configs say apart from defaults."""
+        """Parse ``args``, which are the command line itself."""
         self.config = parser.parse_args(args)
-        self.given = parser.parse_args(args, defaults=False)[self.config.subcommand]
+
+    def written(self) -> Namespace:
+        """What the command line and its configs say, apart from defaults and from what options are linked to."""
+        self.links = {}
+        parser = self._prepare_subcommand_parser(TaskTrainer, self.config.subcommand, allow_abbrev=False)
+        return parser.parse_args(self.argv[1:], defaults=False)
 
     @property
     def folder(self) -> Path:
@@ -172,17 +178,17 @@ class TaskCLI(LightningCLI):
         checkpoint = read_checkpoint(path)
         if checkpoint["task"] != self.task:
             raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.task}")
-        data = checkpoint["datamodule_hyper_parameters"]
+        data, written = checkpoint["datamodule_hyper_parameters"], self.written()
         saved = {"model": checkpoint["hyper_parameters"],
                  "data": {name: data[name] for name in OF_NETWORK if name in data}}  # fmt: skip
         if command != "fit":  # a resumed run says itself what it changes
             saved["model"] = saved["model"] | {"weights": None} if "weights" in saved["model"] else saved["model"]
             for part, options in saved.items():
-                told = changed_options(options, self.given.get(part, Namespace()).as_dict())
+                told = changed_options(options, written.get(part, Namespace()).as_dict())
                 print(*(f"--{part}.{name} {now!r} instead of the checkpoint's {before!r}"
                         for name, (before, now) in told.items()), sep="\n", end="\n" if told else "")  # fmt: skip
         taken = {part: {name: value for name, value in options.items()
-                        if not name.startswith("_") and f"{part}.{name}" not in self.given}
+                        if not name.startswith("_") and f"{part}.{name}" not in written}
                  for part, options in saved.items()}  # fmt: skip
         self.config = self.parser.parse_object({command: taken}, self.config)
 
