@@ -103,7 +103,7 @@ class TaskModule(TrainedModule):
 
     def row_seed(self, output: Tensor) -> Tensor:
         """The seed of a step's noise: a rank draws that of its rows of the global batch, in each of its parts."""
-        first_row = (self.part * self.trainer.world_size + self.global_rank) * output.shape[0] * output.shape[1]
+        first_row = (self.micro_batch * self.trainer.world_size + self.global_rank) * output.shape[0] * output.shape[1]
         return step_seed(self.hparams.seed, self.global_step, first_row, output.device)
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -225,6 +225,7 @@ class LocalizationModule(TaskModule):
     # ---- evaluation ----
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage in ("validate", "predict") and not self.members:
             self.members = [self._member(path) for path in self.hparams.ensemble]
 
@@ -234,6 +235,12 @@ class LocalizationModule(TaskModule):
             raise ValueError(f"model: ensemble checkpoint {path} is of task {checkpoint['task']}, not {self.task}")
         size = checkpoint["datamodule_hyper_parameters"]["image_size"]
         module = type(self).load_from_checkpoint(path, map_location="cpu", ensemble=(), weights=None).eval()
+        own, other = self.method, module.method
+        if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits):
+            names = f"{module.hparams.method} beside {self.hparams.method}"
+            raise ValueError(
+                f"model: average maps needs maps of one kind, but ensemble checkpoint {path} has method {names}"
+            )
         return Member(module.model, module.method, tuple(size))
 
     def decode(self, images: Tensor) -> dict[str, Tensor]:
@@ -252,7 +259,7 @@ class LocalizationModule(TaskModule):
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
         crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
-        return torch.einsum("bij,bkj->bki", batch["inverse"], crop)
+        return torch.einsum("bij,bkj->bki", batch["inverse"].to(crop.dtype), crop)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         found = self.decode(batch["image"])

@@ -84,7 +84,7 @@ class TrainedModule(lightning.LightningModule):
             raise ValueError(f"model: clip_each must be > 0, got {clip_each}")
         self.save_hyperparameters()  # those of the subclass too
         self.preview: dict[str, Tensor] = {}
-        self.part = 0  # of the batches whose gradients one step adds up, the number of this one
+        self.micro_batch = 0  # of the batches whose gradients a step adds up, the number of this one
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch."""
@@ -103,6 +103,10 @@ class TrainedModule(lightning.LightningModule):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.precision == "16-true" and self.hparams.optimizer != "sgd":
+            raise ValueError("trainer: precision 16-true needs model.optimizer sgd: what the others divide a step by, squares "
+                             f"of gradients, is 0 in float16, got {self.hparams.optimizer}; 16-mixed and bf16-true have "
+                             "them all")  # fmt: skip
         keep_geometry(self.trainer.precision_plugin)
 
     # ---- training ----
@@ -148,9 +152,9 @@ class TrainedModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
         accumulate = self.trainer.accumulate_grad_batches
-        self.part = index % accumulate
+        self.micro_batch = index % accumulate
         # Dropout draws from torch's own generator, whose state no checkpoint holds.
-        number = self.global_step * accumulate + self.part
+        number = self.global_step * accumulate + self.micro_batch
         torch.manual_seed((self.hparams.seed << 32) + (number << 12) + self.global_rank)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:

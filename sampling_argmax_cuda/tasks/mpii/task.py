@@ -33,6 +33,12 @@ class PersonPose(Opposed, LocalizationModule):
             raise ValueError(f"model: an adversary needs method heatmap, got {self.hparams.method}")
         self.evaluation = PckhEvaluation()
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.opponent is not None and self._adds_up_counts():
+            raise ValueError(f"trainer: an adversary with accumulate_grad_batches {self.trainer.accumulate_grad_batches} needs "
+                             f"reduction mean or batch, got {self.hparams.reduction}")  # fmt: skip
+
     def stage_loss(self, outputs: list[Tensor], target: Target, batch: dict[str, Tensor]) -> Tensor:
         loss = super().stage_loss(outputs, target, batch)
         if self.opponent is None:

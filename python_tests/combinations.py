@@ -1,0 +1,391 @@
+"""Every method of every task under every option that could make a wrong number without a word: one row each of a table.
+
+``python python_tests/combinations.py`` writes ``bench/results/combinations.csv``; ``test_combinations.py`` makes the rows again.
+A cell is ``ok``, ``-`` where the task has no such thing, or the message that refuses it.
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import lightning
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sampling_argmax_cuda.tasks import adversary, module, training
+from sampling_argmax_cuda.tasks.cli import TASKS
+from sampling_argmax_cuda.tasks.method import Located
+from sampling_argmax_cuda.tasks.methods import METHODS, Debiased
+from sampling_argmax_cuda.tasks.module import REDUCTIONS, LocalizationModule, TaskModule
+from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
+
+TABLE = Path(__file__).parents[1] / "bench" / "results" / "combinations.csv"
+BATCH, SIDE = 8, 32  # samples, and pixels of an image's side
+HOURGLASSES = dict(stacks=1, channels=8, norm="group")
+CLOUDS = dict(keypoints=4, centers=(16, 8, 4, 2), width=0.1, norm="group", basis="gaussian")
+OPTIONS = {
+    "associative": dict(HOURGLASSES, plain=False), "coco": {}, "h36m": dict(volume=6), "mtfl": {},
+    "mpii": dict(HOURGLASSES), "oct": dict(width=4, norm="group"), "keypointnet": dict(CLOUDS, dropout=0.0),
+    "skeleton": dict(CLOUDS),
+}  # fmt: skip
+ADVERSARY = dict(adversary=1, adversary_channels=8, adversary_factor=0.1, adversary_rate=0.1, adversary_gamma=3.0)
+ROWS = [*((task, method) for task in TASKS if task != "associative" for method in METHODS),
+        ("associative", "tags"), ("associative", "tags, adversary"), ("mpii", "heatmap, adversary")]  # fmt: skip
+
+
+class TinyNet(nn.Module):
+    """Maps, positions and widths of the shapes of the networks on images, from one convolution."""
+
+    def __init__(self, joints: int, volume: int | None, regresses: bool, widths: bool) -> None:
+        super().__init__()
+        self.shape, self.axes = (joints,) if volume is None else (joints, volume), 2 if volume is None else 3
+        self.regresses, self.widths = regresses, widths
+        self.maps = nn.Conv2d(3, joints * (volume or 1), 4, 4)
+        self.position, self.sigma = (nn.Linear(3, joints * self.axes) for _ in range(2))
+
+    def forward(self, images: Tensor) -> Tensor | Located:
+        images = images.to(self.maps.weight.dtype)
+        mean = images.mean((2, 3))
+        place = self.maps(images).unflatten(1, self.shape)
+        if self.regresses:
+            place = self.position(mean).unflatten(1, (-1, self.axes))
+        return Located(place, self.sigma(mean).sigmoid().unflatten(1, (-1, self.axes))) if self.widths else place
+
+
+def tiny_maps(joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool) -> TinyNet:
+    return TinyNet(joints, volume, False, widths)
+
+
+def tiny_positions(joints: int, depth: int, norm: str, volume: int | None, widths: bool) -> TinyNet:
+    return TinyNet(joints, volume, True, widths)
+
+
+def make(task: str, method: str, **more) -> training.TrainedModule:
+    """A module with a small network, equal for equal arguments. Raises ValueError for what is refused."""
+    method, _, opposed = method.partition(", ")
+    options = {**OPTIONS[task], **(ADVERSARY if opposed else {}), "optimizer": "sgd", "lr": 0.01, **more}
+    if task != "associative":
+        options = {"method": method, "num_samples": 3, "tau": 1.0, "units": "centered", "reduction": "mean", **options}
+        if options["method"] in ("direct", "rle", "soft_rle", "sampling_rle") and task == "mpii":
+            options["stacks"] = None
+    torch.manual_seed(0)
+    with patch.object(module, "PoseNet", tiny_maps), patch.object(module, "RegressionNet", tiny_positions):
+        return TASKS[task][0](**options)
+
+
+def make_batch(task: str, seed: int = 0, size: int = BATCH) -> dict[str, Tensor]:
+    """A batch of training with points that are masked, and in h36m with depths that are not known."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(size, *shape, generator=rng)
+
+    index = torch.arange(size)
+    if task in ("keypointnet", "skeleton"):
+        return {"points": rand(40, 3), "copies": rand(2, 4, 3), "weight": (rand(4) > 0.3).float(),
+                "sigma": rand() * 0.1 + 0.05, "index": index}  # fmt: skip
+    if task == "oct":
+        return {
+            "image": rand(1, 32, 16),
+            "target": rand(9, 16) * 31,
+            "weight": (rand(9, 16) > 0.3).float(),
+            "index": index,
+        }
+    side, cells = (64, 15.0) if task in ("mpii", "associative") else (SIDE, SIDE / 4 - 1)
+    batch = {"image": rand(3, side, side), "index": index}
+    if task == "associative":
+        target, weight = rand(3, 17, 2) * cells, (rand(3, 17) > 0.4).float()
+        return {**batch, "target": target, "weight": weight, "mask": (rand(16, 16) > 0.2).float()}
+    joints, axes = len(TASKS[task][0].landmarks), 3 if task == "h36m" else 2
+    target, weight = rand(joints, axes) * cells, (rand(joints) > 0.3).float()
+    batch |= {"target": target.clamp(max=5) if axes == 3 else target, "weight": weight}
+    if axes == 3:
+        batch["axes"] = torch.ones_like(target)
+        batch["axes"][..., 2] = (rand(joints) > 0.5).float()
+    return batch
+
+
+def attach(made: training.TrainedModule, world: int = 1, rank: int = 0) -> training.TrainedModule:
+    """A module with as much of a trainer as its steps ask for."""
+    made._trainer = SimpleNamespace(world_size=world, global_rank=rank, accumulate_grad_batches=1, global_step=0,
+                                    barebones=True, is_global_zero=True, datamodule=None, current_epoch=0,
+                                    state=SimpleNamespace(fn=TrainerFn.FITTING))  # fmt: skip
+    return made.train()
+
+
+def gradients(made: training.TrainedModule, batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Loss and gradients of a batch."""
+    made.zero_grad()
+    loss = made.step_loss(batch)
+    loss.backward()
+    return loss.detach(), [p.grad.clone() for p in made.parameters() if p.grad is not None]
+
+
+def same_bits(a, b) -> bool:
+    return torch.equal(a[0], b[0]) and all(torch.equal(x, y) for x, y in zip(a[1], b[1], strict=True))
+
+
+def close(a: list[Tensor], b: list[Tensor], rtol: float = 2e-4) -> bool:
+    """Equal up to the rounding of sums in another order, which is that of the largest gradients."""
+    scale = max(float(x.abs().max()) for x in a)
+    return scale > 0 and all(float((x - y).abs().max()) <= rtol * scale for x, y in zip(a, b, strict=True))
+
+
+# ---- the columns ----
+
+
+def unseen(task: str, method: str, change: Callable[[dict[str, Tensor], float], dict[str, Tensor]]) -> str:
+    """Loss and every gradient of a batch, and of one that differs in what is not known: by a number, or NaN."""
+    batch = make_batch(task)
+    before = gradients(attach(make(task, method)), batch)
+    assert before[0].isfinite() and all(g.isfinite().all() for g in before[1])
+    assert any(g.abs().sum() > 0 for g in before[1])
+    for value in (0.5, 1e3, float("nan")):
+        after = gradients(attach(make(task, method)), change({k: v.clone() for k, v in batch.items()}, value))
+        assert same_bits(before, after), f"{task} {method}: what is not known moved the loss when it became {value}"
+    return "ok"
+
+
+def unknown_axis(task: str, method: str) -> str:
+    if task != "h36m":
+        return "-"
+
+    def change(batch: dict[str, Tensor], value: float) -> dict[str, Tensor]:
+        batch["target"][batch["axes"] == 0] = value
+        return batch
+
+    return unseen(task, method, change)
+
+
+def mask(task: str, method: str) -> str:
+    if task == "skeleton":
+        return "-"  # it has no targets
+
+    def change(batch: dict[str, Tensor], value: float) -> dict[str, Tensor]:
+        if task == "keypointnet":
+            batch["copies"].transpose(1, 2)[batch["weight"] == 0] = value
+        else:
+            batch["target"][batch["weight"] == 0] = value
+        return batch
+
+    return unseen(task, method, change)
+
+
+def mirror(task: str, method: str, average: str) -> str:
+    """A network that finds a dot, whichever way the image is: averaged with the mirrored image it is where it was."""
+    if not issubclass(TASKS[task][0], LocalizationModule):
+        return "-"
+    try:
+        made = make(task, method, flip_test=True, average=average, stacks=None) if task == "mpii" else make(
+            task, method, flip_test=True, average=average)  # fmt: skip
+    except ValueError as error:
+        return str(error)
+    truth = torch.tensor([[61.3, 47.2], [70.9, 66.4]])
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    images = torch.stack([(-((x - a).square() + (y - b).square()) / 18).exp() for a, b in truth])
+    made.model = DotNet(made)
+    found = made.eval().decode(images.unsqueeze(1).expand(-1, 3, -1, -1))["position"]
+    # The largest cell is half a cell off, and its neighbours tell that to a quarter.
+    error = (found[..., :2] * 4 - truth[:, None]).abs().max() / 4
+    allowed = {"cross_entropy": 0.51, "heatmap": 0.26}.get(method.partition(",")[0], 0.005)
+    assert error <= allowed, f"{task} {method} {average}: {error:.3f} cells off"
+    return "ok"
+
+
+class DotNet(nn.Module):
+    """Every joint at the centre of an image's brightness."""
+
+    def __init__(self, made: LocalizationModule) -> None:
+        super().__init__()
+        self.made, self.joints, self.volume = [made], len(made.landmarks), made.hparams.get("volume")
+
+    def forward(self, images: Tensor) -> Tensor | Located:
+        method, light = self.made[0].method, images[:, 0]
+        height, width = light.shape[1:]
+        x, y = (
+            (light.sum(axis) * torch.arange(n)).sum(1) / light.sum((1, 2)) / 4 for axis, n in ((1, width), (2, height))
+        )
+        cells = [torch.arange(n // 4.0) for n in (width, height)]
+        squared = (cells[1][:, None] - y[:, None, None]).square() + (cells[0] - x[:, None, None]).square()
+        maps = -squared / 4
+        if not method.logits:
+            maps = maps.exp()
+        if isinstance(method, Debiased):  # whose peaks stand on a background of zeros
+            maps = (1 + 500 * maps.exp()).log()
+        maps = maps[:, None].expand(-1, self.joints, -1, -1)
+        place = maps if self.volume is None else maps.unsqueeze(2).expand(-1, -1, self.volume, -1, -1)
+        if method.regresses:
+            axes = [x, y, torch.zeros_like(x)][: 2 if self.volume is None else 3]
+            place = torch.stack(axes, -1)[:, None].expand(-1, self.joints, -1)
+        axes = 2 if self.volume is None else 3
+        return Located(place, torch.full((len(images), self.joints, axes), 0.1)) if method.widths else place
+
+
+def beta(task: str, method: str) -> str:
+    """A factor of the logits is in what is trained and in what is read, or in neither, or refused."""
+    if not issubclass(TASKS[task][0], TaskModule):
+        return "-"
+    try:
+        one, three = (attach(make(task, method, beta=b)) for b in (1.0, 3.0))
+    except ValueError as error:
+        return str(error)
+    batch = make_batch(task)
+    trained = not same_bits(gradients(one, batch), gradients(three, batch))
+    with torch.no_grad():
+        read = [m.method.read(*row_input(m, batch))[0] for m in (one, three)]
+    moved = not torch.equal(*read)
+    peaks = method.partition(",")[0] in ("cross_entropy",)  # a factor moves no largest cell
+    assert trained == moved or (peaks and trained), f"{task} {method}: beta is trained {trained}, read {moved}"
+    return "ok"
+
+
+def row_input(made: TaskModule, batch: dict[str, Tensor]) -> tuple:
+    if "points" in batch:
+        points = batch["points"]
+        return made(points) if isinstance(made(points), Tensor) else made(points)[0], points
+    output = made(batch["image"])
+    return (output[-1] if isinstance(output, list) else output,)
+
+
+def reductions(task: str, method: str) -> list[dict]:
+    known = task not in ("associative", "skeleton")
+    return [{"reduction": name} for name in REDUCTIONS] if known else [{}]
+
+
+def accumulation(task: str, method: str) -> str:
+    """Two batches of 4 a step: the weights after two steps of one of 8, and the adversary's balance."""
+    refused = {}
+    for more in reductions(task, method):
+        whole, parts = make(task, method, **more), make(task, method, **more)
+        batches = [make_batch(task, seed) for seed in (1, 2)]
+        halves = [{k: v[h : h + BATCH // 2] for k, v in b.items()} for b in batches for h in (0, BATCH // 2)]
+        try:
+            start = [p.detach().double() for p in whole.parameters()]
+            fit(whole, batches, 1)
+            fit(parts, halves, 2)
+        except ValueError as error:
+            refused.setdefault(str(error).partition(", got")[0], []).append(more.get("reduction", ""))
+            continue
+        moved = [[p.detach() - q for p, q in zip(m.parameters(), start, strict=True)] for m in (whole, parts)]
+        assert close(*moved, 1e-7), f"{task} {method} {more}: accumulated batches are not the large one"
+        if "adversary" in method:
+            assert 0 < whole.opponent.k and torch.allclose(whole.opponent.k, parts.opponent.k, rtol=1e-4)
+    messages = [f"{message} ({', '.join(names)})" if any(names) else message for message, names in refused.items()]
+    return "; ".join(messages) or "ok"
+
+
+def fit(made: training.TrainedModule, batches: list[dict], accumulate: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(accelerator="cpu", barebones=True, max_epochs=1, precision="64-true",
+                                    accumulate_grad_batches=accumulate)  # fmt: skip
+        trainer.fit(made, DataLoader(batches, batch_size=None))
+
+
+def ranks(task: str, method: str) -> str:
+    """The mean of two ranks' gradients is that of the whole batch; what ranks tell each other is what both would say."""
+    for more in reductions(task, method):
+        batch = make_batch(task, 3)
+        expected = gradients(attach(make(task, method, **more)), batch)
+        halves = [{k: v[h : h + BATCH // 2] for k, v in batch.items()} for h in (0, BATCH // 2)]
+        said = [said_by(attach(make(task, method, **more), 2, rank), halves[rank]) for rank in range(2)]
+        means, found = [torch.stack(pair).mean(0) for pair in zip(*said, strict=True)], []
+        for rank in range(2):
+            with over_ranks(partial(pop, list(means))):
+                found.append(gradients(attach(make(task, method, **more), 2, rank), halves[rank]))
+        mean = [torch.stack(pair).mean(0) for pair in zip(*(f[1] for f in found), strict=True)]
+        assert close(expected[1], mean), f"{task} {method} {more}: two ranks are not one"
+    return "ok"
+
+
+def said_by(made: training.TrainedModule, batch: dict[str, Tensor]) -> list[Tensor]:
+    """What a rank tells the others in a step."""
+    said: list[Tensor] = []
+
+    def tell(x: Tensor) -> Tensor:
+        said.append(x)
+        return x
+
+    with over_ranks(tell):
+        gradients(made, batch)
+    return said
+
+
+def pop(means: list[Tensor], _: Tensor) -> Tensor:
+    return means.pop(0)
+
+
+@contextlib.contextmanager
+def over_ranks(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let ``mean`` make the means over ranks."""
+    with contextlib.ExitStack() as stack:
+        for place in (module, adversary, skeleton_task):
+            stack.enter_context(patch.object(place, "rank_mean", mean))
+        yield
+
+
+def resumed(task: str, method: str) -> str:
+    """Of every option with another value in the checkpoint, either the run says that it changes it, or it is refused."""
+    made = attach(make(task, method))
+    own = {name: value for name, value in made.hparams.items() if not name.startswith("_")}
+    for name, value in own.items():
+        loops = {"epoch_progress": {k: dict(ready=1) for k in ("current", "total")},
+                 "epoch_loop.batch_progress": {"is_last_batch": True, **{k: dict(processed=3) for k in ("current", "total")}},
+                 "state_dict": {}}  # fmt: skip
+        checkpoint = {
+            "hyper_parameters": {**own, name: ["other", value]},
+            "loops": {"fit_loop": loops},
+            "accumulate": 1,
+        }
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                made.on_load_checkpoint(checkpoint)
+            assert f"resumed with --model.{name} " in said.getvalue()
+            refused = False
+        except ValueError as error:
+            assert f"model: {name} of the resumed run was ['other', " in str(error)
+            refused = True
+        assert refused == (name not in made.free), f"{task} {method}: {name}"
+    assert made.free <= own.keys() | {"rescore"}
+    return "ok"
+
+
+COLUMNS: dict[str, Callable[[str, str], str]] = {
+    "unknown axis": unknown_axis, "mask": mask,
+    "mirror, coords": lambda task, method: mirror(task, method, "coords"),
+    "mirror, maps": lambda task, method: mirror(task, method, "maps"),
+    "beta 3": beta, "accumulation": accumulation, "two ranks": ranks, "resumed with another option": resumed,
+}  # fmt: skip
+
+
+def row(task: str, method: str) -> dict[str, str]:
+    """The cells of a method of a task. Raises AssertionError where one is wrong."""
+    try:
+        make(task, method)
+    except ValueError as error:
+        return {"task": task, "method": method, **dict.fromkeys(COLUMNS, str(error))}
+    return {"task": task, "method": method, **{name: column(task, method) for name, column in COLUMNS.items()}}
+
+
+def main() -> int:
+    rows = list(itertools.starmap(row, ROWS))
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"wrote {len(rows)} rows to {TABLE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
