@@ -2,12 +2,14 @@
 
 import itertools
 
+import lightning
 import pytest
 import torch
 from method_problems import SEED, SIZES, Problem, method_of
 
 from sampling_argmax_cuda import axis_sample, sample
 from sampling_argmax_cuda.tasks import pictures
+from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.method import Located
 from sampling_argmax_cuda.tasks.methods import METHODS
 from sampling_argmax_cuda.tasks.targets import Target
@@ -76,6 +78,22 @@ def test_members_are_read_with_their_own_beta(average):
     _, found, _ = Views([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32))
     expected = torch.stack([member.method.read(z)[0] for member in members]).mean(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("own, other", [("sampling", "heatmap"), ("heatmap", "soft"), ("soft", "direct"), ("soft", "debiased"),
+                                        ("soft", "sampling_rle")])  # fmt: skip
+def test_maps_of_two_kinds_have_no_mean(own, other, tmp_path):
+    """A probability and a height of 1 at a joint; coordinates of both have one."""
+    trained = CocoPose(depth=18, head_channels=16, method=other)
+    checkpoint = {"task": "coco", "state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams),
+                  "datamodule_hyper_parameters": {"image_size": (64, 64)},
+                  "pytorch-lightning_version": lightning.__version__}  # fmt: skip
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    module = CocoPose(depth=18, head_channels=16, method=own, average="maps")
+    with pytest.raises(ValueError, match=f"average maps needs maps of one kind, .* has method {other} beside {own}"):
+        module._member(str(tmp_path / "other.ckpt"))
+    module.hparams.average = "coords"
+    assert module._member(str(tmp_path / "other.ckpt")).image_size == (64, 64)
 
 
 # ---- what pictures show ----

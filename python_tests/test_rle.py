@@ -1,5 +1,6 @@
 """Residual log-likelihood estimation: the flow is a density, the loss is its formulas, what is masked goes nowhere."""
 
+import copy
 import math
 
 import pytest
@@ -264,6 +265,34 @@ def test_autocast_and_16_bits():
     assert torch.equal(inside, loss(*inputs))
     half = [x.bfloat16() for x in inputs]
     torch.testing.assert_close(loss(*half), loss(*(x.float() for x in half)))
+
+
+PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("made", PRECISIONS)
+@pytest.mark.parametrize("cast", PRECISIONS)
+def test_a_flow_of_any_precision_is_computed_in_32_bits_or_more(made, cast):
+    """Under another default dtype, and of a network that was cast: the result is that of its weights in float64."""
+    torch.set_default_dtype(made)
+    try:
+        loss = seeded(RLELoss(3)).to(cast)
+        inputs = [x.float() for x in problem(3)]
+        known = torch.ones(*POINTS, 3, dtype=torch.bool)
+        known[0, :, 2] = False
+        for autocast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                found, drawn = loss(*inputs, known=known), loss.flows[1].sample(3)
+                log_prob = loss.flows[1].log_prob(inputs[0])
+            assert found.dtype == torch.float32 and all(x.dtype == loss.flows[1].dtype for x in (drawn, log_prob))
+            loss(*inputs, known=known).sum().backward()
+            assert all(p.grad.dtype == cast and p.grad.isfinite().all() for p in loss.parameters())
+            exact = copy.deepcopy(loss).double()
+            tolerance = dict(rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found.double(), exact(*(x.double() for x in inputs), known=known), **tolerance)
+            torch.testing.assert_close(log_prob.double(), exact.flows[1].log_prob(inputs[0].double()), **tolerance)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, linear
 
 from .rows import weigh_rows
 
@@ -18,7 +18,9 @@ _FAR = 1e4  # errors further than this many widths are as far to the flow: their
 
 
 class RealNVP(nn.Module):
-    """A density on ``[..., axes]``: affine couplings between a standard normal and the data, in float32 at least.
+    """A density on ``[..., axes]``: affine couplings between a standard normal and the data.
+
+    It is computed in float32, or float64 with weights of that, whatever else they, the data and autocast are.
 
     Coupling i keeps the coordinates of its mask m and moves the others by what two networks of three layers make of those:
     ``x -> m x + (1 - m) (x exp(s(m x)) + t(m x))``, s bounded by a tanh. Masks alternate between the last axis and the others.
@@ -35,7 +37,7 @@ class RealNVP(nn.Module):
             raise ValueError(f"RealNVP: needs axes >= 2, couplings and width >= 1, got {axes}, {couplings}, {width}")
         last = torch.arange(axes) == axes - 1
         masks = torch.stack([last if i % 2 == 0 else ~last for i in range(couplings)])
-        self.register_buffer("masks", masks.float(), persistent=False)
+        self.register_buffer("masks", masks, persistent=False)
         self.axes = axes
         self.scale, self.shift = (nn.ModuleList([self._network(axes, width) for _ in masks]) for _ in range(2))
 
@@ -43,27 +45,36 @@ class RealNVP(nn.Module):
     def _network(axes: int, width: int) -> nn.ModuleList:
         return nn.ModuleList([nn.Linear(axes, width), nn.Linear(width, width), nn.Linear(width, axes)])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it is computed in."""
+        return torch.promote_types(self.scale[0][0].weight.dtype, torch.float32)
+
     @staticmethod
     def _run(network: nn.ModuleList, x: Tensor) -> Tensor:
-        first, second, third = network
-        return third(leaky_relu(second(leaky_relu(first(x)))))
+        for i, layer in enumerate(network):
+            x = linear(leaky_relu(x) if i > 0 else x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+        return x
 
-    def _coupling(self, i: int, kept: Tensor) -> tuple[Tensor, Tensor]:
-        moved = 1 - self.masks[i]
-        return self._run(self.scale[i], kept).tanh() * moved, self._run(self.shift[i], kept) * moved
+    def _coupling(self, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        kept, moved = x * self.masks[i], ~self.masks[i]
+        with torch.autocast(x.device.type, enabled=False):
+            return self._run(self.scale[i], kept).tanh() * moved, self._run(self.shift[i], kept) * moved
 
     def forward(self, z: Tensor) -> Tensor:
         """Points of the standard normal ``[..., axes]`` to points of the density."""
-        for i, mask in enumerate(self.masks):
-            s, t = self._coupling(i, z * mask)
+        z = z.to(self.dtype)
+        for i in range(len(self.masks)):
+            s, t = self._coupling(i, z)
             z = z * s.exp() + t  # s and t are 0 on the kept axes
         return z
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The way back ``[..., axes]``, and the logarithm of its determinant ``[...]``."""
+        x = x.to(self.dtype)
         log_det = torch.zeros_like(x[..., 0])
         for i in reversed(range(len(self.masks))):
-            s, t = self._coupling(i, x * self.masks[i])
+            s, t = self._coupling(i, x)
             x, log_det = (x - t) * (-s).exp(), log_det - s.sum(-1)
         return x, log_det
 
@@ -74,7 +85,7 @@ class RealNVP(nn.Module):
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws ``[count, axes]``."""
-        return self(torch.randn(count, self.axes, generator=generator, device=self.masks.device))
+        return self(torch.randn(count, self.axes, generator=generator, device=self.masks.device, dtype=self.dtype))
 
 
 def base_energy(scaled: Tensor, density: str) -> Tensor:
@@ -188,6 +199,6 @@ class RLELoss(nn.Module):
         for flow in self.flows:
             own = axes == flow.axes
             # What is not known is 0 here already.
-            log_prob = flow.log_prob(scaled[..., : flow.axes].to(flow.masks.dtype))
+            log_prob = flow.log_prob(scaled[..., : flow.axes]).to(total.dtype)
             total = total + torch.where(own, log_prob, 0)
         return total

@@ -36,6 +36,12 @@ class Adversary(nn.Module):
         self.factor, self.rate, self.gamma = factor, rate, gamma
         self.register_buffer("k", torch.zeros((), dtype=torch.float64))
 
+    def _apply(self, fn, recurse: bool = True) -> "Adversary":
+        k = self.k
+        super()._apply(fn, recurse)
+        self.k = k.to(self.k.device)  # float64 in a network of any precision: steps of 1e-3 are lost in 16 bits
+        return self
+
     def _error(self, weights: dict[str, Tensor], images: Tensor, maps: Tensor) -> Tensor:
         """Mean squared error of the reconstruction of ``maps`` by a discriminator of these weights: its last stack's."""
         again = functional_call(self.net, weights, (torch.cat([images, maps], 1),))

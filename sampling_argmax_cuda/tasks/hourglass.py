@@ -98,7 +98,7 @@ class HourglassNet(nn.Module):
         self.merge_scores = nn.ModuleList([nn.Conv2d(maps, channels, 1) for _ in range(stacks - 1)])
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        x, out = self.stem(images), []
+        x, out = self.stem(images.to(self.scores[0].weight.dtype)), []
         for i, (features, scores) in enumerate(zip(self.features, self.scores, strict=True)):
             y = features(x)
             out.append(scores(y))

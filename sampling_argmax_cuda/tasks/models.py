@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..checks import arithmetic_dtype
 from .method import Located
 
 DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
@@ -82,7 +83,7 @@ class Bottleneck(Block):
 
 
 class ResNet(nn.Module):
-    """Images ``[B, 3, H, W]`` to features ``[B, C, H/32, W/32]``; C = 512 (depth 18, 34) or 2048."""
+    """Images ``[B, 3, H, W]`` to features ``[B, C, H/32, W/32]`` in the weights' dtype; C = 512 (depth 18, 34) or 2048."""
 
     def __init__(self, depth: int = 50, norm: str = "batch") -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x.to(self.conv1.weight.dtype)))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -143,8 +144,9 @@ class SigmaHead(nn.Linear):
         self.axes = axes
 
     def forward(self, features: Tensor) -> Tensor:
-        # In float32: a sigmoid of 16 bits is 0 or 1 too soon.
-        sigma = super().forward(features.mean((2, 3))).float().sigmoid()
+        # In float32 at least: a sigmoid of 16 bits is 0 or 1 too soon.
+        sigma = super().forward(features.mean((2, 3)))
+        sigma = sigma.to(arithmetic_dtype(sigma)).sigmoid()
         return (self.LEAST + (1 - self.LEAST) * sigma).unflatten(-1, (-1, self.axes))
 
 
@@ -202,6 +204,8 @@ class RegressionNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor | Located:
         features = self.backbone(images)
         centered = self.head(features.mean((2, 3))).unflatten(1, (-1, self.axes))
+        # In bfloat16 positions behind cell 32 would be a quarter of one apart.
+        centered = centered.to(arithmetic_dtype(centered))
         size = [images.shape[-1] // 4, images.shape[-2] // 4, self.volume][: self.axes]
         position = (centered + 0.5) * centered.new_tensor(size)
         return position if self.sigma is None else Located(position, self.sigma(features))

@@ -17,11 +17,15 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return rows.unflatten(1, index.shape[1:])
 
 
-def shared_mlp(channels: Sequence[int], norm: Callable[[int], nn.Module]) -> nn.Sequential:
-    """1 x 1 convolutions with a norm and ReLU."""
-    layers = [nn.Sequential(nn.Conv2d(a, b, 1, bias=False), norm(b), nn.ReLU(inplace=True))
-              for a, b in pairwise(channels)]  # fmt: skip
-    return nn.Sequential(*layers)
+class SharedMlp(nn.Sequential):
+    """1 x 1 convolutions with a norm and ReLU, in the weights' dtype, whatever that of the points is."""
+
+    def __init__(self, channels: Sequence[int], norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(*[nn.Sequential(nn.Conv2d(a, b, 1, bias=False), norm(b), nn.ReLU(inplace=True))
+                           for a, b in pairwise(channels)])  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self[0][0].weight.dtype))
 
 
 class SetAbstraction(nn.Module):
@@ -38,7 +42,7 @@ class SetAbstraction(nn.Module):
                  norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:  # fmt: skip
         super().__init__()
         self.count, self.shapes = count, [(radius, near) for radius, near, _ in branches]
-        self.branches = nn.ModuleList([shared_mlp([inputs + 3, *channels], norm) for _, _, channels in branches])
+        self.branches = nn.ModuleList([SharedMlp([inputs + 3, *channels], norm) for _, _, channels in branches])
         self.outputs = sum(channels[-1] for _, _, channels in branches)
 
     def forward(self, points: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -59,7 +63,7 @@ class FeaturePropagation(nn.Module):
 
     def __init__(self, inputs: int, channels: Sequence[int], norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.mlp = shared_mlp([inputs, *channels], norm)
+        self.mlp = SharedMlp([inputs, *channels], norm)
 
     def forward(self, points: Tensor, features: Tensor | None, centers: Tensor, coarse: Tensor) -> Tensor:
         index = neighbours(centers, points, 3)
@@ -119,7 +123,7 @@ class PointNet(nn.Module):
             self.up.append(FeaturePropagation(inputs + own, scaled(channels), make_norm))
             inputs = scaled(channels)[-1]
         self.head = nn.Sequential(
-            shared_mlp([inputs, inputs], make_norm), nn.Dropout(dropout), nn.Conv2d(inputs, outputs, 1)
+            SharedMlp([inputs, inputs], make_norm), nn.Dropout(dropout), nn.Conv2d(inputs, outputs, 1)
         )
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class SurfaceNet(nn.Module):
         self.head = nn.Sequential(ResidualBlock(width, width // 2, make_norm), nn.Conv2d(width // 2, surfaces, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        x, skips = self._with_place(images), []
+        x, skips = self._with_place(images).to(self.head[-1].weight.dtype), []
         for block in self.down:
             skips.append(block(x))
             x = max_pool2d(skips[-1], 2)

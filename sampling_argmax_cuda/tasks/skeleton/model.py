@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...checks import arithmetic_dtype
 from ..keypointnet.pointnet import PointNet
 from ..models import norm_layer
 
@@ -43,7 +44,8 @@ class Merger(nn.Module):
         maps, coarse = self.encoder(points)
         logits = self.mix(maps.log_softmax(1).transpose(1, 2)).transpose(1, 2)
         pooled = coarse.amax(1)[:, :, None, None]
-        return logits, self.strength(pooled).flatten(1).sigmoid()
+        strength = self.strength(pooled).flatten(1)
+        return logits, strength.to(arithmetic_dtype(strength)).sigmoid()
 
     def lengths(self, keypoints: Tensor) -> Tensor:
         """Mean lengths ``[E]`` of the edges of keypoints ``[B, K, 3]``, without gradients."""

@@ -81,7 +81,7 @@ class SkeletonMerger(CloudModule):
         else:
             keypoints = self.method.read(logits, cloud)[0]
         parts, used = self.model.skeleton(keypoints, rank_mean(self.model.lengths(keypoints)))
-        loss = composite_chamfer(cloud, parts, used, strength).mean()
+        loss = composite_chamfer(cloud.to(parts.dtype), parts, used, strength).mean()
         if h.method in ("soft_vr", "soft_dr"):
             loss = loss + h.reg_weight * self._regularizer(logits, cloud, sigma).mean()
         return h.loss_scale * (loss + h.offset_weight * self.model.offsets.square().sum())
