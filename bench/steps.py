@@ -4,6 +4,7 @@ Both forms of a task are run in turn in one process, ``--rounds`` times; the tab
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,17 +32,18 @@ def _seeded(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _naive(module: torch.nn.Module) -> torch.nn.Module:
-    """The module with eager samples in place of the operator's."""
+    """A copy of a module with eager samples in place of the operator's."""
+    module = copy.deepcopy(module)
     sampler = module.method.sampler
 
-    def samples(logits, points=None, *, sigma=None, seed=None):
+    def samples(logits, points=None, *, num_samples=None, sigma=None, seed=None):
         if points is None:
             return paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis)
         scale = sigma.view(-1, 1, 1)  # the naive form's normals have a deviation of 1
         draws = paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis, points=points / scale)
         return draws * scale.unsqueeze(-1)
 
-    sampler.forward = samples
+    sampler.samples = samples
     sampler.loss = lambda z, target, weight, *, metric, points, sigma, seed: (
         samples(z, points, sigma=sigma) - target.unsqueeze(2)).norm(dim=-1).mean(-1) * weight  # fmt: skip
     return module
@@ -54,15 +56,13 @@ def _searching(step: Callable[[], torch.Tensor], eager: bool) -> torch.Tensor:
     return step()
 
 
-def oct_forms() -> Forms:
+def oct_forms(columns: int = 1024, **more) -> Forms:
     """The published experiment's batch: 2 B-scans of 128 x 1,024, 9 surfaces, 30 samples, U-Net of width 16."""
-    batch = {
-        "image": torch.rand(2, 1, 128, 1024),
-        "target": torch.rand(2, 9, 1024).cumsum(1) * 14,
-        "weight": torch.ones(2, 9, 1024),
-    }
-    options = dict(width=16, tau=1.0, basis="uniform", metric="smooth_l1", reduction="mean")
-    ours, naive = _seeded(RetinalSurfaces(**options)), _naive(_seeded(RetinalSurfaces(**options)))
+    batch = {"image": torch.rand(2, 1, 128, columns), "target": torch.rand(2, 9, columns).cumsum(1) * 14,
+             "weight": torch.ones(2, 9, columns)}  # fmt: skip
+    options = dict(width=16, tau=1.0, basis="uniform", metric="smooth_l1", reduction="mean", **more)
+    ours = _seeded(RetinalSurfaces(**options))
+    naive = _naive(ours)
     return {"fused": lambda: ours.step_loss(batch), "naive": lambda: naive.step_loss(batch)}
 
 
@@ -71,7 +71,8 @@ def keypointnet_forms(points: int = 2048, **more) -> Forms:
     batch = {"points": torch.rand(8, points, 3) - 0.5, "copies": torch.rand(8, 1, 10, 3) - 0.5, "weight": torch.ones(8, 10),
              "sigma": torch.full((8,), 0.02)}  # fmt: skip
     options = dict(keypoints=10, tau=1.0, basis="gaussian", metric="euclidean", reduction="mean", **more)
-    ours, naive = _seeded(CloudKeypoints(**options)), _naive(_seeded(CloudKeypoints(**options)))
+    ours = _seeded(CloudKeypoints(**options))
+    naive = _naive(ours)
     return {"fused": lambda: _searching(lambda: ours.step_loss(batch), eager=False),
             "naive": lambda: _searching(lambda: naive.step_loss(batch), eager=True)}  # fmt: skip
 

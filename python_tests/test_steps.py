@@ -7,7 +7,7 @@ import torch
 
 from bench import steps
 from sampling_argmax_cuda.clouds import neighbours
-from sampling_argmax_cuda.tasks.naive import sorted_neighbours
+from sampling_argmax_cuda.tasks.naive import paper_samples, sorted_neighbours
 
 
 def test_both_forms_of_the_chamfer_distance_are_equal():
@@ -15,13 +15,41 @@ def test_both_forms_of_the_chamfer_distance_are_equal():
     torch.testing.assert_close(forms["fused"](), forms["naive"]())
 
 
-@pytest.mark.parametrize("forms", [steps.keypointnet_forms, steps.skeleton_forms])
-def test_forms_are_steps(forms):
-    """The loss of a naive step is that of a fused one up to the samples' noise and the networks' first weights."""
+CLOUDS = dict(points=256, centers=(32, 16, 8, 4), width=0.1)
+
+
+def losses_of(forms, monkeypatch) -> tuple[dict[str, float], int]:
+    """The loss of every form of a step, each with its gradients, and how often samples were drawn eagerly."""
+    drawn = []
+    monkeypatch.setattr(steps, "paper_samples", lambda *args, **more: drawn.append(1) or paper_samples(*args, **more))
+    found = {}
+    for name, form in forms.items():
+        loss = form()
+        loss.backward()
+        found[name] = loss.item()
+    return found, len(drawn)
+
+
+@pytest.mark.parametrize(
+    "forms, options, rel",
+    [
+        (steps.oct_forms, dict(columns=32, num_samples=1000), 0.008),
+        (steps.keypointnet_forms, dict(CLOUDS, dropout=0.0, num_samples=1000), 0.004),
+    ],
+)
+def test_a_naive_step_is_a_fused_one_up_to_the_noise(forms, options, rel, monkeypatch):
+    """Of equal weights and data; so many samples leave 0.13 and 0.07 % of it (standard deviations over seeds)."""
     torch.manual_seed(0)
-    losses = {name: form() for name, form in forms(points=256, centers=(32, 16, 8, 4), width=0.1).items()}
-    assert all(loss.item() == pytest.approx(losses["naive"].item(), rel=0.3) for loss in losses.values())
-    losses["fused"].backward()
+    losses, drawn = losses_of(forms(**options), monkeypatch)
+    assert losses["fused"] == pytest.approx(losses["naive"], rel=rel) and losses["fused"] != losses["naive"]
+    assert drawn == 1
+
+
+def test_skeletons_have_one_loss_by_any_loop(monkeypatch):
+    torch.manual_seed(0)
+    losses, _ = losses_of(steps.skeleton_forms(**CLOUDS), monkeypatch)
+    assert losses["loop"] == pytest.approx(losses["fused"], rel=1e-5)
+    assert losses["naive"] == pytest.approx(losses["fused"], rel=1e-5)
 
 
 def test_associative_forms_are_a_step_and_its_tags():
