@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from runs import almost_the_same, fit, logged, losses_of, one_and_two, options, resumed, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
@@ -54,13 +56,17 @@ def test_two_processes_equal_one(launcher, data, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_a_step(method, data, tmp_path):
-    fit(
-        data,
-        tmp_path,
-        f"--model.method={method}",
-        "--trainer.max_epochs=1",
-        "--trainer.limit_train_batches=1",
-    )
+    """Of every parameter, by a gradient that is a number; and what was trained is scored."""
+    last = fit(data, tmp_path, f"--model.method={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1",
+               "--trainer.check_val_every_n_epoch=1")  # fmt: skip
+    (optimizer,) = last["optimizer_states"]
+    names = [name for name in last["state_dict"] if not name.endswith((".epoch", "bn_running_mean"))]
+    assert len(optimizer["state"]) == len(names) and last["global_step"] == 1
+    for state in optimizer["state"].values():
+        assert state["step"] == 1 and state["exp_avg"].isfinite().all() and state["exp_avg_sq"].isfinite().all()
+    still = sum(not state["exp_avg"].any() for state in optimizer["state"].values())
+    assert still == 0
+    assert all(math.isfinite(value) for value in (*losses_of(tmp_path), *logged(tmp_path)["val/error"]))
 
 
 def test_training_reaches_a_stated_error(tmp_path):
@@ -266,8 +272,23 @@ def test_baselines_on_real_images(config, tmp_path):
     scales = [] if config in ("direct", "rle") else ["--model.scales=[1.0,1.5]"]
     assert main(["validate", *options(REAL, tmp_path / "val", *more, *scales, f"--ckpt_path={checkpoint}")]) == 0
     results = json.loads((tmp_path / "val" / "version_0" / "results.json").read_text())
-    assert 50 < len(results) <= 118 and logged(tmp_path / "val")["val/AP"][0] >= 0
-    assert np.isfinite([r["keypoints"] for r in results]).all()
+    found = np.array([r["keypoints"] for r in results]).reshape(-1, 17, 3)
+    assert 50 < len(results) <= 118 and np.isfinite(found).all() and (np.abs(found[..., :2]) < 1500).all()
+    assert official(REAL / "annotations" / "person_keypoints_val2017.json", results) == pytest.approx(
+        [logged(tmp_path / "val")[f"val/{name}"][0] for name in ("AP", "AP50", "AR", "AR50")]
+    )
+    # Wherever a person is, a network of one step is closer to its joints than the corner of its crop.
+    assert logged(tmp_path / "val")["val/error"][0] < 0.5 * np.hypot(16, 16)
+
+
+def official(annotations: Path, results: list[dict]) -> list[float]:
+    """AP, AP50, AR and AR50 by pycocotools alone, from the files."""
+    truth = COCO(str(annotations))
+    scores = COCOeval(truth, truth.loadRes(results), "keypoints")
+    scores.evaluate()
+    scores.accumulate()
+    scores.summarize()
+    return [scores.stats[i] for i in (0, 1, 5, 6)]
 
 
 def test_predict_needs_images(data, tmp_path, capfd):
