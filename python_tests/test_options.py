@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import cv2
+import lightning
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +18,7 @@ from sampling_argmax_cuda.tasks.mtfl.task import FaceLandmarks
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
+VERSION = {"pytorch-lightning_version": lightning.__version__}
 SMALL = {"depth": 18, "head_channels": 16, "norm": "group"}
 COMMON = [*(f"--model.{name}={value}" for name, value in SMALL.items()), "--trainer.accelerator=cpu"]
 
@@ -56,7 +60,7 @@ def checkpoints(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     for module, size in ((CocoPose(flip_test=False, **SMALL), (64, 96)), (FaceLandmarks(**SMALL), (64, 64))):
         content = {"state_dict": module.state_dict(), "task": module.task, "hyper_parameters": dict(module.hparams),
-                   "datamodule_hyper_parameters": {"image_size": size}}  # fmt: skip
+                   "datamodule_hyper_parameters": {"image_size": size}, **VERSION}  # fmt: skip
         torch.save(content, folder / f"{module.task}.ckpt")
     return folder
 
@@ -122,6 +126,29 @@ def test_what_is_written_wins_over_the_checkpoint(source, start, checkpoints, tm
     assert "--data.image_size" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_recipe_of_the_package_is_none_of_the_checkpoint(source, start, checkpoints, tmp_path, capfd):
+    """coco has another depth and size, heatmap another method; what is written besides them wins over all."""
+    own = given(source, "model.num_samples", 7, tmp_path)
+    for flags in (["-c", "coco", "--config=heatmap"], ["--config", "coco", "-c=heatmap"]):
+        cli = start("predict", *flags, *own, f"--ckpt_path={checkpoints / 'coco.ckpt'}")
+        assert cli.model.hparams.depth == 18 and cli.model.hparams.method == "sampling"
+        assert tuple(cli.datamodule.hparams.image_size) == (64, 96) and cli.model.hparams.num_samples == 7
+        assert cli.datamodule.hparams.rotation == 40.0 and cli.config.predict.trainer.max_epochs == 140
+    lines = [line for line in capfd.readouterr().out.splitlines() if "instead of the checkpoint's" in line]
+    assert lines == ["--model.num_samples 7 instead of the checkpoint's 30"] * 2
+
+
+def test_a_checkpoint_of_another_network_is_one_line(checkpoints, tmp_path, capfd):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    given = [f"--ckpt_path={checkpoints / 'coco.ckpt'}", f"--data.images={tmp_path / 'images'}", "--model.head_channels=8",
+             "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert main(["predict", *given]) == 1
+    message = "model: the checkpoint is of a network with other options: 0 missing; 0 unknown; "
+    assert message in capfd.readouterr().err
+
+
 TASK_OPTIONS = {
     "associative": ({"stacks": 1, "channels": 8, "threshold": 0.3}, {"image_size": (64, 64)}),
     "coco": ({**SMALL, "rescore": "product"}, {"image_size": (64, 64)}),
@@ -145,7 +172,7 @@ def test_a_checkpoint_brings_what_its_network_is(task, command, start, tmp_path)
     module, path = TASKS[task][0](**own), tmp_path / "a.ckpt"
     linked = {name: module.hparams[option] for option, name in module.linked.items()}
     torch.save({"state_dict": {}, "task": task, "hyper_parameters": dict(module.hparams),
-                "datamodule_hyper_parameters": {"flip": 0.1, **data}}, path)  # fmt: skip
+                "datamodule_hyper_parameters": {"flip": 0.1, **data}, **VERSION}, path)  # fmt: skip
     cli = start(command, f"--ckpt_path={path}", "--model.seed=3")
     for name, value in {**module.hparams, "seed": 3}.items():
         found = cli.model.hparams[name]

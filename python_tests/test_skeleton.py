@@ -1,6 +1,7 @@
 """Skeleton Merger: the composite chamfer distance against the published loop, alignment by hand, and the command line."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sampling_argmax_cuda.tasks.naive import looped_chamfer
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer, nearest_pairs, smooth_distance
 from sampling_argmax_cuda.tasks.skeleton.metrics import agreement, alignment
 from sampling_argmax_cuda.tasks.skeleton.model import Merger
+from sampling_argmax_cuda.tasks.skeleton.reader import PlainClouds
 from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger, normalised
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -258,6 +260,51 @@ def test_training_beats_random_keypoints(seed, tmp_path_factory):
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     resumed(fit, data, tmp_path)
     assert list((tmp_path / "whole").rglob("epoch_0001_skeletons.png"))
+
+
+def test_clouds_alone_are_enough(data, tmp_path, capfd):
+    """Neither annotations nor splits: a run trains, says that it has no scores, and its checkpoint is the last one."""
+    fit(data, tmp_path / "drawn", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
+    shutil.copytree(data / "pcds", tmp_path / "clouds" / "pcds")
+    plain = ("--data.synthetic=false", "--trainer.limit_train_batches=1")
+    capfd.readouterr()
+    fit(tmp_path / "clouds", tmp_path / "run", *plain, "--trainer.max_epochs=2")
+    text = capfd.readouterr().out
+    assert text.count("so validation has no scores\n") == 1 and text.count("has all 12 clouds of ") == 2
+    assert text.count("validation has no val/das, so there is no best.ckpt; last.ckpt is the newest\n") == 1
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert not [name for name in logged(tmp_path / "run") if name.startswith("val/")]
+    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    assert main(["validate", *options(tmp_path / "clouds", tmp_path / "val"), *plain, checkpoint]) == 0
+    assert capfd.readouterr().out.count("so validation has no scores\n") == 1
+    (file,) = (tmp_path / "val").rglob("results.json")
+    assert len(json.loads(file.read_text())) == 12
+    with pytest.raises(ValueError, match="no cloud of class 04379243 is in "):
+        PlainClouds(tmp_path / "clouds", "table", "train", annotated=False)
+
+
+def test_no_training_reads_annotations(data, tmp_path):
+    """Training has the clouds of the split, annotated or not; validation scores those that are."""
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "annotations" / "chair.json"
+    train, val = (PlainClouds(tmp_path, "chair", split, split == "val", seed=1) for split in ("train", "val"))
+    labelled = [KeypointClouds(tmp_path, "chair", split) for split in ("train", "val")]
+    assert (len(train), len(val)) == (len(labelled[0]), len(labelled[1]))
+    known = {str(sample["points"].tobytes()): sample for sample in labelled[1]}
+    for sample in val:
+        same = known[str(sample["points"].tobytes())]
+        assert np.array_equal(sample["weight"], same["weight"]) and np.allclose(sample["copies"][0], same["copies"][0])
+    path.write_text(json.dumps(json.loads(path.read_text())[-1:]))
+    (tmp_path / "splits" / "val.txt").write_text((tmp_path / "splits" / "train.txt").read_text() + "03001627-other\n")
+    val = PlainClouds(tmp_path, "chair", "val", annotated=True)
+    assert len(val) == len(train) + 1 and "other.pcd" in [file.name for file in val.files]
+    path.write_text("broken")
+    train = PlainClouds(tmp_path, "chair", "train", annotated=False, noise=0.1, shift=0.2, seed=1)
+    assert train[0]["weight"].tolist() == [0] and train.notes == []
+    with pytest.raises(ValueError, match="chair.json is not valid JSON"):
+        PlainClouds(tmp_path, "chair", "train", annotated=True)
+    with pytest.raises(FileNotFoundError, match="split .*nowhere.txt does not exist"):
+        PlainClouds(tmp_path, "chair", "nowhere", annotated=False)
 
 
 @pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr"])

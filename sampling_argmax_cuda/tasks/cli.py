@@ -26,7 +26,7 @@ from .mpii.task import MpiiData, PersonPose
 from .mtfl.task import FaceLandmarks, MtflData
 from .oct.task import OctData, RetinalSurfaces
 from .resume import changed_options
-from .skeleton.task import SkeletonMerger
+from .skeleton.task import SkeletonData, SkeletonMerger
 from .weights import read_checkpoint
 
 TASKS = {
@@ -37,7 +37,7 @@ TASKS = {
     "mpii": (PersonPose, MpiiData),
     "mtfl": (FaceLandmarks, MtflData),
     "oct": (RetinalSurfaces, OctData),
-    "skeleton": (SkeletonMerger, KeypointNetData),
+    "skeleton": (SkeletonMerger, SkeletonData),
 }
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
@@ -106,10 +106,11 @@ class TaskTrainer(lightning.Trainer):
 
 
 class NamedConfig(ActionConfigFile):
-    """A config that may be one of the package's, by its name."""
+    """A config that may be one of the package's, by its name. A parser ``of_files`` leaves these out."""
 
     def __call__(self, parser, cfg, values, option_string=None) -> None:
-        super().__call__(parser, cfg, config_path(values), option_string)
+        if Path(values).is_file() or not getattr(parser, "of_files", False):
+            super().__call__(parser, cfg, config_path(values), option_string)
 
 
 class TaskCLI(LightningCLI):
@@ -158,9 +159,10 @@ class TaskCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def written(self) -> Namespace:
-        """What the command line and its configs say, apart from defaults and from what options are linked to."""
+        """What the command line and its files say, apart from the package's configs, defaults and linked options."""
         self.links = {}
         parser = self._prepare_subcommand_parser(TaskTrainer, self.config.subcommand, allow_abbrev=False)
+        parser.of_files = True
         return parser.parse_args(self.argv[1:], defaults=False)
 
     @property
@@ -169,7 +171,10 @@ class TaskCLI(LightningCLI):
         return Path(self.config[self.config.subcommand].trainer.default_root_dir or ".").expanduser()
 
     def _parse_ckpt_path(self) -> None:
-        """Take the options of a given checkpoint; those that the command line or a config gives win, which is told."""
+        """Take the options of a given checkpoint instead of defaults and of the package's configs, which are recipes.
+
+        What the command line or a config file says wins, and what it changes is told.
+        """
         command = self.config.subcommand
         path = checkpoint_path(self.config[command].ckpt_path, self.folder, command)
         if path is None:

@@ -168,18 +168,21 @@ class TaskData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.train_data = self.dataset(train=True)
+            self.train_data = self._told(self.dataset(train=True))
         if stage in ("fit", "validate"):
-            self.val_data = self.dataset(train=False)
+            self.val_data = self._told(self.dataset(train=False))
         if stage == "predict":
-            self.predict_data = self.to_predict()
-            self._tell_left_out(self.predict_data)
+            self.predict_data = self._told(self.to_predict())
 
-    def _tell_left_out(self, dataset: Dataset) -> None:
-        names = [file.name for file in getattr(dataset, "left_out", ())]
-        if names and self.trainer.is_global_zero:
+    def _told(self, dataset: Dataset) -> Dataset:
+        """The data set, after what it has to say to the user is printed, once."""
+        lines, names = list(getattr(dataset, "notes", ())), [file.name for file in getattr(dataset, "left_out", ())]
+        if names:
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            print(f"predict: {len(names)} files left out, which are none of its inputs: {shown}")
+            lines.append(f"predict: {len(names)} files left out, which are none of its inputs: {shown}")
+        if self.trainer.is_global_zero:
+            print(*lines, sep="\n", end="\n" if lines else "")
+        return dataset
 
     def _loader(self, dataset: Dataset, train: bool) -> EpochLoader:
         h, trainer = self.hparams, self.trainer

@@ -146,6 +146,21 @@ def spacing(points: np.ndarray) -> float:
     return float(cKDTree(points).query(points, 2)[0][:, 1].mean())
 
 
+def check_augmentation(category: str, noise: float, shift: float) -> None:
+    """Raise ValueError for an unknown category or a negative augmentation."""
+    if category not in CATEGORIES:
+        raise ValueError(f"data: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
+    for name, value in (("noise", noise), ("shift", shift)):
+        if not value >= 0:
+            raise ValueError(f"data: {name} must be >= 0, got {value}")
+
+
+def moved(points: np.ndarray, noise: float, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A cloud ``[N, 3]`` with noise on every point, moved as a whole; and that move ``[3]``."""
+    move = rng.uniform(-shift, shift, 3)
+    return points + move + np.clip(rng.normal(size=points.shape), -2.5, 2.5) * noise, move
+
+
 class KeypointClouds(EpochDataset):
     """Clouds ``points`` ``[N, 3]`` of a category with their keypoints by semantic number.
 
@@ -158,11 +173,7 @@ class KeypointClouds(EpochDataset):
     def __init__(self, root, category: str, split: str, noise: float = 0.0, shift: float = 0.0, seed: int = 0,
                  labels: int | None = None) -> None:  # fmt: skip
         super().__init__(seed)
-        if category not in CATEGORIES:
-            raise ValueError(f"data: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
-        for name, value in (("noise", noise), ("shift", shift)):
-            if not value >= 0:
-                raise ValueError(f"data: {name} must be >= 0, got {value}")
+        check_augmentation(category, noise, shift)
         self.root, self.noise, self.shift = Path(root), noise, shift
         every = read_models(self.root / "annotations" / f"{category}.json")
         known = 1 + max(label for model in every for label in model["labels"])
@@ -195,9 +206,7 @@ class KeypointClouds(EpochDataset):
         weight[model["labels"]] = 1
         sigma = spacing(points)
         if self.noise or self.shift:
-            rng = self.generator(index, epoch)
-            move = rng.uniform(-self.shift, self.shift, 3)
-            points = points + move + np.clip(rng.normal(size=points.shape), -2.5, 2.5) * self.noise
+            points, move = moved(points, self.noise, self.shift, self.generator(index, epoch))
             copies = np.where(weight[:, None] > 0, copies + move, 0)
         return {"points": points.astype(np.float32), "copies": copies.astype(np.float32), "weight": weight,
                 "sigma": np.float32(sigma), "index": index}  # fmt: skip

@@ -131,8 +131,8 @@ class CloudKeypoints(CloudModule):
         return figure
 
 
-class KeypointNetData(TaskData):
-    """One category of KeypointNet: ``root`` has annotations/CATEGORY.json, pcds/CLASS/MODEL.pcd and splits/.
+class CloudData(TaskData):
+    """What the data of the tasks on clouds share: one category of KeypointNet.
 
     Args:
         root: folder with annotations/, pcds/ and splits/; generated data is written here.
@@ -142,7 +142,6 @@ class KeypointNetData(TaskData):
         noise: deviation of every point in training, clipped at 2.5 of them.
         shift: largest move of a cloud on each axis in training.
         points: points of a generated cloud.
-        labels: semantic keypoints that samples have room for; null for those of the category.
         clouds: folder of .pcd files to predict on.
     """
 
@@ -155,7 +154,6 @@ class KeypointNetData(TaskData):
         noise: float = 0.004,
         shift: float = 0.02,
         points: int = 2048,
-        labels: int | None = None,
         clouds: str | None = None,
         **kwargs,
     ) -> None:
@@ -166,15 +164,28 @@ class KeypointNetData(TaskData):
         if h.synthetic:
             write_synthetic_keypointnet(self.root, h.category, h.synthetic_train, h.synthetic_val, h.points, h.seed)
 
-    def dataset(self, train: bool) -> KeypointClouds:
+    def split(self, train: bool) -> str:
+        """The name of the split; generated ones have their own."""
         h = self.hparams
-        if h.synthetic:
-            split = "train" if train else "val"
-        else:
-            split = h.train_split if train else h.val_split
-        return KeypointClouds(self.root, h.category, split, h.noise * train, h.shift * train, h.seed, h.labels)
+        return ("train" if train else "val") if h.synthetic else h.train_split if train else h.val_split
 
     def to_predict(self) -> CloudFolder:
         if self.hparams.clouds is None:
             raise ValueError("predict: --data.clouds must name a folder of .pcd files")
         return CloudFolder(self.hparams.clouds)
+
+
+class KeypointNetData(CloudData):
+    """One category of KeypointNet: ``root`` has annotations/CATEGORY.json, pcds/CLASS/MODEL.pcd and splits/.
+
+    Args:
+        labels: semantic keypoints that samples have room for; null for those of the category.
+    """
+
+    def __init__(self, labels: int | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+
+    def dataset(self, train: bool) -> KeypointClouds:
+        h = self.hparams
+        noise, shift = h.noise * train, h.shift * train
+        return KeypointClouds(self.root, h.category, self.split(train), noise, shift, h.seed, h.labels)

@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...regularizers import distribution_regularizer, variance_regularizer
-from ..keypointnet.task import CloudModule
+from ..keypointnet.task import CloudData, CloudModule
 from ..pictures import cloud_axes, put_points, save_figure
 from ..training import rank_mean
 from .chamfer import composite_chamfer
 from .metrics import AlignmentEvaluation
 from .model import Merger
+from .reader import PlainClouds
 
 SKELETON_METHODS = ("soft", "soft_vr", "soft_dr", "sampling")
 
@@ -132,3 +133,15 @@ class SkeletonMerger(CloudModule):
                 if strength > 0.1:
                     put_points(axes, keypoints[edge], "-", color="black", alpha=strength, lw=1)
         return figure
+
+
+class SkeletonData(CloudData):
+    """Clouds of one category of KeypointNet: ``root`` has pcds/CLASS/MODEL.pcd and, if only some of them are used, splits/.
+
+    annotations/CATEGORY.json is needed to score a validation, and for nothing else.
+    """
+
+    def dataset(self, train: bool) -> PlainClouds:
+        h = self.hparams
+        noise, shift = h.noise * train, h.shift * train
+        return PlainClouds(self.root, h.category, self.split(train), not train, noise, shift, h.seed)
