@@ -90,7 +90,8 @@ def test_what_is_no_state_dict_is_said(tmp_path):
         ValueError, match="is no checkpoint of this trainer, which would have datamodule_hyper_parameters, "
     ):
         read_checkpoint(path)
-    torch.save({"state_dict": {}, "task": "mtfl", "hyper_parameters": {}, "datamodule_hyper_parameters": {}}, path)
+    kinds = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "pytorch-lightning_version")
+    torch.save({"task": "mtfl", **{kind: {} for kind in kinds}}, path)
     with pytest.raises(ValueError, match="a.pth is of task mtfl, not coco"):
         CocoPose(depth=18, head_channels=16)._member(path)
 

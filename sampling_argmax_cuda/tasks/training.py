@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .precision import keep_geometry
 from .resume import changed_options, check_options, reopen_epoch
+from .weights import describe
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
               "sgd": partial(torch.optim.SGD, momentum=0.9)}  # fmt: skip
@@ -183,6 +184,16 @@ class TrainedModule(lightning.LightningModule):
         checkpoint["task"] = self.task
         checkpoint["global_batch"] = self._global_batch()
         checkpoint["accumulate"] = self.trainer.accumulate_grad_batches
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
+        own = self.state_dict()
+        wrong = {"missing": sorted(own.keys() - state_dict.keys()), "unknown": sorted(state_dict.keys() - own.keys())}
+        wrong = wrong if strict else {}
+        both = own.keys() & state_dict.keys()
+        wrong["of another shape"] = sorted(key for key in both if own[key].shape != state_dict[key].shape)
+        if any(wrong.values()):
+            raise ValueError(f"model: the checkpoint is of a network with other options: {describe(wrong)}")
+        return super().load_state_dict(state_dict, strict, assign)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:

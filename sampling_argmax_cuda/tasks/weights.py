@@ -13,6 +13,7 @@ _NAMES = (
     (re.compile(r"^(?:keypoint_head\.)?final_layer\."), "head.9."),
     (re.compile(r"^preact\."), "backbone."),
 )
+_OF_CHECKPOINTS = {"state_dict", "task", "hyper_parameters", "datamodule_hyper_parameters", "pytorch-lightning_version"}
 _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DataParallel's, DDP's and torch.compile's
 
 
@@ -37,7 +38,7 @@ def read_tensors(path: str | Path, what: str) -> dict:
 def read_checkpoint(path: str | Path, what: str = "--ckpt_path:") -> dict:
     """A checkpoint of this trainer. Raises ValueError for other files."""
     content = read_tensors(path, what)
-    missing = {"state_dict", "task", "hyper_parameters", "datamodule_hyper_parameters"} - content.keys()
+    missing = _OF_CHECKPOINTS - content.keys()
     if missing:
         raise ValueError(f"{what} {path} is no checkpoint of this trainer, which would have {', '.join(sorted(missing))} "
                          "(--model.weights starts from weights of others)")  # fmt: skip
@@ -85,12 +86,13 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = False) -> di
     report["missing"] = sorted(key for key in own.keys() - found.keys() if not key.endswith("num_batches_tracked"))
     wrong = {name: keys for name, keys in report.items() if keys and name != "loaded"}
     if strict and wrong:
-        raise ValueError(f"model: {path} does not fit the model: {_describe(wrong)}")
+        raise ValueError(f"model: {path} does not fit the model: {describe(wrong)}")
     model.load_state_dict(found, strict=False)
     return report
 
 
-def _describe(report: dict[str, list[str]]) -> str:
+def describe(report: dict[str, list[str]]) -> str:
+    """A line that counts the keys of each kind, and names the first of all but those loaded."""
     parts = []
     for name, keys in report.items():
         shown = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
@@ -105,4 +107,4 @@ def start_from(model: nn.Module, path: str | Path, strict: bool, gain: float) ->
         if not hasattr(model, "scale_output"):
             raise ValueError("model: weights_gain needs a method with maps")
         model.scale_output(gain)
-    return f"weights {Path(path).name}: {_describe(report)}"
+    return f"weights {Path(path).name}: {describe(report)}"
