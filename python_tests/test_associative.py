@@ -308,6 +308,24 @@ def test_plain_hourglasses_grow_without_norms():
     assert [x.shape for x in net(torch.zeros(1, 3, 64, 128))] == [(1, 6, 16, 32)] * 2
 
 
+def test_tags_are_trained_at_the_peak_of_their_map():
+    """Halfway between two cells, too: grouping reads a tag where the map is largest."""
+    module = PeoplePose(stacks=1, channels=8)
+    module.model = torch.nn.Linear(1, 1)
+    answer = torch.randn(1, 34, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    module.forward = lambda images: [answer]
+    place = torch.tensor([[2.5, 3.5], [4.5, 9.5], [12.49, 6.51]]).view(1, 3, 1, 2).expand(1, 3, 17, 2)
+    batch = {
+        "image": torch.zeros(1, 3, 64, 64),
+        "target": place,
+        "weight": torch.ones(1, 3, 17),
+        "mask": torch.ones(1, 16, 16),
+    }
+    tags = torch.autograd.grad(module.step_loss(batch), answer)[0][:, 17:]
+    peaks = person_maps(place, batch["weight"], (16, 16), 2.0) == 1
+    assert peaks.sum() == 3 * 17 and torch.equal(tags != 0, peaks)
+
+
 def test_flip_test_of_a_symmetric_image():
     """The mirror's maps are those of the image itself, moved by the quarter cell that the stride leaves; tags are two."""
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import itertools
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from method_problems import SEED, SIZES, Problem, method_of
@@ -10,8 +11,11 @@ from method_problems import SEED, SIZES, Problem, method_of
 from sampling_argmax_cuda import axis_sample, sample
 from sampling_argmax_cuda.tasks import pictures
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
+from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
 from sampling_argmax_cuda.tasks.method import Located
 from sampling_argmax_cuda.tasks.methods import METHODS
+from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
+from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger
 from sampling_argmax_cuda.tasks.targets import Target
 from sampling_argmax_cuda.tasks.views import Member, Views
 
@@ -125,3 +129,56 @@ def test_drawn_samples_are_those_of_the_method(estimator, basis, beta, shape, na
     if shape in ("plane", "volume"):
         drawn = pictures.draw_samples(problem.place, method, 11)
         assert torch.equal(torch.from_numpy(drawn), 4 * expected[..., :2])
+
+
+def cyan(axes) -> torch.Tensor:
+    """The points of a panel in space that stand for samples, ``[n, 3]``."""
+    (line,) = [line for line in axes.lines if line.get_color() == "cyan" or line.get_label() == "samples"]
+    x, z, y = line.get_data_3d()
+    return torch.tensor(np.stack([x, y, z], 1))
+
+
+@pytest.mark.parametrize("method, basis", [("sampling", "none"), ("sampling", "gaussian"), ("soft", "gaussian")])
+def test_pictures_of_clouds_show_the_methods_samples(method, basis):
+    options = dict(method=method, basis=basis, beta=3.0, tau=0.4, width=0.1, centers=(8, 4, 2, 1), spacing=1.5)
+    module, rng = CloudKeypoints(**options), torch.Generator().manual_seed(0)
+    shown = {"points": torch.randn(1, 12, 3, generator=rng), "output": torch.randn(1, 2, 12, generator=rng),
+             "position": torch.zeros(1, 2, 3), "sigma": torch.tensor([0.2])}  # fmt: skip
+    (axes,) = module._figure(shown).axes
+    if method == "soft":
+        assert not [line for line in axes.lines if line.get_color() == "cyan"]
+        return
+    own = dict(num_samples=30, tau=0.4, beta=3.0, basis=basis, sigma=torch.tensor([[0.3]]), seed=0)
+    expected = sample(shown["output"], points=shown["points"], **own)
+    torch.testing.assert_close(cyan(axes), expected.flatten(0, 2).double())
+
+
+@pytest.mark.parametrize("method, counts", [("sampling", [3, 3]), ("soft", [])])
+def test_pictures_of_skeletons_show_the_methods_samples(method, counts):
+    options = dict(method=method, basis="none", beta=3.0, tau=0.4, width=0.1, centers=(8, 4, 2, 1), keypoints=2)
+    module, rng = SkeletonMerger(**options), torch.Generator().manual_seed(0)
+    shown = {"cloud": torch.randn(1, 12, 3, generator=rng), "logits": torch.randn(1, 2, 12, generator=rng),
+             "strength": torch.zeros(1, 1), "keypoints": torch.zeros(1, 2, 3), "sigma": torch.tensor([[0.2]])}  # fmt: skip
+    (axes,) = module._figure(shown).axes
+    lines = [line.get_data_3d() for line in axes.lines if len(line.get_data_3d()[0]) == 20]
+    assert [len(line) for line in lines] == counts
+    own = dict(num_samples=20, tau=0.4, beta=3.0, basis="none", seed=0)
+    for (x, z, y), draws in zip(lines, sample(shown["logits"], points=shown["cloud"], **own)[0], strict=False):
+        torch.testing.assert_close(torch.tensor(np.stack([x, y, z], 1)), draws.double())
+
+
+@pytest.mark.parametrize("method", ["sampling", "soft"])
+def test_pictures_of_scans_show_the_methods_samples(method):
+    module = RetinalSurfaces(width=2, method=method, basis="uniform", beta=3.0, tau=0.4)
+    output = torch.randn(1, 9 * 4, 16, generator=torch.Generator().manual_seed(0))
+    spread = module._figure(torch.zeros(16, 4), output, torch.zeros(9, 4)).axes[2]
+    if method == "soft":
+        assert not spread.collections and spread.get_title() == "method soft has no samples"
+        return
+    draws = module.in_order(sample(output, num_samples=50, tau=0.4, beta=3.0, basis="uniform", seed=0))
+    draws = draws[0, ..., 0].unflatten(0, (9, 4)).double()
+    for k, area in enumerate(spread.collections):
+        rows = torch.tensor(area.get_paths()[0].vertices[:, 1])
+        for bound in (draws[k].mean(-1) - draws[k].std(-1), draws[k].mean(-1) + draws[k].std(-1)):
+            assert (rows[:, None] - bound).abs().amin(0).max() < 1e-4
+    assert len(spread.collections) == 9

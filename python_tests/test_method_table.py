@@ -8,7 +8,7 @@ import pytest
 import torch
 from method_problems import SEED, SIZES, Problem, method_of
 
-from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
+from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints, nearest_copy
 from sampling_argmax_cuda.tasks.method import Located
 from sampling_argmax_cuda.tasks.methods import METHODS, RLE_OF
 from sampling_argmax_cuda.tasks.mpii.task import PersonPose
@@ -73,6 +73,40 @@ def test_no_loss_sees_an_unknown_coordinate(name, shape, ordered):
         if not any(known):
             assert expected[0][0, 1] == 0
             assert ordered or all((gradient[0, 1] == 0).all() for gradient in expected[1:])
+
+
+@pytest.mark.parametrize("name, shape", cases())
+def test_no_loss_trains_towards_an_unknown_coordinate(name, shape):
+    """It is the same whichever way round the answer is on an axis that is not known, and it is not on one that is.
+
+    Samples of a grid have other noise then; their loss is that of the known axes of each.
+    """
+    problem = start(name, shape, ordered=False)
+    if problem is None or (name, shape) == ("cross_entropy", "cloud"):
+        return
+    method, axes = problem.method, len(problem.size)
+    for known in itertools.product((0.0, 1.0), repeat=axes):
+        problem.known = torch.tensor(known).expand(2, 3, axes)
+        loss, place, points = problem.run()[0], problem.place, problem.points
+        if name in ("sampling", "sampling_rle") and shape != "cloud":
+            target = Target(problem.position, problem.weight, problem.size, problem.known)
+            draws = (method if name == "sampling" else method.inner).draws(place, target, SEED)
+            offsets = torch.where(problem.known.unsqueeze(2) > 0, draws - problem.position.unsqueeze(2), 0)
+            expected = offsets.abs().sum(-1).mean(-1)
+            if name == "sampling_rle":
+                sigma, counts = (x.unsqueeze(2).expand_as(offsets) for x in (problem.sigma, problem.known))
+                expected = method.likelihood(offsets, sigma, torch.zeros_like(offsets), None, counts).mean(-1)
+            torch.testing.assert_close(loss, expected)
+            continue
+        for a in range(axes):
+            turned = torch.where(torch.arange(axes) == a, -1.0, 1.0)
+            if shape == "cloud":
+                problem.points = points * turned
+            else:
+                problem.place = place * turned if method.regresses else place.flip(-1 - a)
+            counts = known[a] and (not method.widths or all(known[:2]))
+            assert torch.allclose(problem.run()[0], loss, rtol=1e-5, atol=1e-5) != counts
+            problem.place, problem.points = place, points
 
 
 @pytest.mark.parametrize("name, shape, ordered", cases([False, True]))
@@ -140,6 +174,12 @@ def test_tasks_refuse_what_their_methods_cannot(name, task):
             task(method=name)
     else:
         assert (name, "cloud" if task is CLOUD else "line") not in REFUSED and task(method=name).hparams.method == name
+
+
+def test_a_keypoint_that_a_model_lacks_chooses_no_copy():
+    copies = torch.tensor([[[[0.0, 0, 0], [9, 9, 9]], [[1, 0, 0], [math.nan, 0, 0]]]])
+    found = nearest_copy(torch.tensor([[[0.9, 0, 0], [9.0, 9, 9]]]), copies, torch.tensor([[1.0, 0]]))
+    assert found[0, 0].tolist() == [1, 0, 0]
 
 
 # ---- what a marginal is ----

@@ -8,9 +8,11 @@ import test_mpii
 import test_oct
 import test_skeleton
 import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.callbacks import RunPictures
+from sampling_argmax_cuda.tasks.precision import keep_geometry
 
 pytestmark = pytest.mark.written_memory
 
@@ -36,6 +38,18 @@ RUNS = {  # the options of a task, and more of them
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize("plugin", [HalfPrecision("bf16-true"), HalfPrecision("16-true"), DoublePrecision(), Precision(),
+                                    MixedPrecision("bf16-mixed", "cpu")], ids=lambda plugin: plugin.precision)  # fmt: skip
+def test_steps_have_the_readers_numbers_and_torchs_dtype(plugin):
+    keep_geometry(plugin)
+    batch = {"a": torch.zeros(2), "b": [torch.zeros(2, dtype=torch.float64)]}
+    assert plugin.convert_input(batch) is batch
+    for step in (plugin.train_step_context, plugin.val_step_context, plugin.predict_step_context):
+        with step():
+            assert torch.tensor(0.1).dtype == torch.float32
+            assert torch.is_autocast_enabled("cpu") == (plugin.precision == "bf16-mixed")
 
 
 def check_batch(seen: set, trainer, module, batch, dataset) -> None:

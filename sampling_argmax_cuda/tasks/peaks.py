@@ -68,16 +68,13 @@ class Heatmap(Method):
 def cell_entropy(output: Tensor, target: Target, beta: float) -> Tensor:
     """``-log p`` ``[B, K]`` of the cell nearest to each target, ``p = softmax(beta z)``.
 
-    Where axes are not known p is summed over them: that of the nearest line or plane.
+    Where axes are not known (positions 0, as :meth:`.Target.known` has them) p is summed over them: that of the nearest line
+    or plane.
     """
     if target.points is not None and target.axes is not None:
         raise ValueError("model: cross-entropy needs every coordinate where cells are points, got axes")
     place = nearest_cell(target.position) if target.points is None else target.position
-    offsets = cell_offsets(output, place, target.points)
-    if target.axes is not None:
-        known = (target.axes > 0).reshape(*target.axes.shape, *[1] * (output.dim() - 2))
-        offsets = [torch.where(known[:, :, a], offset, 0) for a, offset in enumerate(offsets)]
-    squared = sum(offset.square() for offset in offsets).expand_as(output)
+    squared = sum(offset.square() for offset in cell_offsets(output, place, target.points)).expand_as(output)
     log_p = (output.to(arithmetic_dtype(output)).flatten(2) * beta).log_softmax(-1).view_as(output)
     log_p = over_unknown(log_p, target.axes, torch.logsumexp).flatten(2)
     return -log_p.gather(-1, squared.flatten(2).argmin(-1, keepdim=True)).squeeze(-1)
