@@ -177,7 +177,7 @@ def test_tasks_refuse_what_their_methods_cannot(name, task):
 
 
 def test_a_keypoint_that_a_model_lacks_chooses_no_copy():
-    copies = torch.tensor([[[[0.0, 0, 0], [9, 9, 9]], [[1, 0, 0], [math.nan, 0, 0]]]])
+    copies = torch.tensor([[[[0.0, 0, 0], [math.nan, 9, 9]], [[1, 0, 0], [0, 0, 0]]]])
     found = nearest_copy(torch.tensor([[[0.9, 0, 0], [9.0, 9, 9]]]), copies, torch.tensor([[1.0, 0]]))
     assert found[0, 0].tolist() == [1, 0, 0]
 
