@@ -33,7 +33,8 @@ class TaskModule(TrainedModule):
         basis: none, uniform, triangular or gaussian.
         num_samples: samples a map, S.
         tau: temperature: a number, or the released schedule "coco" or "h36m".
-        beta: factor of the logits, or "tau" for the released form softmax(z + g / tau).
+        beta: factor of the logits, of samples as of the maps that are read; or "tau" for the released form of samples
+            softmax(z + g / tau), whose maps are softmax(z). heatmap, direct and rle have no softmax.
         sigma: width of the gaussian basis in cells.
         reweight: exponent of the released reweighting of the gaussian basis, 2 in 2-D, 0 in 3-D (axis estimator).
         clip_grad: A of the released clipped gradient (axis estimator only); null for the true one.
