@@ -9,6 +9,7 @@ import runs
 import test_associative
 import test_mpii
 import torch
+from combinations import attach, gradients, make, make_batch
 from runs import logged, one_and_two, resumed
 
 from bench import two_processes
@@ -68,9 +69,20 @@ def test_learning_rates_are_apart():
         stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8, lr=0.1, adversary_lr=0.32
     )
     optimizer = module.configure_optimizers()
-    assert [group["factor"] for group in optimizer.param_groups] == [1.0, 0.32]
-    counts = [len(group["params"]) for group in optimizer.param_groups]
-    assert counts[1] == len(list(module.opponent.parameters())) and sum(counts) == len(list(module.parameters()))
+    assert module.rates()["opponent"] == 0.32
+    counts = {part: sum(len(group["params"]) for group in optimizer.param_groups if group["part"] == part)
+              for part in ("", "opponent")}  # fmt: skip
+    assert counts["opponent"] == len(list(module.opponent.parameters()))
+    assert sum(counts.values()) == len(list(module.parameters()))
+
+
+def test_a_joint_that_does_not_count_has_no_map_on_either_side():
+    module = attach(make("mpii", "heatmap, adversary"))
+    batch = make_batch("mpii")
+    batch["weight"][:, 3] = 0
+    gradients(module, batch)
+    weight = module.model.scores[-1].weight.grad
+    assert (weight[3] == 0).all() and all((weight[k] != 0).any() for k in range(16) if k != 3)
 
 
 @pytest.mark.parametrize(

@@ -212,11 +212,11 @@ def test_wrong_options_are_named(wrong, message):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_have_their_names(name):
-    module = PersonPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01, weight_decay=0.1)
+    module = PersonPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01)
     optimizer, before = module.configure_optimizers(), [p.detach().clone() for p in module.parameters()]
     sum(p.sum() for p in module.parameters()).backward()
     optimizer.step()
-    assert type(optimizer).__name__.lower() == name and optimizer.defaults["weight_decay"] == 0.1
+    assert type(optimizer).__name__.lower() == name
     assert all((p < old).all() for p, old in zip(module.parameters(), before, strict=True))
 
 

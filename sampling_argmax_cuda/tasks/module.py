@@ -128,6 +128,7 @@ class TaskModule(TrainedModule):
         reduction = self.hparams.reduction
         if reduction in ("mean", "batch"):
             return reduce_loss(per_point, reduction=reduction)
+        target = target.known()
         known = 1 if reduction == "visible" else len(target.size) if target.axes is None else target.axes.sum(-1)
         # The count of all ranks: a mean of the ranks' means would weigh their points unequally.
         self._count = rank_mean((target.weight * known).sum())

@@ -173,7 +173,9 @@ class HalfAndHalf(EpochDataset):
             raise ValueError(f"data: epoch_size must be >= 1, got {size}")
         super().__init__(seed)
         self.parts, self.size = (first, second), size or len(first)
-        self._orders: dict[tuple[int, int], np.ndarray] = {}  # the last ones, for a sample cannot wait for a permutation
+        self._orders: dict[
+            tuple[int, int], np.ndarray
+        ] = {}  # the last ones, for a sample cannot wait for a permutation
 
     def draw(self, index: int, epoch: int) -> tuple[int, int, int]:
         """The part of a sample, its index there, and the number of the permutation that it comes from."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...rows import mask_rows
 from ..adversary import Opposed
 from ..coco.boxes import BoxCrops, read_boxes
 from ..crops import ImageFolder
@@ -45,7 +46,8 @@ class PersonPose(Opposed, LocalizationModule):
             return loss
         place, seen = target.position.unsqueeze(1), target.weight.unsqueeze(1)
         truth = person_maps(place, seen, target.size, self.hparams.target_sigma)
-        return loss + self.opposition(batch["image"], outputs[-1], truth)
+        # Nobody knows the map of a joint that does not count: the discriminator has none of it on either side.
+        return loss + self.opposition(batch["image"], mask_rows(outputs[-1], target.weight), truth)
 
     def _network(self) -> torch.nn.Module:
         h = self.hparams
