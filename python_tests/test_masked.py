@@ -48,16 +48,17 @@ def mpii(weight: Tensor, wrong: Tensor) -> dict[str, float]:
 def h36m(weight: Tensor, wrong: Tensor, axis: int | None = None) -> dict[str, float]:
     """A pose in mm has all its joints, in the crop or not, and is right here. A mask may be of one coordinate alone."""
     weight, wrong = (x.unsqueeze(-1).expand(-1, -1, 3).clone() for x in (weight, wrong))
+    axes = torch.ones_like(weight)
     if axis is not None:
         others = [k for k in range(3) if k != axis]
-        weight[..., others], wrong[..., others] = 1, 0
+        weight[..., others], wrong[..., others], axes = 1, 0, weight
     found, target = answer(places(18, 3), weight, wrong)
     behind = places(18, 3).double()
     behind[..., 2] -= behind[:, :1, 2]
     pose = behind + torch.tensor([0, 0, 50.0])
     batch = {"index": INDEX, "action": torch.tensor([0, 1, -1]), "pose": pose, "root_depth": torch.full((FOUND,), 50.0),
              "focal": torch.ones(FOUND, 2), "center": torch.zeros(FOUND, 2), "target": target, "weight": weight.amax(-1),
-             "axes": weight}  # fmt: skip
+             "axes": axes}  # fmt: skip
     pixels = torch.cat([pose[..., :2] / pose[..., 2:], behind[..., 2:]], -1)
     evaluation = PoseEvaluation("camera", 1.0)
     evaluation.add(batch, found, batch["weight"], pixels, pixels)
@@ -148,6 +149,15 @@ def test_every_known_point_counts(task):
         wrong = torch.zeros(FOUND, count)
         wrong[1, k] = 1
         assert scores_of(torch.ones(FOUND, count), wrong)["error"] > 10, k
+
+
+@pytest.mark.parametrize(
+    "make", [MtflEvaluation, PckhEvaluation, lambda: PoseEvaluation("camera", 1.0), SurfaceEvaluation, KeypointEvaluation,
+             AlignmentEvaluation]
+)  # fmt: skip
+def test_of_nothing_there_is_no_score(make):
+    evaluation = make()
+    assert evaluation.compute(list) == {} and evaluation.results == []
 
 
 def test_alignment_is_of_the_models_that_are_annotated():

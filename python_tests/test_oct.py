@@ -66,6 +66,13 @@ def test_written_volumes_are_read_back(tmp_path):
     assert volume.scan(1)[2, 3] == 0 and all(np.array_equal(volume.scan(k), scans[k]) for k in (0, 2))
 
 
+def test_predictions_have_the_columns_of_their_scan(tmp_path):
+    item = {"found": torch.ones(1, 9, 16), "offset": torch.arange(16)[None], "columns": torch.tensor([5]),
+            "scan": torch.tensor([2]), "file_name": "a.vol"}  # fmt: skip
+    record = RetinalSurfaces(width=4).write_prediction(item, tmp_path, maps=False)
+    assert record == {"file_name": "a.vol", "scan": 2, "surfaces": [[1, 2, 3, 4, 5]] * 9}
+
+
 @pytest.mark.parametrize("grid", [0, 1])
 def test_thicknesses_of_the_device_may_follow(tmp_path, grid):
     """Either of the header's two grids, where it says that they are; what no header tells of is an error."""

@@ -107,6 +107,7 @@ NAMES = {
     "own": lambda key: key,
     "lightning": lambda key: f"model.{key}",
     "parallel": lambda key: f"module.{key}",
+    "parallel lightning": lambda key: f"module.model.{key}",
     "compiled": lambda key: f"_orig_mod.{key}",
     "lightning and compiled": lambda key: f"model._orig_mod.{key}",
     "parallel and compiled": lambda key: f"module._orig_mod.{key}",

@@ -75,13 +75,13 @@ def read_image(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"image {path} does not exist")
     data = path.read_bytes()
-    # From memory: OpenCV reads a JPEG file of which half is missing as a picture whose rest is grey.
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # of an empty file, or of more pixels than OpenCV allows
         image = None
     if image is None:
         raise ValueError(f"image {path} cannot be read")
+    # OpenCV reads a JPEG file of which half is missing as a picture whose rest is grey.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
         raise ValueError(f"image {path} is cut off: it has no end marker")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
