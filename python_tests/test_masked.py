@@ -17,14 +17,22 @@ from sampling_argmax_cuda.tasks.skeleton.metrics import AlignmentEvaluation
 WILD, FOUND = 1e4, 3  # where a wrong answer is, and how many samples there are
 INDEX = torch.arange(FOUND)
 
+_unknown = torch.nan
+
+
+@pytest.fixture(params=[torch.nan, -7.0], ids=["nan", "number"], autouse=True)
+def unknown(request, monkeypatch):
+    """What stands where a target is not known."""
+    monkeypatch.setattr(f"{__name__}._unknown", request.param)
+
 
 def places(count: int, axes: int) -> Tensor:
     return torch.rand(FOUND, count, axes, generator=torch.Generator().manual_seed(count)) * 12 + 2
 
 
 def answer(truth: Tensor, known: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-    """The prediction, far off where ``wrong``, and the target, NaN where it is not known."""
-    return torch.where(wrong > 0, WILD, truth), torch.where(known > 0, truth, torch.nan)
+    """The prediction, far off where ``wrong``, and the target, without meaning where it is not known."""
+    return torch.where(wrong > 0, WILD, truth), torch.where(known > 0, truth, _unknown)
 
 
 def of_images(evaluation, weight: Tensor, wrong: Tensor, **more: Tensor) -> dict[str, float]:
