@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from test_coco_metrics import annotations, write
 from torch import Tensor
 
+from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
+from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation
 from sampling_argmax_cuda.tasks.keypointnet.metrics import KeypointEvaluation
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation
@@ -182,3 +185,26 @@ def test_alignment_is_of_the_models_that_are_annotated():
     assert of_clouds(AlignmentEvaluation(), weight, wrong)["das_forward"] == 1
     weight = torch.eye(FOUND, 5)  # no annotation in common
     assert not {"das", "das_backward"} & of_clouds(AlignmentEvaluation(), weight, wrong).keys()
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "outside"])
+def test_coco_scores_do_not_see_what_is_masked(labelled, tmp_path):
+    """A joint without a label is in no score. One that lies outside its crop is trained on nothing, and AP counts it."""
+    for k in range(17):
+        content = annotations()
+        points = torch.tensor([person["keypoints"] for person in content["annotations"]]).view(-1, 17, 3)
+        points[..., 2] = 2
+        weight = torch.ones(len(points), 17)
+        weight[::2, k] = 0
+        if not labelled:
+            points[..., 2] *= weight
+        for person, own in zip(content["annotations"], points, strict=True):
+            person |= {"keypoints": own.flatten().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
+        data = CocoKeypoints(tmp_path, write(tmp_path, content), tmp_path, train=False)
+        found, target = answer(points[..., :2].float() / 4, weight[..., None], 1 - weight[..., None])
+        pixels = points[..., :2].float() if labelled else 4 * found
+        batch = {"index": torch.arange(len(points)), "target": target, "weight": weight}
+        evaluation = CocoEvaluation()
+        evaluation.add(batch, found, torch.ones_like(weight), pixels, torch.cat([4 * target, weight[..., None]], -1))
+        scores = evaluation.compute(data, list)
+        assert scores["AP"] == pytest.approx(1) and scores["error"] == scores["bias"] == 0
