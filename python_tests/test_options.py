@@ -115,9 +115,12 @@ def test_the_task_and_the_checkpoint(source, start, checkpoints, tmp_path, capfd
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_is_written_wins_over_the_checkpoint(source, start, checkpoints, tmp_path, capfd):
     path = f"--ckpt_path={checkpoints / 'coco.ckpt'}"
+    start("validate", *COMMON)
+    assert "this network has not been trained" in capfd.readouterr().out
     cli = start("validate", path)
     assert cli.model.hparams.flip_test is False and tuple(cli.datamodule.hparams.image_size) == (64, 96)
-    assert "instead of the checkpoint's" not in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "instead of the checkpoint's" not in said and "not been trained" not in said
     cli = start("validate", *given(source, "model.flip_test", True, tmp_path), path)
     assert cli.model.hparams.flip_test is True and cli.model.hparams.depth == 18
     assert "--model.flip_test True instead of the checkpoint's False\n" in capfd.readouterr().out

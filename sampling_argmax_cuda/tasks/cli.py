@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from .associative.task import PeopleData, PeoplePose
 from .callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
@@ -42,6 +43,7 @@ TASKS = {
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
 OF_NETWORK = ("image_size", "rows", "category")
+tell = rank_zero_only(print)
 
 
 def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
@@ -178,6 +180,8 @@ class TaskCLI(LightningCLI):
         command = self.config.subcommand
         path = checkpoint_path(self.config[command].ckpt_path, self.folder, command)
         if path is None:
+            if command != "fit" and not self.config[command].model.get("weights"):
+                tell("no --ckpt_path and no --model.weights: this network has not been trained")
             return
         self.config[command].ckpt_path = str(path)
         checkpoint = read_checkpoint(path)
@@ -190,8 +194,8 @@ class TaskCLI(LightningCLI):
             saved["model"] = saved["model"] | {"weights": None} if "weights" in saved["model"] else saved["model"]
             for part, options in saved.items():
                 told = changed_options(options, written.get(part, Namespace()).as_dict())
-                print(*(f"--{part}.{name} {now!r} instead of the checkpoint's {before!r}"
-                        for name, (before, now) in told.items()), sep="\n", end="\n" if told else "")  # fmt: skip
+                for name, (before, now) in told.items():
+                    tell(f"--{part}.{name} {now!r} instead of the checkpoint's {before!r}")
         taken = {part: {name: value for name, value in options.items()
                         if not name.startswith("_") and f"{part}.{name}" not in written}
                  for part, options in saved.items()}  # fmt: skip
@@ -214,7 +218,7 @@ def checkpoint_path(given: str | None, folder: Path, command: str) -> Path | Non
         return None
     path = folder / "checkpoints" / f"{given}.ckpt" if given in ("last", "best") else Path(given)
     if command == "fit" and given == "last" and not path.is_file():
-        print(f"--ckpt_path last: there is no {path} yet, so this run begins")
+        tell(f"--ckpt_path last: there is no {path} yet, so this run begins")
         return None
     return path
 
