@@ -138,8 +138,12 @@ def test_a_recipe_of_the_package_is_none_of_the_checkpoint(source, start, checkp
         assert cli.model.hparams.depth == 18 and cli.model.hparams.method == "sampling"
         assert tuple(cli.datamodule.hparams.image_size) == (64, 96) and cli.model.hparams.num_samples == 7
         assert cli.datamodule.hparams.rotation == 40.0 and cli.config.predict.trainer.max_epochs == 140
-    lines = [line for line in capfd.readouterr().out.splitlines() if "instead of the checkpoint's" in line]
+    said = capfd.readouterr().out.splitlines()
+    lines = [line for line in said if "instead of the checkpoint's" in line]
     assert lines == ["--model.num_samples 7 instead of the checkpoint's 30"] * 2
+    assert said.count("--model.method 'sampling' of the checkpoint, not 'heatmap' of the package's config") == 2
+    assert said.count("--model.depth 18 of the checkpoint, not 50 of the package's config") == 2
+    assert not [line for line in said if line.startswith("--model.num_samples") and "of the checkpoint, not" in line]
 
 
 def test_a_checkpoint_of_another_network_is_one_line(checkpoints, tmp_path, capfd):

@@ -160,11 +160,11 @@ class TaskCLI(LightningCLI):
         """Parse ``args``, which are the command line itself."""
         self.config = parser.parse_args(args)
 
-    def written(self) -> Namespace:
-        """What the command line and its files say, apart from the package's configs, defaults and linked options."""
+    def named(self, recipes: bool) -> Namespace:
+        """What the command line and its files say, the package's configs or not, without defaults and linked options."""
         self.links = {}
         parser = self._prepare_subcommand_parser(TaskTrainer, self.config.subcommand, allow_abbrev=False)
-        parser.of_files = True
+        parser.of_files = not recipes
         return parser.parse_args(self.argv[1:], defaults=False)
 
     @property
@@ -175,7 +175,7 @@ class TaskCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take the options of a given checkpoint instead of defaults and of the package's configs, which are recipes.
 
-        What the command line or a config file says wins, and what it changes is told.
+        What the command line or a config file says wins. What differs, on either side, is told.
         """
         command = self.config.subcommand
         path = checkpoint_path(self.config[command].ckpt_path, self.folder, command)
@@ -187,7 +187,7 @@ class TaskCLI(LightningCLI):
         checkpoint = read_checkpoint(path)
         if checkpoint["task"] != self.task:
             raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.task}")
-        data, written = checkpoint["datamodule_hyper_parameters"], self.written()
+        data, written, recipes = checkpoint["datamodule_hyper_parameters"], self.named(False), self.named(True)
         saved = {"model": checkpoint["hyper_parameters"],
                  "data": {name: data[name] for name in OF_NETWORK if name in data}}  # fmt: skip
         if command != "fit":  # a resumed run says itself what it changes
@@ -199,6 +199,10 @@ class TaskCLI(LightningCLI):
         taken = {part: {name: value for name, value in options.items()
                         if not name.startswith("_") and f"{part}.{name}" not in written}
                  for part, options in saved.items()}  # fmt: skip
+        for part, options in taken.items():
+            told = changed_options(options, recipes.get(part, Namespace()).as_dict())
+            for name, (before, now) in told.items():
+                tell(f"--{part}.{name} {before!r} of the checkpoint, not {now!r} of the package's config")
         self.config = self.parser.parse_object({command: taken}, self.config)
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:

@@ -140,7 +140,9 @@ class TaskData(lightning.LightningDataModule):
     """
 
     # Options that a resumed run may change: those that no training sees.
-    free = frozenset({"root", "num_workers", "val_split", "val_file", "val_subjects", "boxes", "images", "volumes", "clouds"})
+    free = frozenset(
+        {"root", "num_workers", "val_split", "val_file", "val_subjects", "boxes", "images", "volumes", "clouds"}
+    )
 
     def __init__(
         self,
