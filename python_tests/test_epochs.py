@@ -215,6 +215,13 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     assert [line["lr"] for line in batches_of(tmp_path)[2:]] == [0.01] * 8
 
 
+def test_a_checkpoint_of_an_older_version_is_one_line(data, tmp_path, capfd):
+    last = fit("coco", data, tmp_path, "--trainer.max_steps=1")
+    torch.save({name: value for name, value in last.items() if name != "accumulate"}, tmp_path / "old.ckpt")
+    assert main(["fit", *small("coco", data, tmp_path, f"--ckpt_path={tmp_path / 'old.ckpt'}")]) == 1
+    assert "the checkpoint is of an older version and cannot be resumed" in capfd.readouterr().err
+
+
 def test_norms_and_biases_do_not_decay(data, tmp_path):
     last = fit("coco", data, tmp_path, "--trainer.max_epochs=1", "--model.optimizer=adamw", "--model.weight_decay=0.1")
     shapes = [last["state_dict"][name].dim() for name in last["state_dict"] if "sampler" not in name]

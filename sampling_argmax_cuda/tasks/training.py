@@ -198,6 +198,10 @@ class TrainedModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
+        if "accumulate" not in checkpoint:
+            raise ValueError(
+                "model: the checkpoint is of an older version and cannot be resumed; --model.weights starts from its weights"
+            )
         lines = list(check_options("model", changed_options(checkpoint["hyper_parameters"], self.hparams), self.free))
         data = self.trainer.datamodule
         if data is not None:
