@@ -1,0 +1,46 @@
+"""Lightning's trainer, with predictions that are written and not kept."""
+
+import lightning
+
+
+class TaskTrainer(lightning.Trainer):
+    """Lightning's trainer with one more command, and without predictions in memory."""
+
+    show_maps = False
+
+    def predict(
+        self,
+        model: lightning.LightningModule | None = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Predict on a folder of inputs, and write what is found.
+
+        Args:
+            model: the model that predicts.
+            datamodule: the data whose inputs are predicted on.
+            ckpt_path: checkpoint of the weights; last or best of the run, or a path.
+            weights_only: load nothing but tensors and plain objects from the checkpoint.
+        """
+        # Lightning would keep the predictions of all inputs, maps included, and return them.
+        super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only,
+                        return_predictions=False)  # fmt: skip
+
+    def visualize(
+        self,
+        model: lightning.LightningModule | None = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Predict on a folder of images and draw every map with samples and their spread.
+
+        Args:
+            model: the model to show.
+            datamodule: the data whose images are shown.
+            ckpt_path: checkpoint of the weights; last or best of the run, or a path.
+            weights_only: load nothing but tensors and plain objects from the checkpoint.
+        """
+        self.show_maps = True
+        self.predict(model, datamodule, ckpt_path, weights_only)
