@@ -36,7 +36,7 @@ CLOUDS = dict(keypoints=4, centers=(16, 8, 4, 2), width=0.1, norm="group", basis
 OPTIONS = {
     "associative": dict(HOURGLASSES, plain=False), "coco": {}, "h36m": dict(volume=6), "mtfl": {},
     "mpii": dict(HOURGLASSES), "oct": dict(width=4, norm="group"), "keypointnet": dict(CLOUDS, dropout=0.0),
-    "skeleton": dict(CLOUDS),
+    "skeleton": dict(CLOUDS, tau=0.05),  # samples far apart, so that edges have other lengths in other batches
 }  # fmt: skip
 ADVERSARY = dict(adversary=1, adversary_channels=8, adversary_factor=0.1, adversary_rate=0.1, adversary_gamma=3.0)
 ROWS = [*((task, method) for task in TASKS if task != "associative" for method in METHODS),
@@ -267,7 +267,7 @@ def accumulation(task: str, method: str) -> str:
     refused = {}
     for more in reductions(task, method):
         whole, parts = make(task, method, **more), make(task, method, **more)
-        batches = [make_batch(task, seed) for seed in (1, 2)]
+        batches = [make_batch(task, seed) for seed in (1, 5)]  # of other numbers of known points
         halves = [{k: v[h : h + BATCH // 2] for k, v in b.items()} for b in batches for h in (0, BATCH // 2)]
         try:
             start = [p.detach().double() for p in whole.parameters()]
@@ -277,7 +277,7 @@ def accumulation(task: str, method: str) -> str:
             refused.setdefault(str(error).partition(", got")[0], []).append(more.get("reduction", ""))
             continue
         moved = [[p.detach() - q for p, q in zip(m.parameters(), start, strict=True)] for m in (whole, parts)]
-        assert close(*moved, 1e-7), f"{task} {method} {more}: accumulated batches are not the large one"
+        assert close(*moved, 1e-5), f"{task} {method} {more}: accumulated batches are not the large one"
         if "adversary" in method:
             assert 0 < whole.opponent.k and torch.allclose(whole.opponent.k, parts.opponent.k, rtol=1e-4)
     messages = [f"{message} ({', '.join(names)})" if any(names) else message for message, names in refused.items()]
