@@ -149,7 +149,8 @@ class TaskCLI(LightningCLI):
         saved = {"model": checkpoint["hyper_parameters"],
                  "data": {name: data[name] for name in OF_NETWORK if name in data}}  # fmt: skip
         if command != "fit":  # a resumed run says itself what it changes
-            saved["model"] = saved["model"] | {"weights": None} if "weights" in saved["model"] else saved["model"]
+            if "weights" in saved["model"]:
+                saved["model"] = {**saved["model"], "weights": None}  # those of the checkpoint itself are loaded
             for part, options in saved.items():
                 told = changed_options(options, written.get(part, Namespace()).as_dict())
                 for name, (before, now) in told.items():

@@ -27,20 +27,7 @@ class TaskTrainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only,
                         return_predictions=False)  # fmt: skip
 
-    def visualize(
-        self,
-        model: lightning.LightningModule | None = None,
-        datamodule: lightning.LightningDataModule | None = None,
-        ckpt_path: str | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Predict on a folder of images and draw every map with samples and their spread.
-
-        Args:
-            model: the model to show.
-            datamodule: the data whose images are shown.
-            ckpt_path: checkpoint of the weights; last or best of the run, or a path.
-            weights_only: load nothing but tensors and plain objects from the checkpoint.
-        """
+    def visualize(self, **kwargs) -> None:
+        """Predict on a folder of inputs and draw every map with samples and their spread; arguments as of :meth:`predict`."""
         self.show_maps = True
-        self.predict(model, datamodule, ckpt_path, weights_only)
+        self.predict(**kwargs)
