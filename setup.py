@@ -70,6 +70,8 @@ setup(
     packages=[
         "sampling_argmax_cuda",
         "sampling_argmax_cuda._triton",
+        "sampling_argmax_cuda.commands",
+        "sampling_argmax_cuda.objectives",
         "sampling_argmax_cuda.reference",
         "sampling_argmax_cuda.tasks",
         "sampling_argmax_cuda.tasks.associative",
@@ -80,7 +82,8 @@ setup(
         "sampling_argmax_cuda.tasks.mtfl",
         "sampling_argmax_cuda.tasks.oct",
         "sampling_argmax_cuda.tasks.skeleton",
+        "sampling_argmax_cuda.trainers",
     ],
     package_dir={"sampling_argmax_cuda.reference": "reference"},
-    package_data={"sampling_argmax_cuda.tasks": ["configs/*.yaml", "configs/*/*.yaml"]},
+    package_data={"sampling_argmax_cuda": ["configs/*.yaml", "configs/*/*.yaml"]},
 )

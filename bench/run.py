@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.shapes import SHAPES, Shape
 from sampling_argmax_cuda import available_backends, axis_sample, expected_error, sample, soft_argmax
 from sampling_argmax_cuda.backends import build_info, missing_backends
-from sampling_argmax_cuda.tasks.naive import paper_samples, released_samples
+from sampling_argmax_cuda.commands.naive import paper_samples, released_samples
 
 COLUMNS = ("date", "git", "device", "op", "provider", "shape", "batch", "median_ms", "p20_ms", "p80_ms", "bytes",
            "peak_bytes", "threads", "isa", "torch")  # fmt: skip

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from sampling_argmax_cuda.clouds import farthest_points, neighbours
+from sampling_argmax_cuda.commands.naive import looped_chamfer, paper_samples, sorted_neighbours
 from sampling_argmax_cuda.tasks.associative.losses import tag_loss
 from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.keypointnet import pointnet
 from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
-from sampling_argmax_cuda.tasks.naive import looped_chamfer, paper_samples, sorted_neighbours
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer

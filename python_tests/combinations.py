@@ -22,12 +22,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sampling_argmax_cuda.tasks import adversary, module, training
-from sampling_argmax_cuda.tasks.cli import TASKS
-from sampling_argmax_cuda.tasks.method import Located
-from sampling_argmax_cuda.tasks.methods import METHODS, Debiased
-from sampling_argmax_cuda.tasks.module import REDUCTIONS, LocalizationModule, TaskModule
+from sampling_argmax_cuda.commands.fit import TASKS
+from sampling_argmax_cuda.objectives.methods import METHODS, Debiased
+from sampling_argmax_cuda.objectives.objective import Located
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
+from sampling_argmax_cuda.trainers import adversary, training
+from sampling_argmax_cuda.trainers import localization as module
+from sampling_argmax_cuda.trainers.localization import REDUCTIONS, LocalizationModule, TaskModule
 
 TABLE = Path(__file__).parents[1] / "bench" / "results" / "combinations.csv"
 BATCH, SIDE = 8, 32  # samples, and pixels of an image's side

@@ -4,10 +4,10 @@ import functools
 
 import torch
 
+from sampling_argmax_cuda.objectives.methods import Method, make_method
+from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.method import Located
-from sampling_argmax_cuda.tasks.methods import Method, make_method
-from sampling_argmax_cuda.tasks.targets import Target
 
 SEED = torch.tensor([5, 0])
 SIZES = {"line": (7,), "plane": (6, 5), "volume": (5, 4, 3), "cloud": (1, 1, 1)}  # cells of x, y, z

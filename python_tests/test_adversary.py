@@ -13,9 +13,9 @@ from combinations import attach, gradients, make, make_batch
 from runs import logged, one_and_two, resumed
 
 from bench import two_processes
-from sampling_argmax_cuda.tasks.adversary import Adversary
 from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.mpii.task import PersonPose
+from sampling_argmax_cuda.trainers.adversary import Adversary
 
 pytestmark = pytest.mark.written_memory
 

@@ -20,8 +20,8 @@ from sampling_argmax_cuda.tasks.associative.losses import detection_loss, tag_lo
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages, ignored_mask, to_image
 from sampling_argmax_cuda.tasks.associative.task import PeoplePose
 from sampling_argmax_cuda.tasks.coco.synthetic import draw_image, write_synthetic_coco
-from sampling_argmax_cuda.tasks.hourglass import HourglassNet, person_maps
-from sampling_argmax_cuda.tasks.transforms import Augment, apply
+from sampling_argmax_cuda.trainers.hourglass import HourglassNet, person_maps
+from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
 REAL = Path(os.environ.get("SAMPLING_ARGMAX_DATA", "/nowhere")) / "coco"
 pytestmark = pytest.mark.written_memory

@@ -13,15 +13,7 @@ from sampling_argmax_cuda.tasks.coco.annotations import FLIP_PAIRS, KEYPOINT_NAM
 from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints, box_iou, match_people
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
-from sampling_argmax_cuda.tasks.transforms import (
-    MEAN,
-    STD,
-    Augment,
-    apply,
-    box_to_center_scale,
-    crop_matrix,
-    invert,
-)
+from sampling_argmax_cuda.trainers.transforms import MEAN, STD, Augment, apply, box_to_center_scale, crop_matrix, invert
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
 PERSON = {

@@ -22,7 +22,7 @@ from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
 from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.transforms import apply, invert
+from sampling_argmax_cuda.trainers.transforms import apply, invert
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
 PERSON = {"id": 1, "name": "person", "keypoints": list(KEYPOINT_NAMES)}

@@ -56,7 +56,7 @@ def test_the_core_imports_torch_only():
     code = (
         "import sys, torch\n"
         "before = set(sys.modules)\n"
-        "import sampling_argmax_cuda, sampling_argmax_cuda.doctor, sampling_argmax_cuda.losses\n"
+        "import sampling_argmax_cuda, sampling_argmax_cuda.commands.doctor, sampling_argmax_cuda.objectives.losses\n"
         "extra = {'lightning', 'scipy', 'cv2', 'matplotlib', 'jsonargparse', 'pycocotools', 'dsntnn'}\n"
         "print(sorted(extra & {name.partition('.')[0] for name in set(sys.modules) - before}))"
     )

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks import demo
+from sampling_argmax_cuda.commands import demo
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

@@ -13,9 +13,9 @@ from recorder import recorded, seen
 from runs import SMALL, launched, same_weights, small
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks import callbacks
-from sampling_argmax_cuda.tasks.cli import TASKS
-from sampling_argmax_cuda.tasks.data import EpochLoader, EpochOrder, GlobalBatches
+from sampling_argmax_cuda.commands.fit import TASKS
+from sampling_argmax_cuda.trainers import callbacks
+from sampling_argmax_cuda.trainers.data import EpochLoader, EpochOrder, GlobalBatches
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

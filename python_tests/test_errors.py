@@ -3,13 +3,7 @@
 import pytest
 import torch
 
-from sampling_argmax_cuda import (
-    axis_sample,
-    expected_error,
-    heatmap_moments,
-    sample,
-    soft_argmax,
-)
+from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, sample, soft_argmax
 
 LOGITS, POINTS = torch.zeros(2, 3, 5, 7), torch.zeros(2, 35, 3)
 TARGET = torch.zeros(2, 3, 2)

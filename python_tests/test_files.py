@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sampling_argmax_cuda.tasks.crops import ImageFolder
-from sampling_argmax_cuda.tasks.files import (
+from sampling_argmax_cuda.tasks.keypointnet.reader import CloudFolder, count_pcd, read_pcd, read_split
+from sampling_argmax_cuda.tasks.mtfl.reader import read_faces
+from sampling_argmax_cuda.trainers.crops import ImageFolder
+from sampling_argmax_cuda.trainers.files import (
     IMAGES,
     RecordFile,
     is_image,
@@ -17,8 +19,6 @@ from sampling_argmax_cuda.tasks.files import (
     read_json,
     read_text,
 )
-from sampling_argmax_cuda.tasks.keypointnet.reader import CloudFolder, count_pcd, read_pcd, read_split
-from sampling_argmax_cuda.tasks.mtfl.reader import read_faces
 
 
 def picture(height: int = 40, width: int = 56) -> np.ndarray:

@@ -17,7 +17,6 @@ from scipy.spatial.transform import Rotation
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES
-from sampling_argmax_cuda.tasks.data import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.tasks.h36m.camera import back_project, pixels_per_mm, project
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation, align, lift_by_bones, mpjpe, pose_errors
 from sampling_argmax_cuda.tasks.h36m.reader import H36mPoses, HalfAndHalf, MpiiPeople, read_mpii, read_poses
@@ -35,7 +34,8 @@ from sampling_argmax_cuda.tasks.h36m.skeletons import (
 from sampling_argmax_cuda.tasks.h36m.synthetic import draw_body, draw_camera, draw_view, write_synthetic_h36m
 from sampling_argmax_cuda.tasks.h36m.task import BodyPose, H36mData
 from sampling_argmax_cuda.tasks.mpii.reader import PAIRS
-from sampling_argmax_cuda.tasks.transforms import Augment, apply
+from sampling_argmax_cuda.trainers.data import EpochOrder, GlobalBatches
+from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

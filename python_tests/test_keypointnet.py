@@ -22,11 +22,7 @@ from sampling_argmax_cuda.tasks.keypointnet.metrics import (
     nearest,
     pck,
 )
-from sampling_argmax_cuda.tasks.keypointnet.pointnet import (
-    FeaturePropagation,
-    PointNet,
-    SetAbstraction,
-)
+from sampling_argmax_cuda.tasks.keypointnet.pointnet import FeaturePropagation, PointNet, SetAbstraction
 from sampling_argmax_cuda.tasks.keypointnet.reader import (
     CloudFolder,
     KeypointClouds,

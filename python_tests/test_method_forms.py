@@ -9,15 +9,15 @@ import torch
 from method_problems import SEED, SIZES, Problem, method_of
 
 from sampling_argmax_cuda import axis_sample, sample
-from sampling_argmax_cuda.tasks import pictures
+from sampling_argmax_cuda.objectives.methods import METHODS
+from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
-from sampling_argmax_cuda.tasks.method import Located
-from sampling_argmax_cuda.tasks.methods import METHODS
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger
-from sampling_argmax_cuda.tasks.targets import Target
-from sampling_argmax_cuda.tasks.views import Member, Views
+from sampling_argmax_cuda.trainers import figures as pictures
+from sampling_argmax_cuda.trainers.test_time import Member, Views
 
 # ---- beta: what is trained is what is read ----
 

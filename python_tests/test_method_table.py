@@ -8,12 +8,12 @@ import pytest
 import torch
 from method_problems import SEED, SIZES, Problem, method_of
 
+from sampling_argmax_cuda.objectives.methods import METHODS, RLE_OF
+from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.objectives.targets import Target, gaussian_maps
 from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints, nearest_copy
-from sampling_argmax_cuda.tasks.method import Located
-from sampling_argmax_cuda.tasks.methods import METHODS, RLE_OF
 from sampling_argmax_cuda.tasks.mpii.task import PersonPose
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
-from sampling_argmax_cuda.tasks.targets import Target, gaussian_maps
 
 # What has no meaning: the message that says so, when a task is made or at the first call.
 REFUSED = {

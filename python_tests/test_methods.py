@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import js_divergence, sample, soft_argmax
-from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.methods import (
+from sampling_argmax_cuda.objectives.methods import (
     METHODS,
     Debiased,
     Direct,
@@ -22,8 +21,9 @@ from sampling_argmax_cuda.tasks.methods import (
     Soft,
     Target,
 )
-from sampling_argmax_cuda.tasks.methods import make_method as make
-from sampling_argmax_cuda.tasks.models import NormedLinear, PoseNet, RegressionNet, SigmaHead
+from sampling_argmax_cuda.objectives.methods import make_method as make
+from sampling_argmax_cuda.tasks.coco.task import CocoPose
+from sampling_argmax_cuda.trainers.resnet import NormedLinear, PoseNet, RegressionNet, SigmaHead
 
 SHAPE = (2, 3, 12, 10)  # B, K, H, W
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import SamplingArgmax, SoftArgmax, axis_sample, expected_error, sample, soft_argmax
-from sampling_argmax_cuda.losses import axis_sampling_loss
-from sampling_argmax_cuda.schedules import ExponentialTau
+from sampling_argmax_cuda.objectives.losses import axis_sampling_loss
+from sampling_argmax_cuda.objectives.schedules import ExponentialTau
 
 
 def heatmaps(*shape: int) -> torch.Tensor:

@@ -12,12 +12,12 @@ from runs import logged, one_and_two, options_without_images, resumed
 from scipy.io import savemat
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.hourglass import HourglassNet
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
 from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, FigureCrops, read_lsp, read_people
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData, PersonPose
-from sampling_argmax_cuda.tasks.training import OPTIMIZERS
-from sampling_argmax_cuda.tasks.weights import load_weights
+from sampling_argmax_cuda.trainers.hourglass import HourglassNet
+from sampling_argmax_cuda.trainers.training import OPTIMIZERS
+from sampling_argmax_cuda.trainers.weights import load_weights
 
 pytestmark = pytest.mark.written_memory
 

@@ -14,7 +14,7 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
 from sampling_argmax_cuda.tasks.mtfl.reader import MtflFaces, read_faces
 from sampling_argmax_cuda.tasks.mtfl.synthetic import draw_face, write_synthetic_mtfl
-from sampling_argmax_cuda.tasks.transforms import Augment
+from sampling_argmax_cuda.trainers.transforms import Augment
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from sampling_argmax_cuda import soft_argmax
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.methods import Target
+from sampling_argmax_cuda.objectives.methods import Target
 from sampling_argmax_cuda.tasks.oct.delineation import SURFACES, read_delineation, write_delineation
 from sampling_argmax_cuda.tasks.oct.metrics import SurfaceEvaluation, layer_dice, surface_errors
 from sampling_argmax_cuda.tasks.oct.model import SurfaceNet

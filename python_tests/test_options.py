@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.cli import TASKS, TaskCLI
+from sampling_argmax_cuda.commands.fit import TASKS, TaskCLI
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.mtfl.task import FaceLandmarks
 

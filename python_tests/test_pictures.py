@@ -6,8 +6,8 @@ import torch
 from matplotlib.figure import Figure
 
 from sampling_argmax_cuda import SamplingArgmax
-from sampling_argmax_cuda.tasks import pictures
-from sampling_argmax_cuda.tasks.methods import Direct, Heatmap, Sampling, Soft
+from sampling_argmax_cuda.objectives.methods import Direct, Heatmap, Sampling, Soft
+from sampling_argmax_cuda.trainers import figures as pictures
 
 pytestmark = pytest.mark.written_memory  # matplotlib reads memory that it did not write
 

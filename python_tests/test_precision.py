@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.callbacks import RunPictures
-from sampling_argmax_cuda.tasks.precision import keep_geometry
+from sampling_argmax_cuda.trainers.callbacks import RunPictures
+from sampling_argmax_cuda.trainers.precision import keep_geometry
 
 pytestmark = pytest.mark.written_memory
 

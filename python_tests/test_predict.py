@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.callbacks import inputs_of
-from sampling_argmax_cuda.tasks.cli import TASKS
-from sampling_argmax_cuda.tasks.data import TaskData
+from sampling_argmax_cuda.commands.fit import TASKS
 from sampling_argmax_cuda.tasks.keypointnet.synthetic import draw_model
 from sampling_argmax_cuda.tasks.oct.volume import write_volume
+from sampling_argmax_cuda.trainers.callbacks import inputs_of
+from sampling_argmax_cuda.trainers.data import TaskData
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

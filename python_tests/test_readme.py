@@ -9,7 +9,7 @@ import yaml
 from runs import logged
 
 from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
-from sampling_argmax_cuda.tasks.cli import config_path
+from sampling_argmax_cuda.commands.fit import config_path
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write

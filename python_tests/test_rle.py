@@ -8,7 +8,7 @@ import torch
 from sampling_argmax_cuda.reference.rle import MinimalRLE
 
 from sampling_argmax_cuda import RealNVP, RLELoss
-from sampling_argmax_cuda.rle import DENSITIES, FORMS, base_energy
+from sampling_argmax_cuda.objectives.rle import DENSITIES, FORMS, base_energy
 
 POINTS = (4, 7)
 

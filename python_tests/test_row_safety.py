@@ -7,13 +7,13 @@ import torch
 from row_problems import SAMPLING, problem
 
 from sampling_argmax_cuda import expected_error
-from sampling_argmax_cuda.losses import (
+from sampling_argmax_cuda.objectives.losses import (
     axis_sampling_loss,
     discrete_expectation_loss,
     reduce_loss,
     soft_argmax_loss,
 )
-from sampling_argmax_cuda.regularizers import distribution_regularizer, variance_regularizer
+from sampling_argmax_cuda.objectives.regularized import distribution_regularizer, variance_regularizer
 
 LOSSES = {
     "soft_argmax": lambda z, t, w: soft_argmax_loss(z, t, w),

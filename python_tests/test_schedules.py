@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from sampling_argmax_cuda.schedules import ConstantTau, ExponentialTau, LinearTau, make_schedule
+from sampling_argmax_cuda.objectives.schedules import ConstantTau, ExponentialTau, LinearTau, make_schedule
 
 
 def test_released_schedules():

@@ -13,8 +13,8 @@ import torch
 from runs import logged, losses_of, resumed, run_two
 
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.commands.naive import looped_chamfer
 from sampling_argmax_cuda.tasks.keypointnet.reader import KeypointClouds
-from sampling_argmax_cuda.tasks.naive import looped_chamfer
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer, nearest_pairs, smooth_distance
 from sampling_argmax_cuda.tasks.skeleton.metrics import agreement, alignment
 from sampling_argmax_cuda.tasks.skeleton.model import Merger

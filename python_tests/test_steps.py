@@ -7,7 +7,7 @@ import torch
 
 from bench import steps
 from sampling_argmax_cuda.clouds import neighbours
-from sampling_argmax_cuda.tasks.naive import paper_samples, sorted_neighbours
+from sampling_argmax_cuda.commands.naive import paper_samples, sorted_neighbours
 
 
 def test_both_forms_of_the_chamfer_distance_are_equal():

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampling_argmax_cuda.tasks import study
-from sampling_argmax_cuda.tasks.study import main
+from sampling_argmax_cuda.commands import study
+from sampling_argmax_cuda.commands.study import main
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

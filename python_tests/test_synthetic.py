@@ -13,7 +13,7 @@ import pytest
 from sampling_argmax_cuda.tasks.coco import synthetic
 from sampling_argmax_cuda.tasks.coco.annotations import FLIP_PAIRS, KEYPOINT_NAMES
 from sampling_argmax_cuda.tasks.coco.synthetic import cover, draw_image, paint_figure, write_synthetic_coco
-from sampling_argmax_cuda.tasks.drawing import LEFT, RIGHT
+from sampling_argmax_cuda.trainers.synthetic import LEFT, RIGHT
 
 
 def pixels(root: Path, split: str) -> list[str]:

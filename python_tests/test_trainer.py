@@ -17,11 +17,11 @@ from pycocotools.cocoeval import COCOeval
 from runs import almost_the_same, fit, logged, losses_of, one_and_two, options, resumed, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.cli import TASKS
+from sampling_argmax_cuda.commands.fit import TASKS
+from sampling_argmax_cuda.objectives.methods import METHODS
 from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.methods import METHODS
-from sampling_argmax_cuda.tasks.models import PoseNet, ResNet
+from sampling_argmax_cuda.trainers.resnet import PoseNet, ResNet
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

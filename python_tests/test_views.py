@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from sampling_argmax_cuda.tasks.methods import Direct, Heatmap, Soft
-from sampling_argmax_cuda.tasks.views import Member, Views, resample
+from sampling_argmax_cuda.objectives.methods import Direct, Heatmap, Soft
+from sampling_argmax_cuda.trainers.test_time import Member, Views, resample
 
 SWAPPED = [1, 0, 2]
 SIGMA = 1.5

@@ -11,8 +11,8 @@ import torch
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.models import PoseNet, RegressionNet, ResNet
-from sampling_argmax_cuda.tasks.weights import load_weights, read_checkpoint, start_from
+from sampling_argmax_cuda.trainers.resnet import PoseNet, RegressionNet, ResNet
+from sampling_argmax_cuda.trainers.weights import load_weights, read_checkpoint, start_from
 
 
 class Code:

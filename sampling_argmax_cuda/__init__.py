@@ -2,10 +2,10 @@
 
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
-from .modules import SamplingArgmax, SoftArgmax
+from .objectives.modules import SamplingArgmax, SoftArgmax
+from .objectives.regularized import js_divergence
+from .objectives.rle import RealNVP, RLELoss
 from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
-from .regularizers import js_divergence
-from .rle import RealNVP, RLELoss
 
 __version__ = "0.1.0"
 

@@ -19,7 +19,7 @@ _TRAIN_PACKAGES = (
 
 def _run_task(argv: list[str]) -> int:
     try:
-        from .tasks import cli
+        from .commands import fit as cli
 
         return int(cli.main(argv) or 0)
     except ModuleNotFoundError as error:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in TASK_COMMANDS:
         return _run_task(argv)
     if command == "doctor" and len(argv) <= 1:
-        from .doctor import report
+        from .commands.doctor import report
 
         print(report())
         return 0

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ...trainers.files import field, finite_numbers
+from ...trainers.transforms import Augment, apply
 from ..coco.annotations import integer
 from ..coco.reader import CocoKeypoints
-from ..files import field, finite_numbers
-from ..transforms import Augment, apply
 
 
 def _check_segmentation(shape, size: tuple[int, int], where: str) -> None:

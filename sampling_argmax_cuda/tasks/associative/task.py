@@ -8,18 +8,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..adversary import Opposed
+from ...objectives.targets import nearest_cell
+from ...trainers.adversary import Opposed
+from ...trainers.figures import draw_skeleton, picture, save_figure
+from ...trainers.files import read_image
+from ...trainers.hourglass import HourglassNet, person_maps
+from ...trainers.test_time import resample, resized
+from ...trainers.training import gather_objects
+from ...trainers.transforms import Augment
+from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
 from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import CocoFiles
-from ..files import read_image
-from ..hourglass import HourglassNet, person_maps
-from ..pictures import draw_skeleton, picture, save_figure
-from ..targets import nearest_cell
-from ..training import gather_objects
-from ..transforms import Augment
-from ..views import resample, resized
-from ..weights import start_from
 from .grouping import Grouping
 from .losses import detection_loss, tag_loss
 from .metrics import PeopleEvaluation

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import field, finite_numbers, read_json, records
-from ..landmarks import Landmarks
+from ...trainers.files import field, finite_numbers, read_json, records
+from ...trainers.landmarks import Landmarks
 
 KEYPOINT_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..crops import ImageFolder
-from ..files import field, finite_numbers, read_json
+from ...trainers.crops import ImageFolder
+from ...trainers.files import field, finite_numbers, read_json
 from .annotations import images_by_id, integer, number, of_category, person_category
 
 

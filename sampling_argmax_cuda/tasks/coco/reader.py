@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..crops import LandmarkCrops
-from ..files import field, finite_numbers, read_image, read_json
-from ..transforms import Augment
+from ...trainers.crops import LandmarkCrops
+from ...trainers.files import field, finite_numbers, read_image, read_json
+from ...trainers.transforms import Augment
 from .annotations import PERSON, Annotations, integer, number, read_annotations
 
 

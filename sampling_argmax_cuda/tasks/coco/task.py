@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ..crops import ImageFolder
-from ..data import LandmarkData
-from ..module import LocalizationModule
-from ..training import gather_objects
-from ..transforms import Augment
+from ...trainers.crops import ImageFolder
+from ...trainers.data import LandmarkData
+from ...trainers.localization import LocalizationModule
+from ...trainers.training import gather_objects
+from ...trainers.transforms import Augment
 from .annotations import PERSON
 from .boxes import BoxCrops, read_boxes
 from .evaluation import CocoEvaluation

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..crops import LandmarkCrops
-from ..epochs import EpochDataset
-from ..files import field, finite_numbers, read_image, read_json, records
+from ...trainers.crops import LandmarkCrops
+from ...trainers.epochs import EpochDataset
+from ...trainers.files import field, finite_numbers, read_image, read_json, records
+from ...trainers.transforms import Augment
 from ..mpii.reader import read_people
-from ..transforms import Augment
 from .camera import Camera, pixels_per_mm, project
 from .skeletons import BODY, MPII, PELVIS, from_joints, with_thorax
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..landmarks import Landmarks
+from ...trainers.landmarks import Landmarks
 
 NAMES = (
     "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "torso", "neck",

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..drawing import LEFT, MIDDLE, RIGHT, background, distract, write_data_set, write_image
+from ...trainers.synthetic import LEFT, MIDDLE, RIGHT, background, distract, write_data_set, write_image
 from .camera import Camera, project
 from .skeletons import BODY, MPII, THORAX, with_thorax
 

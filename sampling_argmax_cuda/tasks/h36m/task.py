@@ -6,10 +6,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data import LandmarkData, check_count
-from ..module import LocalizationModule
-from ..pictures import draw_in_space
-from ..transforms import Augment
+from ...trainers.data import LandmarkData, check_count
+from ...trainers.figures import draw_in_space
+from ...trainers.localization import LocalizationModule
+from ...trainers.transforms import Augment
 from .metrics import PoseEvaluation
 from .reader import LIFTS, SIDE_MM, H36mPoses, HalfAndHalf, MpiiPeople
 from .skeletons import BODY, PELVIS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...clouds import farthest_points, neighbours
-from ..models import norm_layer
+from ...trainers.resnet import norm_layer
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
-from ..epochs import EpochDataset
-from ..files import field, files_of, finite_numbers, read_json, read_text, records
+from ...trainers.epochs import EpochDataset
+from ...trainers.files import field, files_of, finite_numbers, read_json, read_text, records
 
 CIRCLE_STEPS = 36  # turns of a group of keypoints that lie on a circle
 CATEGORIES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..drawing import write_data_set
+from ...trainers.synthetic import write_data_set
 from .reader import CATEGORIES
 
 Part = tuple[np.ndarray, np.ndarray]  # lowest corner and size of a box

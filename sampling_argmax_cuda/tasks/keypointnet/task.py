@@ -7,10 +7,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data import TaskData
-from ..module import TaskModule
-from ..pictures import cloud_axes, put_points, save_figure
-from ..targets import Target
+from ...objectives.targets import Target
+from ...trainers.data import TaskData
+from ...trainers.figures import cloud_axes, put_points, save_figure
+from ...trainers.localization import TaskModule
 from .metrics import THRESHOLDS, KeypointEvaluation
 from .pointnet import PointNet
 from .reader import CloudFolder, KeypointClouds

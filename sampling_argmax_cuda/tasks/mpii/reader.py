@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from ...trainers.crops import LandmarkCrops
+from ...trainers.files import field, finite_numbers, read_image, read_json
+from ...trainers.landmarks import Landmarks
+from ...trainers.transforms import Augment
 from ..coco.annotations import images_by_id, of_category, person_category
-from ..crops import LandmarkCrops
-from ..files import field, finite_numbers, read_image, read_json
-from ..landmarks import Landmarks
-from ..transforms import Augment
 
 NAMES = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",

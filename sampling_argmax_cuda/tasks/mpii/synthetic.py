@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..drawing import write_data_set
+from ...trainers.synthetic import write_data_set
 from ..h36m.synthetic import write_flat
 
 

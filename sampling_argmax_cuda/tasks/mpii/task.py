@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from ...rows import mask_rows
-from ..adversary import Opposed
+from ...objectives.rows import mask_rows
+from ...objectives.targets import Target
+from ...trainers.adversary import Opposed
+from ...trainers.crops import ImageFolder
+from ...trainers.data import LandmarkData
+from ...trainers.hourglass import HourglassNet, person_maps
+from ...trainers.localization import LocalizationModule
+from ...trainers.transforms import Augment
 from ..coco.boxes import BoxCrops, read_boxes
-from ..crops import ImageFolder
-from ..data import LandmarkData
-from ..hourglass import HourglassNet, person_maps
-from ..module import LocalizationModule
-from ..targets import Target
-from ..transforms import Augment
 from .metrics import PckhEvaluation
 from .reader import FIGURE, FigureCrops, read_people
 from .synthetic import write_synthetic_mpii

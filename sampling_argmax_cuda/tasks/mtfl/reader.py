@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..crops import LandmarkCrops
-from ..files import field, finite_numbers, read_image, read_json, read_text
-from ..landmarks import Landmarks
-from ..transforms import Augment
+from ...trainers.crops import LandmarkCrops
+from ...trainers.files import field, finite_numbers, read_image, read_json, read_text
+from ...trainers.landmarks import Landmarks
+from ...trainers.transforms import Augment
 
 FACE = Landmarks(("left_eye", "right_eye", "nose", "mouth_left", "mouth_right"), ((0, 1), (3, 4)),
                  ((0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (3, 4)))  # fmt: skip

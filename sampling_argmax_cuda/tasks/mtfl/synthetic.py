@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..drawing import background, distract, write_data_set, write_image
+from ...trainers.synthetic import background, distract, write_data_set, write_image
 
 # A frontal face in units of its height, x to the right, y down, its centre at the origin.
 _EYE, _NOSE, _MOUTH = (0.18, -0.12), (0.0, 0.07), (0.13, 0.24)

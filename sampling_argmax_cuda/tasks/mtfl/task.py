@@ -1,8 +1,8 @@
 """The task MTFL: its module and its data."""
 
-from ..data import LandmarkData
-from ..module import LocalizationModule
-from ..transforms import Augment
+from ...trainers.data import LandmarkData
+from ...trainers.localization import LocalizationModule
+from ...trainers.transforms import Augment
 from .metrics import MtflEvaluation
 from .reader import FACE, MtflFaces
 from .synthetic import write_synthetic_mtfl

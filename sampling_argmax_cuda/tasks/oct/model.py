@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from ..models import norm_layer
+from ...trainers.resnet import norm_layer
 
 
 class ResidualBlock(nn.Module):

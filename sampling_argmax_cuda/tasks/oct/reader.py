@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..epochs import EpochDataset
+from ...trainers.epochs import EpochDataset
 from .delineation import SURFACES, read_delineation
 from .preprocess import Flattening, find_bruch, normalise
 from .volume import Volume, read_volume

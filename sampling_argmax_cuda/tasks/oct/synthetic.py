@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..drawing import write_data_set
+from ...trainers.synthetic import write_data_set
 from .delineation import write_delineation
 from .volume import write_volume
 

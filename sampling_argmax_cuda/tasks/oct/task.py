@@ -8,13 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...rows import mask_rows, weigh_rows
-from ..data import TaskData
-from ..files import files_of
-from ..module import TaskModule
-from ..peaks import cell_entropy
-from ..pictures import save_figure
-from ..targets import Target
+from ...objectives.peaks import cell_entropy
+from ...objectives.rows import mask_rows, weigh_rows
+from ...objectives.targets import Target
+from ...trainers.data import TaskData
+from ...trainers.figures import save_figure
+from ...trainers.files import files_of
+from ...trainers.localization import TaskModule
 from .delineation import SURFACES
 from .metrics import SurfaceEvaluation
 from .model import SurfaceNet

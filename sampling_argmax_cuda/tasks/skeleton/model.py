@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import arithmetic_dtype
+from ...trainers.resnet import norm_layer
 from ..keypointnet.pointnet import PointNet
-from ..models import norm_layer
 
 MOST, LEAST, STEP = 200, 15, 0.01  # points of an edge, and their distance
 

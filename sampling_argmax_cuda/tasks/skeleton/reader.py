@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..epochs import EpochDataset
+from ...trainers.epochs import EpochDataset
 from ..keypointnet.reader import CATEGORIES, check_augmentation, moved, read_models, read_pcd, read_split, spacing
 
 

@@ -7,10 +7,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...regularizers import distribution_regularizer, variance_regularizer
+from ...objectives.regularized import distribution_regularizer, variance_regularizer
+from ...trainers.figures import cloud_axes, put_points, save_figure
+from ...trainers.training import rank_mean
 from ..keypointnet.task import CloudData, CloudModule
-from ..pictures import cloud_axes, put_points, save_figure
-from ..training import rank_mean
 from .chamfer import composite_chamfer
 from .metrics import AlignmentEvaluation
 from .model import Merger

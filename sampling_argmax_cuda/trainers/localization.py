@@ -8,16 +8,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..losses import reduce_loss
+from ..objectives.losses import reduce_loss
+from ..objectives.methods import make_method
+from ..objectives.objective import Located, place_of
+from ..objectives.targets import Target
+from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .files import read_image
 from .landmarks import Landmarks
-from .method import Located, place_of
-from .methods import make_method
-from .models import PoseNet, RegressionNet
-from .pictures import maps_figure, overlay_figure, prediction_figure, save_figure
-from .targets import Target
+from .resnet import PoseNet, RegressionNet
+from .test_time import Member, Views
 from .training import TrainedModule, rank_mean, step_seed
-from .views import Member, Views
 from .weights import read_checkpoint, start_from
 
 REDUCTIONS = ("mean", "batch", "visible", "axes")

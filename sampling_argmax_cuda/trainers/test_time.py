@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .method import Located, Method, place_of
+from ..objectives.objective import Located, Method, place_of
 
 _EDGE = 0.125  # half a pixel in cells
 

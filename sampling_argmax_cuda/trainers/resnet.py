@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import arithmetic_dtype
-from .method import Located
+from ..objectives.objective import Located
 
 DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
           101: ("bottleneck", (3, 4, 23, 3)), 152: ("bottleneck", (3, 8, 36, 3))}  # fmt: skip

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import cli
-from .files import write_atomically
-from .methods import METHODS, RLE_OF
-from .pictures import save_figure
+from ..objectives.methods import METHODS, RLE_OF
+from ..trainers.figures import save_figure
+from ..trainers.files import write_atomically
+from . import fit as cli
 
 FORMS = {"paper": ["--model.estimator=cell", "--model.beta=1.0"],
          "released": ["--model.estimator=axis", "--model.beta=tau"]}  # fmt: skip

@@ -17,19 +17,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from .associative.task import PeopleData, PeoplePose
-from .callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
-from .coco.task import CocoData, CocoPose
-from .files import read_text
-from .h36m.task import BodyPose, H36mData
-from .keypointnet.task import CloudKeypoints, KeypointNetData
-from .mpii.task import MpiiData, PersonPose
-from .mtfl.task import FaceLandmarks, MtflData
-from .oct.task import OctData, RetinalSurfaces
-from .resume import changed_options
-from .skeleton.task import SkeletonData, SkeletonMerger
-from .trainer import TaskTrainer
-from .weights import read_checkpoint
+from ..tasks.associative.task import PeopleData, PeoplePose
+from ..tasks.coco.task import CocoData, CocoPose
+from ..tasks.h36m.task import BodyPose, H36mData
+from ..tasks.keypointnet.task import CloudKeypoints, KeypointNetData
+from ..tasks.mpii.task import MpiiData, PersonPose
+from ..tasks.mtfl.task import FaceLandmarks, MtflData
+from ..tasks.oct.task import OctData, RetinalSurfaces
+from ..tasks.skeleton.task import SkeletonData, SkeletonMerger
+from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
+from ..trainers.files import read_text
+from ..trainers.resume import changed_options
+from ..trainers.trainer import TaskTrainer
+from ..trainers.weights import read_checkpoint
 
 TASKS = {
     "associative": (PeoplePose, PeopleData),
@@ -190,9 +190,9 @@ def config_path(name: str) -> str:
     """A file as it is; a bare name stands for a config that the package brings."""
     if Path(name).is_file():
         return name
-    folder = resources.files(__package__) / "configs"
+    folder = resources.files("sampling_argmax_cuda") / "configs"
     known = {item.name.removesuffix(".yaml"): item
-             for place in (folder, folder / "methods") for item in place.iterdir() if item.name.endswith(".yaml")}  # fmt: skip
+             for place in (folder, folder / "objectives") for item in place.iterdir() if item.name.endswith(".yaml")}  # fmt: skip
     if name not in known:
         names = ", ".join(sorted(known))
         raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {names})")

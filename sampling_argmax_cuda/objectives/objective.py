@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..checks import arithmetic_dtype
 from ..coords import CONVENTIONS, affine
 from ..ops import heatmap_moments
-from ..rows import mask_rows, metric_of, weigh_rows
+from .rows import mask_rows, metric_of, weigh_rows
 from .targets import Target
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
+from ..objectives.objective import Method
 from .files import write_atomically
-from .method import Method
 from .transforms import MEAN, STD
 
 

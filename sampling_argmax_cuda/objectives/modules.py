@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from .checks import check_positive, check_sampling
+from ..checks import check_positive, check_sampling
+from ..ops import axis_sample, expected_error, sample, soft_argmax
 from .losses import axis_sampling_loss
-from .ops import axis_sample, expected_error, sample, soft_argmax
 from .schedules import Schedule, make_schedule
 
 ESTIMATORS = ("cell", "axis")

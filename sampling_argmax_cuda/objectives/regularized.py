@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import arithmetic_dtype, check_device
-from .ops import heatmap_moments, soft_argmax
+from ..checks import arithmetic_dtype, check_device
+from ..ops import heatmap_moments, soft_argmax
 from .rows import cell_offsets, check_rows, mask_rows, weigh_rows
 
 

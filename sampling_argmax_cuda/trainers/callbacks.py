@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from .figures import curves_figure, save_figure
 from .files import RecordFile, merge_records, write_json
-from .pictures import curves_figure, save_figure
 
 
 def output_folder(trainer: lightning.Trainer) -> Path:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
 from ..ops import sample
-from .coco.task import CocoData, CocoPose
+from ..tasks.coco.task import CocoData, CocoPose
+from ..trainers.figures import overlay_figure, save_figure
 from .naive import paper_samples
-from .pictures import overlay_figure, save_figure
 
 METHODS = {"soft-argmax": {"method": "soft"}, "sampling-argmax": {"method": "sampling", "tau": 1.0}}
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from .models import norm_layer
-from .targets import gaussian_maps
+from ..objectives.targets import gaussian_maps
+from .resnet import norm_layer
 
 DEPTH = 4  # times that an hourglass halves its maps
 Block = Callable[[int, int], nn.Module]

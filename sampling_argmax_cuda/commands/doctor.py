@@ -5,7 +5,7 @@ from importlib import metadata
 
 import torch
 
-from .backends import TRITON_FOUND, available_backends, build_info, missing_backends
+from ..backends import TRITON_FOUND, available_backends, build_info, missing_backends
 
 
 def _cuda_line() -> str:
@@ -19,7 +19,7 @@ def _cuda_line() -> str:
 
 def report() -> str:
     """Backends with the reason for each missing one, versions, threads and the build's instruction set."""
-    from . import __version__
+    from .. import __version__
 
     build = build_info()
     rows = [

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
-from ..rows import cell_offsets
-from .method import Method
+from .objective import Method
+from .rows import cell_offsets
 from .targets import Target, gaussian_maps, nearest_cell
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .checks import METRICS, arithmetic_dtype, check_device, check_logits, check_positive
+from ..checks import METRICS, arithmetic_dtype, check_device, check_logits, check_positive
 
 
 def check_rows(

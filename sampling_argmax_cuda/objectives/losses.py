@@ -7,8 +7,8 @@ holds. Equation numbers are those of Li et al., "Localization with Sampling-Argm
 import torch
 from torch import Tensor
 
-from .checks import arithmetic_dtype
-from .ops import axis_sample, soft_argmax
+from ..checks import arithmetic_dtype
+from ..ops import axis_sample, soft_argmax
 from .rows import cell_offsets, check_rows, mask_rows, metric_of, weigh_rows
 
 REDUCTIONS = ("mean", "batch", "visible", "none")

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..checks import arithmetic_dtype
 from ..coords import affine
-from ..modules import SamplingArgmax
-from ..regularizers import distribution_regularizer, variance_regularizer
-from ..rle import RLELoss
-from ..rows import cell_offsets, metric_of
-from .method import Located, Method
+from .modules import SamplingArgmax
+from .objective import Located, Method
 from .peaks import CrossEntropy, Heatmap
+from .regularized import distribution_regularizer, variance_regularizer
+from .rle import RLELoss
+from .rows import cell_offsets, metric_of
 from .targets import Target
 
 

@@ -1,0 +1,1 @@
+"""The commands of ``sampling-argmax``, one file a command."""
