@@ -2,7 +2,7 @@
 
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
-from .objectives.modules import SamplingArgmax, SoftArgmax
+from .objectives import SamplingArgmax, SoftArgmax
 from .objectives.regularized import js_divergence
 from .objectives.rle import RealNVP, RLELoss
 from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax

@@ -1,4 +1,4 @@
-"""``sampling-argmax demo``: train soft-argmax and sampling-argmax on drawn figures, compare, and show pictures."""
+"""``sampling-argmax demo``: train soft-argmax and sampling-argmax on synthetic images, compare, and show pictures."""
 
 import argparse
 import time
@@ -16,7 +16,7 @@ from ..tasks.coco.task import CocoData, CocoPose
 from ..trainers.figures import overlay_figure, save_figure
 from .naive import paper_samples
 
-METHODS = {"soft-argmax": {"method": "soft"}, "sampling-argmax": {"method": "sampling", "tau": 1.0}}
+OBJECTIVES = {"soft-argmax": {"name": "soft"}, "sampling-argmax": {"name": "sampling", "num_samples": 30, "tau": 1.0}}
 
 
 class History(Callback):
@@ -40,15 +40,13 @@ class History(Callback):
 
 
 def train(options: dict, epochs: int, folder: Path) -> tuple[History, CocoPose]:
-    """One run on generated data; both methods see the same images, order and initial weights."""
+    """One run on generated data; both objectives see the same images, order and initial weights."""
     lightning.seed_everything(0, verbose=False)
     data = CocoData(
         root=str(folder / "data"), synthetic=True, synthetic_train=448, synthetic_val=96, image_size=(96, 128),
         batch_size=32, num_workers=0, scale=0.15, rotation=20.0,
     )  # fmt: skip
-    module = CocoPose(
-        depth=18, head_channels=64, milestones=(epochs * 3 // 4,), flip_test=False, num_samples=30, **options
-    )
+    module = CocoPose(depth=18, head_channels=64, milestones=(epochs * 3 // 4,), flip_test=False, objective=options)
     history = History()
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
@@ -110,16 +108,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("sampling-argmax demo", description=__doc__)
     parser.add_argument("--epochs", type=int, default=13, help="epochs of each method")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of data, pictures and plot")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv[1:])
     if args.epochs < 1:
         parser.error(f"--epochs must be >= 1, got {args.epochs}")
     warnings.filterwarnings("ignore", module="lightning")
     rows = []
-    for name, options in METHODS.items():
+    for name, options in OBJECTIVES.items():
         print(f"training {name}")
         history, module = train(options, args.epochs, args.output)
         rows.append((name, history))
-        save_figure(overlay_figure(module.preview, module.method, module.landmarks.bones), args.output / f"{name}.png")
+        save_figure(
+            overlay_figure(module.preview, module.objective, module.landmarks.bones), args.output / f"{name}.png"
+        )
     plot(rows, args.output / "training.png")
     ops = {
         "fused": measure_op(lambda z: sample(z, num_samples=30, tau=1.0, seed=0)),

@@ -1,6 +1,7 @@
-"""What this installation can run, and why it cannot run the rest: the text of ``sampling-argmax doctor``."""
+"""``sampling-argmax doctor``: what this installation can run, and why it cannot run the rest."""
 
 import platform
+import sys
 from importlib import metadata
 
 import torch
@@ -37,3 +38,12 @@ def report() -> str:
     rows += [(f"backend {name}", f"missing: {reason}") for name, reason in missing_backends().items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def main(argv: list[str]) -> int:
+    """Print the report; status 2 for an option, of which there are none."""
+    if len(argv) > 1:
+        print(f"sampling-argmax doctor: there are no options, got {argv[1]!r}", file=sys.stderr)
+        return 2
+    print(report())
+    return 0

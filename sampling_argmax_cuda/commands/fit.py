@@ -1,11 +1,9 @@
-"""``sampling-argmax fit | validate | predict | visualize``: LightningCLI over the shared module and a task's data."""
+"""``sampling-argmax fit | validate | predict | visualize``: LightningCLI over the module and the data of a task."""
 
-import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
-from importlib import resources
+from inspect import signature
 from pathlib import Path
 
 import lightning
@@ -15,40 +13,25 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
-from ..tasks.associative.task import PeopleData, PeoplePose
-from ..tasks.coco.task import CocoData, CocoPose
-from ..tasks.h36m.task import BodyPose, H36mData
-from ..tasks.keypointnet.task import CloudKeypoints, KeypointNetData
-from ..tasks.mpii.task import MpiiData, PersonPose
-from ..tasks.mtfl.task import FaceLandmarks, MtflData
-from ..tasks.oct.task import OctData, RetinalSurfaces
-from ..tasks.skeleton.task import SkeletonData, SkeletonMerger
-from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunPictures, ValidationFile
-from ..trainers.files import read_text
+from ..objectives import FROM_TRAINER, OBJECTIVES
+from ..trainers.adversary import Adversary
+from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunFigures, ValidationFile
+from ..trainers.messages import tell
 from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
 from ..trainers.weights import read_checkpoint
+from .configs import Choice, checkpoint_path, choose, config_path, spelled_out
+from .help import arrange
+from .tasks import TASKS
 
-TASKS = {
-    "associative": (PeoplePose, PeopleData),
-    "coco": (CocoPose, CocoData),
-    "h36m": (BodyPose, H36mData),
-    "keypointnet": (CloudKeypoints, KeypointNetData),
-    "mpii": (PersonPose, MpiiData),
-    "mtfl": (FaceLandmarks, MtflData),
-    "oct": (RetinalSurfaces, OctData),
-    "skeleton": (SkeletonMerger, SkeletonData),
-}
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
 OF_NETWORK = ("image_size", "rows", "category")
-tell = rank_zero_only(print)
 
 
 def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
-    """What every run has: the best and the last checkpoint, pictures, and the files of predictions.
+    """What every run has: the best and the last checkpoint, figures, and the files of predictions.
 
     Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
     """
@@ -56,7 +39,7 @@ def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
     metric, mode = best
     best = BestCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
-    return [best, last, RunPictures(), ValidationFile(), PredictionFiles()]
+    return [best, last, RunFigures(), ValidationFile(), PredictionFiles()]
 
 
 def run_loggers(folder: Path) -> list:
@@ -70,7 +53,10 @@ class NamedConfig(ActionConfigFile):
 
     def __call__(self, parser, cfg, values, option_string=None) -> None:
         if Path(values).is_file() or not getattr(parser, "of_files", False):
-            super().__call__(parser, cfg, config_path(values), option_string)
+            content, path = parser.choice.read(values), config_path(values)
+            if "objective" in content:  # without the options of other objectives
+                path = yaml.safe_dump(content)
+            super().__call__(parser, cfg, path, option_string)
 
 
 class TaskCLI(LightningCLI):
@@ -80,15 +66,18 @@ class TaskCLI(LightningCLI):
     """
 
     def __init__(self, argv: list[str]) -> None:
-        self.argv, self.task = argv, chosen_task(argv)
-        module, data = TASKS[self.task]
-        self.links = module.linked
+        self.argv = spelled_out(argv)
+        self.everything = "--help_all" in self.argv
+        self.argv = ["--help" if item == "--help_all" else item for item in self.argv]
+        self.choice: Choice = choose(self.argv)
+        self.module, data = TASKS[self.choice.task]
+        self.linked = self.module.linked
         trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
                    "log_every_n_steps": 10}  # fmt: skip
         # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
         parsers = {name: {"allow_abbrev": False} for name in COMMANDS}
         super().__init__(
-            module, data, args=argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
+            self.module, data, args=self.argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_class=TaskTrainer, auto_configure_optimizers=False, trainer_defaults=trainer,
             parser_kwargs={"allow_abbrev": False, **parsers},
         )  # fmt: skip
@@ -101,29 +90,50 @@ class TaskCLI(LightningCLI):
 
     def init_parser(self, **kwargs) -> LightningArgumentParser:
         parser = LightningArgumentParser(**kwargs)
+        parser.choice = self.choice
         parser.add_argument(
             "-c", "--config", action=NamedConfig, help="YAML or JSON file, or a name of the package's configs"
         )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        known = tuple(TASKS)
-        for name, own in self.links.items():
+        for name, own in self.linked.items():
             parser.link_arguments(f"model.{name}", f"data.{own}")
         parser.add_argument(
-            "--task", default=self.task, choices=known, help="what is localized; a config names its own"
+            "--task", default=self.choice.task, choices=tuple(TASKS), help="what is localized; a config names its own"
         )
+        self._add_objective(parser)
+        if "adversary" in signature(self.module).parameters:
+            parser.add_class_arguments(Adversary, "adversary", instantiate=False, skip={"maps", "norm", "plain"})
+            parser.set_defaults({"adversary.stacks": None})
+            parser.link_arguments("adversary", "model.adversary", _adversary)
+        arrange(parser, self.module, self.everything)
+
+    def _add_objective(self, parser: LightningArgumentParser) -> None:
+        name = self.choice.objective
+        if name is None:
+            return
+        parser.add_class_arguments(OBJECTIVES[name], "objective", instantiate=False, skip=set(FROM_TRAINER))
+        parser.groups["objective"].add_argument(
+            "--objective.name", default=name, choices=tuple(OBJECTIVES),
+            help="what is trained and how a position is read; --objective NAME --help has the options of another",
+        )  # fmt: skip
+        own = self.module.default_objective
+        if own["name"] == name:
+            parser.set_defaults({f"objective.{key}": value for key, value in own.items()})
+        parser.link_arguments("objective", "model.objective", _as_dict)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parse ``args``, which are the command line itself."""
         self.config = parser.parse_args(args)
 
-    def named(self, recipes: bool) -> Namespace:
+    def named(self, recipes: bool) -> dict[str, dict]:
         """What the command line and its files say, the package's configs or not, without defaults and linked options."""
-        self.links = {}
+        self.linked = {}
         parser = self._prepare_subcommand_parser(TaskTrainer, self.config.subcommand, allow_abbrev=False)
         parser.of_files = not recipes
-        return parser.parse_args(self.argv[1:], defaults=False)
+        found = parser.parse_args(self.argv[1:], defaults=False)
+        return {part: found.get(part, Namespace()).as_dict() for part in ("objective", "adversary", "model", "data")}
 
     @property
     def folder(self) -> Path:
@@ -136,37 +146,36 @@ class TaskCLI(LightningCLI):
         What the command line or a config file says wins. What differs, on either side, is told.
         """
         command = self.config.subcommand
-        path = checkpoint_path(self.config[command].ckpt_path, self.folder, command)
+        given = self.config[command].ckpt_path
+        path = checkpoint_path(given, self.folder, command)
         if path is None:
-            if command != "fit" and not self.config[command].model.get("weights"):
+            if given is not None:
+                tell(
+                    f"--ckpt_path last: there is no {self.folder / 'checkpoints' / 'last.ckpt'} yet, so this run begins"
+                )
+            elif command != "fit" and not self.config[command].model.get("weights"):
                 tell("no --ckpt_path and no --model.weights: this network has not been trained")
             return
         self.config[command].ckpt_path = str(path)
         checkpoint = read_checkpoint(path)
-        if checkpoint["task"] != self.task:
-            raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.task}")
-        data, written, recipes = checkpoint["datamodule_hyper_parameters"], self.named(False), self.named(True)
-        saved = {"model": checkpoint["hyper_parameters"],
-                 "data": {name: data[name] for name in OF_NETWORK if name in data}}  # fmt: skip
+        if checkpoint["task"] != self.choice.task:
+            raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.choice.task}")
+        saved, written, recipes = saved_options(checkpoint), self.named(False), self.named(True)
         if command != "fit":  # a resumed run says itself what it changes
             if "weights" in saved["model"]:
-                saved["model"] = {**saved["model"], "weights": None}  # those of the checkpoint itself are loaded
-            for part, options in saved.items():
-                told = changed_options(options, written.get(part, Namespace()).as_dict())
-                for name, (before, now) in told.items():
-                    tell(f"--{part}.{name} {now!r} instead of the checkpoint's {before!r}")
-        taken = {part: {name: value for name, value in options.items()
-                        if not name.startswith("_") and f"{part}.{name}" not in written}
-                 for part, options in saved.items()}  # fmt: skip
-        for part, options in taken.items():
-            told = changed_options(options, recipes.get(part, Namespace()).as_dict())
-            for name, (before, now) in told.items():
-                tell(f"--{part}.{name} {before!r} of the checkpoint, not {now!r} of the package's config")
+                saved["model"]["weights"] = None  # those of the checkpoint itself are loaded
+            for name, (before, now) in _differences(saved, written):
+                tell(f"--{name} {now!r} instead of the checkpoint's {before!r}")
+        known = self.config[command]
+        taken = {part: {name: value for name, value in options.items() if name in known[part] and name not in written[part]}
+                 for part, options in saved.items() if part in known}  # fmt: skip
+        for name, (before, now) in _differences(taken, recipes):
+            tell(f"--{name} {before!r} of the checkpoint, not {now!r} of the package's config")
         self.config = self.parser.parse_object({command: taken}, self.config)
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
         """The trainer, with the run's loggers unless the options name others or none."""
-        callbacks = run_callbacks(self.folder, TASKS[self.task][0].best)
+        callbacks = run_callbacks(self.folder, self.module.best)
         if self._get(self.config_init, "trainer.enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
         self.trainer_defaults["callbacks"] = callbacks
@@ -175,68 +184,27 @@ class TaskCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-def checkpoint_path(given: str | None, folder: Path, command: str) -> Path | None:
-    """The file that ``--ckpt_path`` stands for, which may be last or best of the run; None for a run that begins."""
-    if given is None:
-        return None
-    path = folder / "checkpoints" / f"{given}.ckpt" if given in ("last", "best") else Path(given)
-    if command == "fit" and given == "last" and not path.is_file():
-        tell(f"--ckpt_path last: there is no {path} yet, so this run begins")
-        return None
-    return path
+def _as_dict(options: Namespace | dict) -> dict:
+    return dict(options) if isinstance(options, dict) else options.as_dict()
 
 
-def config_path(name: str) -> str:
-    """A file as it is; a bare name stands for a config that the package brings."""
-    if Path(name).is_file():
-        return name
-    folder = resources.files("sampling_argmax_cuda") / "configs"
-    known = {item.name.removesuffix(".yaml"): item
-             for place in (folder, folder / "objectives") for item in place.iterdir() if item.name.endswith(".yaml")}  # fmt: skip
-    if name not in known:
-        names = ", ".join(sorted(known))
-        raise FileNotFoundError(f"--config: no file {name}, and no config of that name (known: {names})")
-    return str(known[name])
+def _adversary(options: Namespace | dict) -> dict | None:
+    """The options of the discriminator, None where it has no stacks."""
+    options = _as_dict(options)
+    return None if options["stacks"] is None else options
 
 
-def read_config(path: str) -> dict:
-    """The content of a config. Raises ValueError that names the file and the line."""
-    try:
-        content = yaml.safe_load(read_text(path, "--config"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f"line {mark.line + 1}: "
-        raise ValueError(f"--config {path}: {where}{getattr(error, 'problem', None) or error}") from None
-    if not isinstance(content or {}, dict):
-        raise ValueError(f"--config {path}: expected options by name, got {type(content).__name__}")
-    return content or {}
+def saved_options(checkpoint: dict) -> dict[str, dict]:
+    """The options of a checkpoint as the parts of the command line have them."""
+    model = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+    data = checkpoint["datamodule_hyper_parameters"]
+    parts = {"objective": model.pop("objective", {}), "adversary": model.pop("adversary", None) or {"stacks": None}}
+    return {**parts, "model": model, "data": {name: data[name] for name in OF_NETWORK if name in data}}
 
 
-def named_options(argv: list[str]) -> Iterator[tuple[str, str]]:
-    """The task and the checkpoint as the command line and its configs name them, in their order."""
-    parser = argparse.ArgumentParser(prog="sampling-argmax", add_help=False, allow_abbrev=False)
-    for flags in (("--task",), ("--ckpt_path",), ("-c", "--config")):
-        name = flags[-1].removeprefix("--")
-        parser.add_argument(
-            *flags, dest="named", action="append", default=[], type=lambda value, name=name: (name, value)
-        )
-    for name, value in parser.parse_known_args(argv)[0].named:
-        content = read_config(config_path(value)) if name == "config" else {name: value}
-        yield from ((key, content[key]) for key in ("task", "ckpt_path") if content.get(key) is not None)
-
-
-def chosen_task(argv: list[str]) -> str:
-    """The task, read before anything else because it decides which options there are: the last one named wins.
-
-    Where none is named it is that of the checkpoint.
-    """
-    named = dict(named_options(argv))
-    path = named.get("ckpt_path")
-    saved = read_checkpoint(path)["task"] if "task" not in named and path and Path(path).is_file() else "coco"
-    task = named.get("task", saved)
-    if task not in TASKS:
-        raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
-    return task
+def _differences(saved: dict[str, dict], other: dict[str, dict]) -> list[tuple[str, tuple]]:
+    """The options of every part that have another value there, by their full names."""
+    return [item for part, own in saved.items() for item in changed_options(own, other[part], part).items()]
 
 
 def check_environment() -> None:
@@ -252,14 +220,6 @@ def check_environment() -> None:
 
 def main(argv: list[str]) -> int:
     """Run one command; a wrong input prints one line and gives status 1."""
-    if argv and argv[0] == "demo":
-        from .demo import main as demo
-
-        return demo(argv[1:])
-    if argv and argv[0] == "study":
-        from .study import main as study
-
-        return study(argv[1:])
     try:
         check_environment()
         torch.set_float32_matmul_precision("high")

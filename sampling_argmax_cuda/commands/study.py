@@ -1,4 +1,4 @@
-"""``sampling-argmax study``: methods, forms, bases and sample counts over seeds; CSV, table and plot with the spread."""
+"""``sampling-argmax study``: objectives, forms, bases and sample counts over seeds; CSV, table and plot with the spread."""
 
 import argparse
 import csv
@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..objectives.methods import METHODS, RLE_OF
+from ..objectives import OBJECTIVES, LikelihoodOf
 from ..trainers.figures import save_figure
 from ..trainers.files import write_atomically
-from . import fit as cli
+from . import fit
 
-FORMS = {"paper": ["--model.estimator=cell", "--model.beta=1.0"],
-         "released": ["--model.estimator=axis", "--model.beta=tau"]}  # fmt: skip
+FORMS = {"paper": ["--objective.estimator=cell", "--objective.beta=1.0"],
+         "released": ["--objective.estimator=axis", "--objective.beta=tau"]}  # fmt: skip
 BASES = ("uniform", "triangular", "gaussian")
-CLOUDS = ("keypointnet", "skeleton")  # tasks without a grid, which have the paper's form and the gaussian basis only
-# What the paper reports (its Tables 1 and 4 to 8), by method or basis, and the name that the number has here. In Table 5
+POINT_CLOUDS = (
+    "keypointnet",
+    "skeleton",
+)  # tasks without a grid, which have the paper's form and the gaussian basis only
+# What the paper reports (its Tables 1 and 4 to 8), by objective or basis, and the name that the number has here. In Table 5
 # the MAD of soft-argmax looks like micrometres while the others are pixels; Tables 6 and 7 are averages over categories.
 CLAIMS = {
     "coco": ("AP", {"soft": 0.645, "soft_vr": 0.606, "soft_dr": 0.556, "uniform": 0.682, "triangular": 0.698,
@@ -42,14 +45,14 @@ CLAIMS = {
 # with the 4th power of the map's cells (128 in a column); the units of clouds are no cells but lengths below 1.
 REGULARIZERS = {"oct": (6e-6, 1.0), "keypointnet": (10.0, 0.1), "skeleton": (10.0, 0.1)}
 # The config that makes a task small enough for two cores; the other tasks on images share one.
-DRAWN = {"mpii": "drawn_joints", "oct": "drawn_scans", "keypointnet": "drawn_clouds", "skeleton": "drawn_skeletons"}
+SYNTHETIC = {name: f"synthetic_{name}" for name in ("mpii", "oct", "keypointnet", "skeleton")}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the grid; form, basis and num_samples are those of method sampling and empty otherwise."""
+    """One cell of the grid; form, basis and num_samples are those of objective sampling and empty otherwise."""
 
-    method: str
+    objective: str
     form: str = ""
     basis: str = ""
     num_samples: str = ""
@@ -57,42 +60,42 @@ class Setting:
     @property
     def name(self) -> str:
         return " ".join(
-            x for x in (self.method, self.form, self.basis, self.num_samples and f"S={self.num_samples}") if x
+            x for x in (self.objective, self.form, self.basis, self.num_samples and f"S={self.num_samples}") if x
         )
 
     def options(self, task: str) -> list[str]:
         """The options of ``fit`` that this cell stands for."""
-        out = [f"--model.method={self.method}"]
+        out = [f"--objective={self.objective}"]
         variance, distribution = REGULARIZERS.get(task, (0.001, 1.0))
-        if self.method in RLE_OF:
-            return [*out, "--model.units=centered"]
-        out += {"heatmap": ["--model.reduction=mean"], "soft_vr": [f"--model.reg_weight={variance}"],
-                "soft_dr": [f"--model.reg_weight={distribution}"]}.get(self.method, [])  # fmt: skip
-        if self.method != "sampling":
+        if issubclass(OBJECTIVES[self.objective], LikelihoodOf):
+            return [*out, "--objective.units=centered"]
+        out += {"heatmap": ["--model.reduction=mean"], "soft_vr": [f"--objective.reg_weight={variance}"],
+                "soft_dr": [f"--objective.reg_weight={distribution}"]}.get(self.objective, [])  # fmt: skip
+        if self.objective != "sampling":
             return out
-        out += [*FORMS[self.form], f"--model.basis={self.basis}", f"--model.num_samples={self.num_samples}"]
+        out += [*FORMS[self.form], f"--objective.basis={self.basis}", f"--objective.num_samples={self.num_samples}"]
         if self.form == "released" and task != "h36m":
             factor = 0.5 if task == "oct" else 2.0
-            out += [f"--model.reweight={factor}"] if self.basis == "gaussian" else []
-            out += ["--model.clip_grad=2.0"] if task == "coco" else []
+            out += [f"--objective.reweight={factor}"] if self.basis == "gaussian" else []
+            out += ["--objective.clip_grad=2.0"] if task == "coco" else []
         return out
 
 
 def settings_of(args: argparse.Namespace) -> list[Setting]:
     """The cells of the grid, in the order of the table."""
     out = []
-    clouds = args.task in CLOUDS
+    clouds = args.task in POINT_CLOUDS
     forms, bases = (
         args.forms or (["paper"] if clouds else list(FORMS)),
         args.bases or (["gaussian"] if clouds else BASES),
     )
-    for method in args.methods:
-        if method == "sampling":
+    for name in args.objectives:
+        if name == "sampling":
             out += [
-                Setting(method, form, basis, str(count)) for form in forms for basis in bases for count in args.samples
+                Setting(name, form, basis, str(count)) for form in forms for basis in bases for count in args.samples
             ]
         else:
-            out.append(Setting(method))
+            out.append(Setting(name))
     return out
 
 
@@ -127,14 +130,14 @@ def last_numbers(run: Path) -> dict[str, str]:
 def run_cell(args: argparse.Namespace, rest: list[str], setting: Setting, seed: int) -> dict[str, str]:
     """Train one cell with one seed, from its last checkpoint if it has one; its row of the table."""
     folder = args.output / "runs" / f"{setting.name.replace(' ', '_').replace('=', '')}_seed{seed}"
-    argv = ["fit", "--config", args.task, "--config", DRAWN.get(args.task, "drawn"), f"--data.root={args.output / 'data'}",
+    argv = ["fit", "--config", args.task, "--config", SYNTHETIC.get(args.task, "synthetic"), f"--data.root={args.output / 'data'}",
             f"--trainer.max_epochs={args.epochs}", f"--model.milestones=[{args.epochs * 3 // 4}]",
             f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}", f"--model.seed={seed}",
             f"--trainer.check_val_every_n_epoch={args.epochs}", *setting.options(args.task), *rest]  # fmt: skip
     if (folder / "checkpoints" / "last.ckpt").is_file():
         argv.append("--ckpt_path=last")
     start = time.perf_counter()
-    if cli.main(argv) != 0:
+    if fit.main(argv) != 0:
         raise ValueError(f"{setting.name} with seed {seed} failed")
     seconds = f"{time.perf_counter() - start:.0f}"
     return {"task": args.task, **asdict(setting), "seed": str(seed), "epochs": str(args.epochs), "seconds": seconds,
@@ -160,7 +163,7 @@ def table(rows: list[dict[str, str]], task: str) -> str:
     for setting, values in columns[main].items():
         cells = [f"{v.mean():.3f} ± {v.std(ddof=1) if len(v) > 1 else float('nan'):.3f}" if v is not None else ""
                  for v in (columns[name].get(setting) for name in names)]  # fmt: skip
-        claim = [str(claims.get(setting.basis or setting.method, ""))] if claims else []
+        claim = [str(claims.get(setting.basis or setting.objective, ""))] if claims else []
         lines.append(" | ".join([setting.name, str(len(values)), *cells, *claim]))
     return "".join(f"| {line} |\n" for line in lines)
 
@@ -184,15 +187,15 @@ def plot(rows: list[dict[str, str]], task: str) -> Figure:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "sampling-argmax study", description="Compare methods over seeds on generated images. Options of `fit` "
-        "(--model.*, --data.*, --trainer.*) may follow and hold for every run. Started again, it goes on."
+        "sampling-argmax study", description="Compare objectives over seeds on synthetic images. Options of `fit` "
+        "(--objective.*, --model.*, --data.*, --trainer.*) may follow and hold for every run. Started again, it goes on."
     )  # fmt: skip
     parser.add_argument("--task", choices=sorted(CLAIMS), default="coco", help="what is localized")
     parser.add_argument("--output", type=Path, default=Path("study-output"), help="folder of runs, CSV, table and plot")
     parser.add_argument("--epochs", type=int, default=20, help="epochs of each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and noise")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["soft", "soft_vr", "soft_dr", "sampling"],
-                        help="methods to compare")  # fmt: skip
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["soft", "soft_vr", "soft_dr", "sampling"],
+                        help="objectives to compare")  # fmt: skip
     parser.add_argument("--forms", nargs="+", choices=FORMS, help="forms of sampling (clouds: paper)")
     parser.add_argument("--bases", nargs="+", choices=BASES, help="bases of sampling (clouds: gaussian)")
     parser.add_argument("--samples", type=int, nargs="+", default=[30], help="numbers of samples S")
@@ -201,14 +204,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    wrong = [item for item in rest if not item.startswith(("--model.", "--data.", "--trainer."))]
+    args, rest = parser.parse_known_args(argv[1:])
+    wrong = [item for item in rest if not item.startswith(("--objective.", "--model.", "--data.", "--trainer."))]
     if wrong:
         parser.error(f"unknown option {wrong[0]} (options of fit are written --model.name=value)")
     if args.epochs < 1 or min(args.samples) < 1:
         parser.error("--epochs and --samples must be >= 1")
     path = args.output / "study.csv"
-    rows, keys = read_rows(path), ("task", "method", "form", "basis", "num_samples", "seed", "epochs")
+    rows, keys = read_rows(path), ("task", "objective", "form", "basis", "num_samples", "seed", "epochs")
     done = {tuple(row[key] for key in keys) for row in rows}
     for seed in args.seeds:
         for setting in settings_of(args):

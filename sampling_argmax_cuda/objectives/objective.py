@@ -1,4 +1,4 @@
-"""What all localization methods share: what is trained, how positions are read off, and what is not known."""
+"""What all objectives share: what is trained, how a position is read off, and what is not known."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,26 +6,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import arithmetic_dtype
+from ..checks import METRICS, arithmetic_dtype, seed_tensor
 from ..coords import CONVENTIONS, affine
 from ..ops import heatmap_moments
-from .rows import mask_rows, metric_of, weigh_rows
+from .rows import check_rows, mask_rows, metric_of, weigh_rows
 from .targets import Target
 
 
-class Located(NamedTuple):
-    """What a network with widths answers: maps or positions ``[B, K, ...]``, and sigma ``[B, K, d]`` in the method's units."""
+class OutputWithSigma(NamedTuple):
+    """What a network with widths answers: maps or positions ``[B, K, ...]``, and sigma ``[B, K, d]`` in the objective's units."""
 
-    place: Tensor
+    output: Tensor
     sigma: Tensor
 
 
-def place_of(output: Tensor | Located) -> Tensor:
+def output_of(answer: Tensor | OutputWithSigma) -> Tensor:
     """The maps or positions of a network's answer."""
-    return output.place if isinstance(output, Located) else output
+    return answer.output if isinstance(answer, OutputWithSigma) else answer
 
 
-class Method(nn.Module):
+class Objective(nn.Module):
     """A map of logits a point, read by soft-argmax; subclasses say what is trained.
 
     Neither loss nor gradient depends on the position of a point of weight 0 or on a coordinate that is not known; a point
@@ -43,18 +43,24 @@ class Method(nn.Module):
 
     regresses = False  # whether the network answers with positions in cells instead of maps
     logits = True  # whether the maps are logits, of which beta is a factor
-    clouds = True  # whether the cells may be points
+    point_sets = True  # whether the cells may be points
     constrained = True  # whether training has the constraint too
     averages = ("coords", "maps")  # what several passes over an image may average
-    widths = False  # whether the network answers with the width of each position too
+    predicts_sigma = False  # whether the network answers with the width of each position too
     tau = 1.0  # the temperature of the samples
+    lr = 1.0  # the learning rate of its own parameters as a factor of the network's
 
-    def __init__(self, metric: str, units: str, beta: float | str = 1.0) -> None:
+    def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
         super().__init__()
+        name = type(self).__name__
+        if metric not in METRICS:
+            raise ValueError(f"{name}: metric must be one of {', '.join(METRICS)}, got {metric!r}")
         if units not in CONVENTIONS:
-            raise ValueError(f"model: units must be one of {', '.join(CONVENTIONS)}, got {units!r}")
-        if beta != "tau" and not (isinstance(beta, int | float) and beta > 0):
-            raise ValueError(f"model: beta must be a number > 0 or tau, got {beta!r}")
+            raise ValueError(f"{name}: units must be one of {', '.join(CONVENTIONS)}, got {units!r}")
+        if isinstance(beta, str) and beta != "tau":
+            raise ValueError(f"{name}: beta must be a number > 0 or 'tau', got {beta!r}")
+        if beta != "tau" and not beta > 0:
+            raise ValueError(f"{name}: beta must be > 0, got {beta}")
         self.metric, self.units = metric, units
         self.beta = 1.0 if beta == "tau" else beta
         self.constraint: Callable[[Tensor], Tensor] | None = None
@@ -63,45 +69,80 @@ class Method(nn.Module):
         """Move on what depends on the epoch."""
 
     def check_points(self, points: Tensor | None) -> None:
-        """Raise ValueError for points where the method needs a grid."""
-        if points is not None and not self.clouds:
-            raise ValueError(f"model: method {type(self).__name__.lower()} needs a grid, got points")
+        """Raise ValueError for points where the objective needs a grid."""
+        if points is not None and not self.point_sets:
+            raise ValueError(f"{type(self).__name__}: needs a grid, got points")
 
     # ---- training ----
 
-    def offsets(self, offsets, target: Target, extra: int = 0) -> list[Tensor]:
-        """Distances per axis in the method's units, 0 where a coordinate is not known.
+    def loss(
+        self,
+        output: Tensor | OutputWithSigma,
+        target: Target | Tensor,
+        weight: Tensor | None = None,
+        *,
+        points: Tensor | None = None,
+        sigma: Tensor | None = None,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The loss of every point, times its weight.
 
-        ``offsets`` are in cells, one tensor ``[B, K, ...]`` an axis, with ``extra`` axes after B and K.
+        Args:
+            output: what the network answers: maps ``[B, K, *axes]``, ``[B, K, N]`` with points, or positions ``[B, K, d]``.
+            target: a :class:`.Target`, or positions ``[B, K, d]`` in cells, of which ``weight``, ``points`` and ``sigma``
+                are said here.
+            seed, generator: of the noise, where there is any, as :func:`.sample`.
+
+        Returns:
+            ``[B, K]``. What is not known reaches nothing.
         """
-        cells = [affine("model", self.units, n)[0] for n in target.size]
-        scaled = [x * cell for x, cell in zip(offsets, cells, strict=True)]
-        if target.axes is None:
-            return scaled
-        known = target.axes.reshape(*target.axes.shape, *[1] * extra)
-        return [torch.where(known[:, :, a] > 0, x, 0) for a, x in enumerate(scaled)]
-
-    def distance(self, position: Tensor, target: Target) -> Tensor:
-        """Distance ``[B, K]`` of positions ``[B, K, d]`` to the target."""
-        return metric_of(self.offsets((position - target.position).unbind(-1), target), self.metric)
-
-    def kept(self, place: Tensor, target: Target) -> Tensor:
-        """Maps or positions ``[B, K, ...]`` with 0 in the rows that do not count, where no other row needs them."""
-        return place if self.constrained and self.constraint is not None else mask_rows(place, target.weight)
-
-    def loss(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
-        """The loss of every point, ``[B, K]``, times its weight; what is not known reaches nothing."""
+        if not isinstance(target, Target):
+            size = tuple(reversed(output_of(output).shape[2:])) if points is None else (1,) * points.shape[2]
+            target = Target(target, weight, size, points=points, sigma=sigma)
         self.check_points(target.points)
+        if not self.regresses:
+            check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
+        if generator is not None:
+            seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
+        return self.target_loss(output, target, seed)
+
+    def target_loss(self, output: Tensor | OutputWithSigma, target: Target, seed: int | Tensor | None) -> Tensor:
+        """What :meth:`loss` gives, for arguments that fit."""
         target = target.known()
         return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
 
-    def draws(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
+    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        """The loss of every point before its weight; positions of what is not known are 0 here."""
+        raise NotImplementedError
+
+    def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         """The positions that are trained, ``[B, K, S, d]``: one, which is what is read, or samples of it."""
         return self.read(output, target.points)[0].unsqueeze(2)
 
-    def row_loss(self, output: Tensor, target: Target, seed: Tensor) -> Tensor:
-        """The loss of every point before its weight."""
-        raise NotImplementedError
+    def kept(self, output: Tensor, target: Target) -> Tensor:
+        """Maps or positions ``[B, K, ...]`` with 0 in the rows that do not count, where no other row needs them."""
+        return output if self.constrained and self.constraint is not None else mask_rows(output, target.weight)
+
+    def offsets(self, offsets, target: Target, extra: int = 0) -> list[Tensor]:
+        """Distances per axis in the objective's units, 0 where a coordinate is not known.
+
+        ``offsets`` are in cells, one tensor ``[B, K, ...]`` an axis, with ``extra`` axes after B and K.
+        """
+        offsets = list(offsets)
+        if self.units != "index":
+            name = type(self).__name__
+            cells = [affine(name, self.units, n)[0] for n in target.size]
+            offsets = [x * cell for x, cell in zip(offsets, cells, strict=True)]
+        if target.axes is None:
+            return offsets
+        known = target.axes.reshape(*target.axes.shape, *[1] * extra)
+        return [torch.where(known[:, :, a] > 0, x, 0) for a, x in enumerate(offsets)]
+
+    def distance(self, position: Tensor, target: Target) -> Tensor:
+        """Distance ``[B, K]`` of positions ``[B, K, d]`` to the target."""
+        offsets = position - target.position.to(position.dtype)
+        return metric_of(self.offsets(offsets.unbind(-1), target), self.metric)
 
     # ---- evaluation ----
 
@@ -109,12 +150,10 @@ class Method(nn.Module):
         """Positions or samples under the constraint, if there is one."""
         return position if self.constraint is None else self.constraint(position)
 
-    def samples(self, output: Tensor, count: int, points: Tensor | None = None, sigma: Tensor | None = None,
-                seed: int = 0) -> Tensor | None:  # fmt: skip
-        """``count`` samples ``[B, K, count, d]`` as the method trains them, or None where it trains none.
-
-        ``output`` are maps, ``points`` and ``sigma`` those of :class:`.Target`.
-        """
+    def samples(self, output: Tensor, points: Tensor | None = None, *, num_samples: int | None = None,
+                sigma: float | Tensor | None = None, seed: int | Tensor | None = None,
+                generator: torch.Generator | None = None) -> Tensor | None:  # fmt: skip
+        """Samples ``[B, K, S, d]`` of maps as the objective trains them, or None where it trains none."""
         return None
 
     def maps(self, output: Tensor) -> Tensor:
@@ -127,13 +166,13 @@ class Method(nn.Module):
         moments = heatmap_moments(maps.log())
         return self.possible(moments.mean), moments.peak
 
-    def read(self, output: Tensor, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""
         self.check_points(points)
         position, peak = self.locate(output, points)
         return self.possible(position), peak
 
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives, without the constraint."""
         moments = heatmap_moments(output, beta=self.beta, points=points)
         return moments.mean, moments.peak

@@ -1,4 +1,4 @@
-"""Regularisers of the heatmap's shape, ``[B, K]``, to be added to the soft-argmax loss with a factor.
+"""Soft-argmax with a regulariser of the heatmap's shape, and the regularisers ``[B, K]`` as functions.
 
 Equation numbers are those of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021; the forms for
 several axes are those of Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks",
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..checks import arithmetic_dtype, check_device
 from ..ops import heatmap_moments, soft_argmax
 from .rows import cell_offsets, check_rows, mask_rows, weigh_rows
+from .soft import SoftArgmax
+from .targets import Target
 
 
 def _check_choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -179,3 +181,42 @@ def variance_regularizer(
     excess = (moments.variance - sigma**2).unbind(-1)
     sizes = reversed(logits.shape[2:]) if units == "normalized" else [1] * len(excess)
     return weigh_rows(sum((e / n**2).square() for e, n in zip(excess, sizes, strict=True)), weight)
+
+
+class VarianceRegularized(SoftArgmax):
+    """Soft-argmax and ``reg_weight`` times :func:`variance_regularizer` (Eq. 15): the map's own, wherever its target is.
+
+    Args:
+        reg_weight: factor of the regulariser.
+        target_sigma: width in cells (or the points' units) that it wants; a :class:`.Target` may have its own.
+        beta, backend, metric, units: as :class:`.SoftArgmax`.
+    """
+
+    def __init__(self, reg_weight: float = 1.0, target_sigma: float = 2.0, beta: float | str = 1.0, backend: str = "auto",
+                 metric: str = "l1", units: str = "index") -> None:  # fmt: skip
+        super().__init__(beta, backend, metric, units)
+        self.reg_weight, self.target_sigma = reg_weight, target_sigma
+
+    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        return super().row_loss(output, target, seed) + self.reg_weight * self.penalty(output, target)
+
+    def penalty(self, output: Tensor, target: Target) -> Tensor:
+        """The regulariser of every map ``[B, K]``, without its factor."""
+        sigma = self.target_sigma if target.sigma is None else target.sigma
+        return variance_regularizer(output, sigma, beta=self.beta, points=target.points)
+
+
+class DistributionRegularized(VarianceRegularized):
+    """Soft-argmax and ``reg_weight`` times :func:`distribution_regularizer` (Eq. 16) of points that are known on every axis.
+
+    With the Euclidean metric in ``cell`` units it is DSNT's loss (Nibali et al., 2018).
+
+    Args:
+        reg_weight, target_sigma: as :class:`VarianceRegularized`.
+        beta, backend, metric, units: as :class:`.SoftArgmax`.
+    """
+
+    def penalty(self, output: Tensor, target: Target) -> Tensor:
+        sigma = self.target_sigma if target.sigma is None else target.sigma
+        return distribution_regularizer(output, target.position, sigma, target.complete(), beta=self.beta,
+                                        points=target.points)  # fmt: skip

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
+from ..checks import arithmetic_dtype
+from ..coords import affine
+from .direct import Direct
+from .objective import Objective, OutputWithSigma
 from .rows import weigh_rows
+from .sampling import SamplingArgmax
+from .soft import SoftArgmax
+from .targets import Target
 
 FORMS = ("corrected", "released")
 DENSITIES = ("laplace", "gaussian", "released")
@@ -202,3 +209,113 @@ class RLELoss(nn.Module):
             log_prob = flow.log_prob(scaled[..., : flow.axes]).to(total.dtype)
             total = total + torch.where(own, log_prob, 0)
         return total
+
+
+class LikelihoodOf(Objective):
+    """Residual log-likelihood estimation of the positions of another objective; the subclasses say of which.
+
+    The confidence of a position is ``1 - sigma``, the mean over axes.
+
+    Args:
+        inner: the objective whose positions they are, in the same units.
+        form, density: as :class:`RLELoss`.
+        flow_lr: learning rate of the flow as a factor of the network's.
+        axes: 2 or 3, the coordinates of a point.
+    """
+
+    point_sets, predicts_sigma, averages = False, True, ("coords",)
+
+    def __init__(self, inner: Objective, form: str, density: str, flow_lr: float, axes: int) -> None:
+        super().__init__(inner.metric, inner.units, inner.beta)
+        if not flow_lr > 0:
+            raise ValueError(f"{type(self).__name__}: flow_lr must be > 0, got {flow_lr}")
+        self.inner, self.likelihood, self.lr = inner, RLELoss(axes, form, density), flow_lr
+        self.regresses, self.logits = inner.regresses, inner.logits
+
+    @property
+    def tau(self) -> float:
+        return self.inner.tau
+
+    def set_epoch(self, epoch: int) -> None:
+        self.inner.set_epoch(epoch)
+
+    def samples(self, output: Tensor, points: Tensor | None = None, **options) -> Tensor | None:
+        draws = self.inner.samples(output, points, **options)
+        return None if draws is None else self.possible(draws)
+
+    def target_loss(self, output: OutputWithSigma, target: Target, seed: int | Tensor | None) -> Tensor:
+        target = target.known()
+        draws = self.possible(self.inner.draws(self.kept(output.output, target), target, seed))
+        offsets = draws - target.position.unsqueeze(2)
+        error = torch.stack(self.offsets(offsets.unbind(-1), target, extra=1), -1)
+        sigma, known = (None if x is None else x.unsqueeze(2).expand_as(error) for x in (output.sigma, target.axes))
+        weight = None if target.weight is None else target.weight.unsqueeze(2).expand(error.shape[:3])
+        return self.likelihood(error, sigma, torch.zeros_like(error), weight, known).mean(2)
+
+    def maps(self, output: Tensor) -> Tensor:
+        return self.inner.maps(output)
+
+    def locate(self, output: OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        confidence = 1 - output.sigma.to(arithmetic_dtype(output.sigma))
+        return self.inner.locate(output.output, points)[0], confidence.mean(-1)
+
+    def in_cells(self, sigma: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Widths ``[B, K, d]`` in cells of maps of ``size``."""
+        return sigma / sigma.new_tensor([affine(type(self).__name__, self.units, n)[0] for n in size])
+
+
+class Rle(LikelihoodOf):
+    """The likelihood of regressed positions: the published RegressFlow.
+
+    Args:
+        form: ``corrected`` or ``released``: whether the width counts once, as in the paper, or twice, as in its code.
+        density: what the flow is a residual of: ``laplace``, ``gaussian``, or the released code's mixture of both.
+        flow_lr: learning rate of the flow as a factor of the network's.
+        units: as :class:`.Objective`.
+        axes: 2 or 3, the coordinates of a point.
+    """
+
+    def __init__(self, form: str = "corrected", density: str = "laplace", flow_lr: float = 1.0, units: str = "index",
+                 axes: int = 2) -> None:  # fmt: skip
+        super().__init__(Direct(units=units), form, density, flow_lr, axes)
+
+
+class SoftRle(LikelihoodOf):
+    """The likelihood of soft-argmax: positions from maps, widths from the features.
+
+    Args:
+        form, density, flow_lr, units, axes: as :class:`Rle`.
+        beta: as :class:`.SoftArgmax`.
+    """
+
+    def __init__(self, form: str = "corrected", density: str = "laplace", flow_lr: float = 1.0, units: str = "index",
+                 beta: float | str = 1.0, axes: int = 2) -> None:  # fmt: skip
+        super().__init__(SoftArgmax(beta, units=units), form, density, flow_lr, axes)
+
+
+class SamplingRle(LikelihoodOf):
+    """The expectation of the negative log-likelihood over the samples of sampling-argmax.
+
+    Args:
+        form, density, flow_lr, units, axes: as :class:`Rle`.
+        num_samples, basis, tau, beta, estimator, sigma, reweight, clip_grad: as :class:`.SamplingArgmax`.
+    """
+
+    def __init__(
+        self,
+        form: str = "corrected",
+        density: str = "laplace",
+        flow_lr: float = 1.0,
+        units: str = "index",
+        num_samples: int = 30,
+        basis: str = "triangular",
+        tau: float | str = 1.0,
+        beta: float | str = 1.0,
+        estimator: str = "cell",
+        sigma: float = 1.0,
+        reweight: float = 0.0,
+        clip_grad: float | None = None,
+        axes: int = 2,
+    ) -> None:
+        inner = SamplingArgmax(num_samples, basis, tau, beta, estimator, sigma, reweight, clip_grad, units=units)
+        super().__init__(inner, form, density, flow_lr, axes)

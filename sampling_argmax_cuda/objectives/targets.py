@@ -13,31 +13,36 @@ class Target:
 
     Args:
         position: ``[B, K, d]`` in cells.
-        weight: ``[B, K]``, 0 for a point that must not count.
-        size: cells of the axes x, y(, z), or ones for points.
-        axes: ``[B, K, d]``, 0 for a coordinate that is not known, or None.
+        weight: ``[B, K]``, 0 for a point that must not count; None for 1.
+        size: cells of the axes x, y(, z), or ones for point sets; read by objectives whose units are not cells.
+        axes: ``[B, K, d]``, 0 for a coordinate that is not known; None if all are.
         points: ``[B, N, d]`` where the cells are points and no grid, or None; positions have their units.
-        sigma: ``[B, 1]``, the width of the gaussian basis and of a regulariser's target, or None for the method's own.
+        sigma: ``[B, 1]``, the width of the gaussian basis and of a regulariser's target; None for the objective's own.
     """
 
     position: Tensor
-    weight: Tensor
-    size: tuple[int, ...]
+    weight: Tensor | None = None
+    size: tuple[int, ...] = ()
     axes: Tensor | None = None
     points: Tensor | None = None
     sigma: Tensor | None = None
 
-    def complete(self) -> Tensor:
-        """1 for the points ``[B, K]`` of which every coordinate is known, 0 for the others."""
-        return torch.ones_like(self.weight) if self.axes is None else self.axes.amin(-1)
+    def complete(self) -> Tensor | None:
+        """1 for the points ``[B, K]`` of which every coordinate is known, 0 for the others; None for 1."""
+        return None if self.axes is None else self.axes.amin(-1)
 
     def known(self) -> "Target":
         """The same with 0 in place of what is not known, NaN too, and weight 0 for a point of which nothing is."""
-        counts, weight = (self.weight != 0).unsqueeze(-1), self.weight
+        counts, weight = None, self.weight
+        if weight is not None:
+            counts = (weight != 0).unsqueeze(-1)
         if self.axes is not None:
-            counts = counts & (self.axes > 0)
-            weight = torch.where(counts.any(-1), weight, 0)
-        return dataclasses.replace(self, position=torch.where(counts, self.position, 0), weight=weight)
+            counts = self.axes > 0 if counts is None else counts & (self.axes > 0)
+            weight = (
+                counts.any(-1).to(self.position.dtype) if weight is None else torch.where(counts.any(-1), weight, 0)
+            )
+        position = self.position if counts is None else torch.where(counts, self.position, 0)
+        return dataclasses.replace(self, position=position, weight=weight)
 
 
 def nearest_cell(position: Tensor) -> Tensor:

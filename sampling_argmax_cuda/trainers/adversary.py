@@ -5,13 +5,15 @@ network (its maps are detached), and what the network is trained on knows the di
 goes through weights that have changed meanwhile, and processes that share gradients share all of a step's at once.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import interpolate
 
 from .hourglass import HourglassNet
-from .training import TrainedModule, rank_mean
+from .trained_module import TrainedModule, rank_mean
 
 
 class Adversary(nn.Module):
@@ -22,18 +24,25 @@ class Adversary(nn.Module):
     ``k <- clip(k + rate (gamma real - fake), 0, 1)``, of the means over all processes.
 
     Args:
+        stacks: hourglasses of the discriminator; null to train without one.
+        channels: of its hourglasses, a multiple of 8.
+        factor: factor of the network's part of the adversarial loss.
+        rate: rate of the balance k.
+        gamma: the balance keeps the error on the network's maps at this share of that on true ones.
+        lr: its learning rate as a factor of the network's.
         maps: number of maps K.
-        stacks, channels, norm, plain: those of the discriminator's :class:`.HourglassNet`.
-        factor: of the network's part of the loss.
-        rate: of the balance.
-        gamma: the share of ``real`` that ``fake`` is kept at.
+        norm, plain: as of :class:`.HourglassNet`.
     """
 
-    def __init__(self, maps: int, stacks: int = 4, channels: int = 128, norm: str = "batch", plain: bool = False,
-                 factor: float = 1e-4, rate: float = 1e-3, gamma: float = 0.5) -> None:  # fmt: skip
+    def __init__(self, stacks: int | None = 4, channels: int = 128, factor: float = 1e-4, rate: float = 1e-3, gamma: float = 0.5,
+                 lr: float = 0.4, *, maps: int, norm: str = "batch", plain: bool = False) -> None:  # fmt: skip
         super().__init__()
+        for name, value in {"factor": factor, "rate": rate, "gamma": gamma, "lr": lr}.items():
+            if not value > 0:
+                raise ValueError(f"adversary: {name} must be > 0, got {value}")
         self.net = HourglassNet(maps, stacks, channels, norm, plain, inputs=3 + maps, reduce=False)
-        self.factor, self.rate, self.gamma = factor, rate, gamma
+        self.factor, self.rate, self.gamma, self.lr = factor, rate, gamma, lr
+        self._errors: list[tuple[Tensor, Tensor]] = []  # real and fake of the batches of a step
         self.register_buffer("k", torch.zeros((), dtype=torch.float64))
 
     def _apply(self, fn, recurse: bool = True) -> "Adversary":
@@ -65,56 +74,20 @@ class Adversary(nn.Module):
         """Move ``k`` by ``real`` and ``fake`` of all processes."""
         self.k.add_(self.rate * (self.gamma * real.double() - fake.double())).clamp_(0, 1)
 
-
-class Opposed(TrainedModule):
-    """A network of maps that may have an adversary; the first base of a task that has hourglasses.
-
-    Args:
-        adversary: stacks of the discriminator of self-adversarial training; null to train without.
-        adversary_channels: channels of its hourglasses, a multiple of 8.
-        adversary_factor: factor of the network's part of the adversarial loss.
-        adversary_rate: rate of the balance k.
-        adversary_gamma: the balance keeps the error on the network's maps at this share of that on true ones.
-        adversary_lr: the discriminator's learning rate as a factor of the network's.
-    """
-
-    def __init__(
-        self,
-        adversary: int | None = None,
-        adversary_channels: int = 128,
-        adversary_factor: float = 1e-4,
-        adversary_rate: float = 1e-3,
-        adversary_gamma: float = 0.5,
-        adversary_lr: float = 0.4,
-        **kwargs,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._errors: list[tuple[Tensor, Tensor]] = []  # real and fake of the batches of a step
-        h = self.hparams
-        for name in ("adversary_factor", "adversary_rate", "adversary_gamma", "adversary_lr"):
-            if not h[name] > 0:
-                raise ValueError(f"model: {name} must be > 0, got {h[name]}")
-        self.opponent = None
-        if adversary is not None:
-            self.opponent = Adversary(len(self.landmarks), adversary, adversary_channels, h.norm, h.get("plain", False),
-                                      adversary_factor, adversary_rate, adversary_gamma)  # fmt: skip
-
-    free = TrainedModule.free | {"adversary_lr"}
-
-    def rates(self) -> dict[str, float]:
-        return {**super().rates(), "opponent": self.hparams.adversary_lr}
-
-    def opposition(self, images: Tensor, maps: Tensor, truth: Tensor) -> Tensor | float:
-        """The adversarial part of a step's loss, whose balance it moves; 0 without an adversary."""
-        if self.opponent is None:
-            return 0.0
-        loss, real, fake = self.opponent.loss(images, maps, truth)
+    def step(self, module: TrainedModule, images: Tensor, maps: Tensor, truth: Tensor) -> Tensor:
+        """What is added to the loss of a batch of ``module``; after the last batch of a step the balance moves."""
+        loss, real, fake = self.loss(images, maps, truth)
         real, fake = rank_mean(real), rank_mean(fake)
         self._errors.append((real, fake))
-        if len(self._errors) == self.trainer.accumulate_grad_batches:
-            self.opponent.balance(*(torch.stack(x).mean() for x in zip(*self._errors, strict=True)))
+        if len(self._errors) == module.trainer.accumulate_grad_batches:
+            self.balance(*(torch.stack(x).mean() for x in zip(*self._errors, strict=True)))
             self._errors.clear()
-        measure = real + (self.opponent.gamma * real - fake).abs()
-        self.log_dict({"train/real": real, "train/fake": fake, "train/k": self.opponent.k.float(),
-                       "train/measure": measure}, on_step=False, on_epoch=True, batch_size=len(images))  # fmt: skip
+        measure = real + (self.gamma * real - fake).abs()
+        module.log_dict({"train/real": real, "train/fake": fake, "train/k": self.k.float(), "train/measure": measure},
+                        on_step=False, on_epoch=True, batch_size=len(images))  # fmt: skip
         return loss
+
+
+def make_adversary(options: Mapping | None, **network) -> Adversary | None:
+    """The adversary of these options, without one of None; ``network`` are the arguments that its task knows."""
+    return None if options is None else Adversary(**options, **network)

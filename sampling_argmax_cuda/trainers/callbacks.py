@@ -1,4 +1,4 @@
-"""Pictures and files that a run leaves behind."""
+"""Figures and files that a run leaves behind."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .figures import curves_figure, save_figure
 from .files import RecordFile, merge_records, write_json
+from .messages import tell
 
 
 def output_folder(trainer: lightning.Trainer) -> Path:
@@ -28,13 +29,13 @@ class BestCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:
             super().on_validation_end(trainer, module)
-        elif trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero and not self.told:
+        elif trainer.state.fn == TrainerFn.FITTING and not self.told:
             self.told = True
-            print(f"validation has no {self.monitor}, so there is no {self.filename}.ckpt; last.ckpt is the newest")
+            tell(f"validation has no {self.monitor}, so there is no {self.filename}.ckpt; last.ckpt is the newest")
 
 
-class RunPictures(Callback):
-    """After every validation pictures/epoch_NNNN_*.png and, of the whole run, pictures/curves.png in the log folder.
+class RunFigures(Callback):
+    """After every validation figures/epoch_NNNN_*.png and, of the whole run, figures/curves.png in the log folder.
 
     Its history is part of the checkpoints, so that a resumed run draws its curves from the first epoch on.
     """
@@ -49,7 +50,7 @@ class RunPictures(Callback):
         self.history = list(state["history"])
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        folder = output_folder(trainer) / "pictures"
+        folder = output_folder(trainer) / "figures"
         if trainer.is_global_zero and trainer.loggers and module.preview:
             for name, figure in module.figures():
                 save_figure(figure, folder / f"epoch_{trainer.current_epoch:04d}_{name}.png")
@@ -61,7 +62,7 @@ class RunPictures(Callback):
         # A run that was stopped within this epoch has a row of it already.
         self.history = [row for row in self.history if row["epoch"] < epoch] + [{"epoch": epoch, **known}]
         names = [name for name in names if any(name in row for row in self.history)]
-        folder = output_folder(trainer) / "pictures"
+        folder = output_folder(trainer) / "figures"
         if trainer.is_global_zero and trainer.loggers and names:
             save_figure(curves_figure(self.history, names), folder / "curves.png")
 

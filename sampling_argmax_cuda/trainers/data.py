@@ -1,97 +1,19 @@
-"""Data modules: the same reader for real and generated files, batches that any run can replay."""
+"""Data modules: the same reader for real and synthetic files, and the options that the tasks share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 
 import lightning
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from .crops import ImageFolder
-
-
-class EpochOrder(Sampler[int]):
-    """The order of a data set's samples: for training a permutation that is a function of (seed, epoch), else as they are.
-
-    It tells the epoch on to the data set. Lightning tells it to a loader's ``batch_sampler.sampler``, and to nothing else.
-
-    Args:
-        dataset: if it has ``together``, so many consecutive samples follow one another in every order.
-        train: draw a permutation.
-        seed: of the permutations.
-        fixed: keep the permutation of epoch 0, of which an overfitted run sees the first batches again and again.
-    """
-
-    def __init__(self, dataset: Dataset, train: bool, seed: int, fixed: bool = False) -> None:
-        self.dataset, self.train, self.seed, self.fixed, self.epoch = dataset, train, seed, fixed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.dataset.set_epoch(epoch)
-        self.epoch = 0 if self.fixed else epoch
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        if not self.train:
-            return iter(range(len(self)))
-        together = getattr(self.dataset, "together", 1)
-        firsts = np.random.default_rng((self.seed, self.epoch)).permutation(len(self) // together) * together
-        return iter((firsts[:, None] + np.arange(together)).ravel().tolist())
-
-
-class GlobalBatches(Sampler[list[int]]):
-    """Batches of a rank. Every global batch is a slice of one order of the data, cut into equal parts by rank.
-
-    With ``accumulate`` the batches of so many calls are one global batch. Training leaves out the last, incomplete one;
-    evaluation has every sample exactly once, and equally many batches a rank. An epoch begins at batch ``start``, once.
-    """
-
-    def __init__(self, sampler: EpochOrder, batch_size: int, rank: int, world: int, accumulate: int = 1) -> None:
-        whole = batch_size * world * accumulate
-        if sampler.train and len(sampler) < whole:
-            raise ValueError(f"data: {len(sampler)} training samples are fewer than one global batch of {whole}")
-        self.sampler, self.batch_size, self.start = sampler, batch_size, 0
-        self.rank, self.world, self.accumulate = rank, world, accumulate
-
-    def __len__(self) -> int:
-        step = self.batch_size * self.world
-        if self.sampler.train:
-            return len(self.sampler) // (step * self.accumulate) * self.accumulate
-        return max(1, -(-len(self.sampler) // step))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        parts, start, self.start = len(self) * self.world, self.start, 0
-        order = np.fromiter(self.sampler, int)
-        if self.sampler.train:
-            order = order[: parts * self.batch_size]
-        for part in np.array_split(order, parts)[self.rank + start * self.world :: self.world]:
-            yield part.tolist()
-
-
-class EpochLoader(DataLoader):
-    """A loader of :class:`GlobalBatches` whose state is the number of batches that an epoch has had."""
-
-    given = 0
-
-    def __iter__(self) -> Iterator[dict]:
-        # A generator begins with the first batch, not when it is made: Lightning makes it before it tells the epoch.
-        self.given = self.batch_sampler.start
-        for batch in super().__iter__():
-            self.given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"given": self.given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batch_sampler.start = state["given"] % len(self)
-
+from .loader import EpochLoader, EpochOrder, GlobalBatches
+from .messages import tell
 
 _NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")
-_NAMES_OR_NULL = ("mpii_file", "images", "volumes", "clouds")
+_NAMES_OR_NULL = ("mpii_file", "images", "volumes", "point_clouds")
 _LEAST = {"synthetic_train": 1, "synthetic_val": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
 
 
@@ -130,7 +52,7 @@ class TaskData(lightning.LightningDataModule):
 
     Args:
         root: folder of the task's files; generated data is written here.
-        synthetic: write drawn data in the task's own format under root first, and use it.
+        synthetic: generate data in the task's own file format under root first, and use it.
         synthetic_train: number of generated training images (volumes, objects).
         synthetic_val: number of generated validation images (volumes, objects).
         batch_size: samples a process and step.
@@ -140,9 +62,8 @@ class TaskData(lightning.LightningDataModule):
     """
 
     # Options that a resumed run may change: those that no training sees.
-    free = frozenset(
-        {"root", "num_workers", "val_split", "val_file", "val_subjects", "boxes", "images", "volumes", "clouds"}
-    )
+    free = frozenset(f"data.{name}" for name in ("root", "num_workers", "val_split", "val_file", "val_subjects", "boxes",
+                                                 "images", "volumes", "point_clouds"))  # fmt: skip
 
     def __init__(
         self,
@@ -182,8 +103,8 @@ class TaskData(lightning.LightningDataModule):
         if names:
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             lines.append(f"predict: {len(names)} files left out, which are none of its inputs: {shown}")
-        if self.trainer.is_global_zero:
-            print(*lines, sep="\n", end="\n" if lines else "")
+        for line in lines:
+            tell(line)
         return dataset
 
     def _loader(self, dataset: Dataset, train: bool) -> EpochLoader:

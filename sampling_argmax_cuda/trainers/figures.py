@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from ..objectives.objective import Method
+from ..objectives.objective import Objective
 from .files import write_atomically
 from .transforms import MEAN, STD
 
@@ -21,8 +21,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def picture(image: Tensor) -> np.ndarray:
-    """A normalised ``[3, H, W]`` input as an RGB picture in [0, 1]."""
+def shown_image(image: Tensor) -> np.ndarray:
+    """A normalised ``[3, H, W]`` input as an RGB image in [0, 1]."""
     return np.clip(image.float().cpu().numpy().transpose(1, 2, 0) * STD + MEAN, 0, 1)
 
 
@@ -81,9 +81,9 @@ def draw_widths(axes, points: np.ndarray, sigma: np.ndarray, visible: np.ndarray
         axes.add_patch(Ellipse((x, y), width, height, fill=False, color="orange", lw=0.8))
 
 
-def flat_maps(output: Tensor, method: Method) -> np.ndarray:
+def flat_maps(output: Tensor, objective: Objective) -> np.ndarray:
     """The maps ``[B, K, H, W]`` of a network's output, summed over depth."""
-    maps = method.maps(output)
+    maps = objective.maps(output)
     return (maps.sum(2) if maps.dim() == 5 else maps).cpu().numpy()
 
 
@@ -96,25 +96,25 @@ def draw_map(axes, image: np.ndarray, heat: np.ndarray, draws: np.ndarray | None
         draw_spread(axes, draws)
 
 
-def draw_samples(output: Tensor, method: Method, count: int) -> np.ndarray | None:
-    """Samples ``[B, K, count, 2]`` of the method in pixels of the input, or None where it trains none."""
-    draws = method.samples(output, count)
+def draw_samples(output: Tensor, objective: Objective, count: int) -> np.ndarray | None:
+    """Samples ``[B, K, count, 2]`` of the objective in pixels of the input, or None where it trains none."""
+    draws = objective.samples(output, num_samples=count, seed=0)
     return None if draws is None else draws[..., :2].cpu().numpy() * 4
 
 
-def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int = 4, joints: int = 3,
+def overlay_figure(preview: dict[str, Tensor], objective: Objective, bones, rows: int = 4, joints: int = 3,
                    samples: int = 30) -> Figure:  # fmt: skip
     """Each row: prediction and target on the image, then maps of a few joints with their target and, if any, samples."""
     image, output = preview["image"], preview["output"][:rows]
-    rows, joints = min(rows, len(image)), 0 if method.regresses else joints
+    rows, joints = min(rows, len(image)), 0 if objective.regresses else joints
     figure = Figure(figsize=(3 * (joints + 1), 3.2 * rows), layout="constrained")
     grid = figure.subplots(rows, joints + 1, squeeze=False)
     position, target = (preview[k][:rows, :, :2].float().cpu().numpy() * 4 for k in ("position", "target"))
     visible = preview["weight"][:rows].cpu().numpy() > 0
-    maps = None if method.regresses else flat_maps(output, method)
-    draws = draw_samples(output, method, samples)
+    maps = None if objective.regresses else flat_maps(output, objective)
+    draws = draw_samples(output, objective, samples)
     for i in range(rows):
-        shown = picture(image[i])
+        shown = shown_image(image[i])
         grid[i, 0].imshow(shown)
         draw_skeleton(grid[i, 0], target[i], visible[i], bones, "lime", "target")
         draw_skeleton(grid[i, 0], position[i], visible[i], bones, "red", "prediction")
@@ -132,17 +132,17 @@ def overlay_figure(preview: dict[str, Tensor], method: Method, bones, rows: int 
     return figure
 
 
-def maps_figure(image: Tensor, output: Tensor, method: Method, position: Tensor, names) -> Figure:
-    """Every map of one image ``[3, H, W]`` and the position read off; of a method with samples 100 and their spread in cells.
+def maps_figure(image: Tensor, output: Tensor, objective: Objective, position: Tensor, names) -> Figure:
+    """Every map of one image ``[3, H, W]`` and the position read off; of an objective with samples 100 and their spread in cells.
 
     ``output`` is ``[1, K, ...]``, ``position`` ``[K, >= 2]`` in cells.
     """
     columns = min(6, len(names))
     lines = -(-len(names) // columns)
-    shown = picture(image)
+    shown = shown_image(image)
     figure = Figure(figsize=(2 * columns, 2.3 * lines * shown.shape[0] / shown.shape[1]), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    maps, draws = flat_maps(output, method)[0], draw_samples(output, method, 100)
+    maps, draws = flat_maps(output, objective)[0], draw_samples(output, objective, 100)
     for k, (axes, name) in enumerate(zip(grid, names, strict=False)):
         draw_map(axes, shown, maps[k], None if draws is None else draws[0, k])
         axes.plot(*(position[k, :2].float().cpu().numpy() * 4), "x", color="red", ms=6)

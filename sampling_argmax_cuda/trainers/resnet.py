@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import arithmetic_dtype
-from ..objectives.objective import Located
+from ..objectives.objective import OutputWithSigma
 
 DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
           101: ("bottleneck", (3, 4, 23, 3)), 152: ("bottleneck", (3, 8, 36, 3))}  # fmt: skip
@@ -159,7 +159,7 @@ class PoseNet(nn.Module):
         head_channels: channels of the deconvolutions.
         norm: as :func:`norm_layer`.
         volume: cells D of the maps' depth axis, or None for flat maps.
-        widths: answer with the maps and the width of each position, :class:`.Located`.
+        widths: answer with the maps and the width of each position, :class:`.OutputWithSigma`.
     """
 
     def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch",
@@ -172,10 +172,10 @@ class PoseNet(nn.Module):
         self.head = DeconvHead(self.backbone.channels, math.prod(self.shape), head_channels, norm)
         self.sigma = SigmaHead(self.backbone.channels, joints, 1 + len(self.shape)) if widths else None
 
-    def forward(self, images: Tensor) -> Tensor | Located:
+    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         features = self.backbone(images)
         maps = self.head(features).unflatten(1, self.shape)
-        return maps if self.sigma is None else Located(maps, self.sigma(features))
+        return maps if self.sigma is None else OutputWithSigma(maps, self.sigma(features))
 
     def scale_output(self, gain: float) -> None:
         """Multiply the maps by ``gain``: maps trained as heatmaps have a peak of 1, which is flat as logits."""
@@ -188,7 +188,7 @@ class RegressionNet(nn.Module):
     """Images ``[B, 3, H, W]`` to positions ``[B, K, d]`` in cells of the maps that :class:`PoseNet` would make.
 
     The mean of the features and one linear layer give centered coordinates (Sun et al., ECCV 2018, direct baseline); with
-    ``widths`` the layer is :class:`NormedLinear` and the answer :class:`.Located` (Li et al., ICCV 2021, RegressFlow).
+    ``widths`` the layer is :class:`NormedLinear` and the answer :class:`.OutputWithSigma` (Li et al., ICCV 2021, RegressFlow).
     """
 
     def __init__(self, joints: int, depth: int = 50, norm: str = "batch", volume: int | None = None,
@@ -201,11 +201,11 @@ class RegressionNet(nn.Module):
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor) -> Tensor | Located:
+    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         features = self.backbone(images)
         centered = self.head(features.mean((2, 3))).unflatten(1, (-1, self.axes))
         # In bfloat16 positions behind cell 32 would be a quarter of one apart.
         centered = centered.to(arithmetic_dtype(centered))
         size = [images.shape[-1] // 4, images.shape[-2] // 4, self.volume][: self.axes]
         position = (centered + 0.5) * centered.new_tensor(size)
-        return position if self.sigma is None else Located(position, self.sigma(features))
+        return position if self.sigma is None else OutputWithSigma(position, self.sigma(features))

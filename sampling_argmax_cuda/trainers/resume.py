@@ -8,21 +8,33 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def changed_options(saved: Mapping, own: Mapping) -> dict[str, tuple]:
-    """Options with another value than the checkpoint's: ``(the checkpoint's, the run's)`` by name."""
-    names = [name for name in own if name in saved and not name.startswith("_")]
-    return {name: (saved[name], own[name]) for name in names if _plain(saved[name]) != _plain(own[name])}
+def changed_options(saved: Mapping, own: Mapping, part: str) -> dict[str, tuple]:
+    """Options with another value than the checkpoint's: ``(the checkpoint's, the run's)`` by their names in the command line.
+
+    ``part`` is that of the options themselves, ``model`` or ``data``; an option that is a mapping is a part of its own. Names
+    that only one side has are not compared.
+    """
+    changes = {}
+    for name in own.keys() & saved.keys():
+        before, now = saved[name], own[name]
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            changes |= changed_options(before, now, name)
+        elif not name.startswith("_") and _plain(before) != _plain(now):
+            whole = isinstance(before, Mapping) or isinstance(now, Mapping)
+            changes[name if whole else f"{part}.{name}"] = before, now
+    return dict(sorted(changes.items(), key=lambda item: (not item[0].endswith(".name"), item[0])))
 
 
-def check_options(part: str, changes: Mapping[str, tuple], free: Collection[str]) -> Iterable[str]:
-    """A line for each changed option of ``model`` or ``data`` that a resumed run may change; ValueError for any other."""
+def check_options(changes: Mapping[str, tuple], free: Collection[str]) -> Iterable[str]:
+    """A line for each changed option that a resumed run may change; ValueError for any other."""
     for name, (before, now) in changes.items():
         if name not in free:
+            part, _, option = name.partition(".")
             raise ValueError(
-                f"{part}: {name} of the resumed run was {before!r}, got {now!r}; a resumed run may change "
+                f"{part}: {option or part} of the resumed run was {before!r}, got {now!r}; a resumed run may change "
                 f"{', '.join(sorted(free))} (a new run starts from its weights with --model.weights)"
             )
-        yield f"resumed with --{part}.{name} {now!r} instead of {before!r}"
+        yield f"resumed with --{name} {now!r} instead of {before!r}"
 
 
 def reopen_epoch(loops: dict, before: int, now: int) -> None:

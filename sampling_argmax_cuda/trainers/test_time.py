@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..objectives.objective import Located, Method, place_of
+from ..objectives.objective import Objective, OutputWithSigma, output_of
 
 _EDGE = 0.125  # half a pixel in cells
 
 
 @dataclass(frozen=True)
-class Member:
-    """A network with its method, and the width and height of the images that it was trained on (None: as they come)."""
+class EnsembleMember:
+    """A network with its objective, and the width and height of the images that it was trained on (None: as they come)."""
 
-    network: Callable[[Tensor], Tensor | Located]
-    method: Method
+    network: Callable[[Tensor], Tensor | OutputWithSigma]
+    objective: Objective
     image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class Views:
-    """Which passes are averaged.
+class TestTimeAugmentation:
+    """Which passes over an image are averaged.
 
     Args:
         swapped: the point that each one becomes in a mirror.
@@ -46,7 +46,9 @@ class Views:
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"model: scales must be numbers > 0, got {list(self.scales)}")
 
-    def read(self, members: Sequence[Member], images: Tensor) -> tuple[Tensor | Located, Tensor, Tensor]:
+    def read(
+        self, members: Sequence[EnsembleMember], images: Tensor
+    ) -> tuple[Tensor | OutputWithSigma, Tensor, Tensor]:
         """The first output, and the mean positions ``[B, K, d]`` in cells and peaks ``[B, K]``."""
         outputs = list(self._outputs(members, images))
         first = outputs[0][1]
@@ -56,38 +58,38 @@ class Views:
         return first, torch.stack([r[0] for r in read]).mean(0), torch.stack([r[1] for r in read]).mean(0)
 
     def _outputs(
-        self, members: Sequence[Member], images: Tensor
-    ) -> Iterator[tuple[Method, Tensor | Located, Tensor, bool]]:
-        """Method, output, image and whether it was mirrored, of every view."""
+        self, members: Sequence[EnsembleMember], images: Tensor
+    ) -> Iterator[tuple[Objective, Tensor | OutputWithSigma, Tensor, bool]]:
+        """Objective, output, image and whether it was mirrored, of every view."""
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
             for scale in self.scales:
                 view = resized(images, (height, width), scale, multiple=32)
-                yield member.method, member.network(view), view, False
+                yield member.objective, member.network(view), view, False
                 if self.flip:
-                    yield member.method, member.network(view.flip(-1)), view, True
+                    yield member.objective, member.network(view.flip(-1)), view, True
 
-    def _read_coords(self, method: Method, output: Tensor | Located, view: Tensor, mirrored: bool,
-                     first: Tensor | Located, images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
-        position, peak = method.read(output)
+    def _read_coords(self, objective: Objective, output: Tensor | OutputWithSigma, view: Tensor, mirrored: bool,
+                     first: Tensor | OutputWithSigma, images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+        position, peak = objective.read(output)
         if mirrored:
             position, peak = position[:, self.swapped].clone(), peak[:, self.swapped]
             position[..., 0] = mirrored_place(position[..., 0], view.shape[-1] // 4)
         if view.shape != images.shape:
             factor = position.new_tensor([images.shape[-1] / view.shape[-1], images.shape[-2] / view.shape[-2]])
             position[..., :2] = scaled_place(position[..., :2], factor)
-        place, wanted = place_of(output), place_of(first)
-        if place.dim() == 5 and place.shape[2] != wanted.shape[2]:
-            position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / place.shape[2], edge=0.0)
+        own, wanted = output_of(output), output_of(first)
+        if own.dim() == 5 and own.shape[2] != wanted.shape[2]:
+            position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / own.shape[2], edge=0.0)
         return position, peak
 
     def _read_maps(self, outputs, images: Tensor) -> tuple[Tensor, Tensor]:
         total, first = 0, outputs[0][0].maps(outputs[0][1])
         size = (*first.shape[2:-2], images.shape[-2] // 4, images.shape[-1] // 4)
-        for method, output, _, mirrored in outputs:
-            maps = method.maps(output)
+        for objective, output, _, mirrored in outputs:
+            maps = objective.maps(output)
             if mirrored or maps.shape[2:] != size:
-                maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=method.logits)
+                maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=objective.logits)
             total = total + maps
         return outputs[0][0].read_maps(total / len(outputs))
 

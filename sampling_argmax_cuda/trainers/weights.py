@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .upgrade import upgrade
+
 # Names of others for the parts of a network with a ResNet and deconvolutions.
 _NAMES = (
     (re.compile(r"^(?:keypoint_head\.)?deconv_layers\."), "head."),
@@ -42,6 +44,7 @@ def read_checkpoint(path: str | Path, what: str = "--ckpt_path:") -> dict:
     if missing:
         raise ValueError(f"{what} {path} is no checkpoint of this trainer, which would have {', '.join(sorted(missing))} "
                          "(--model.weights starts from weights of others)")  # fmt: skip
+    upgrade(content)
     return content
 
 
@@ -105,6 +108,6 @@ def start_from(model: nn.Module, path: str | Path, strict: bool, gain: float) ->
     report = load_weights(model, path, strict)
     if gain != 1:
         if not hasattr(model, "scale_output"):
-            raise ValueError("model: weights_gain needs a method with maps")
+            raise ValueError("model: weights_gain needs an objective with maps")
         model.scale_output(gain)
     return f"weights {Path(path).name}: {describe(report)}"

@@ -1,13 +1,15 @@
 """COCO's images with all their people as samples, and what of an image must not count."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from ...trainers.files import field, finite_numbers
 from ...trainers.transforms import Augment, apply
-from ..coco.annotations import integer
-from ..coco.reader import CocoKeypoints
+from ..coco.annotations import integer, read_annotations
+from ..coco.reader import AnnotatedImages
 
 
 def _check_segmentation(shape, size: tuple[int, int], where: str) -> None:
@@ -45,7 +47,7 @@ def ignored_mask(regions: list[dict], size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-class CocoImages(CocoKeypoints):
+class CocoImages(AnnotatedImages):
     """Whole images with their people, the largest first.
 
     ``target`` ``[most, 17, 2]`` in cells, ``weight`` ``[most, 17]``, ``mask`` ``[H/4, W/4]``, 0 where nobody knows. In training
@@ -54,13 +56,13 @@ class CocoImages(CocoKeypoints):
 
     def __init__(self, root, annotation_file, image_dir, train: bool, image_size: tuple[int, int],
                  heatmap_size: tuple[int, int], augment: Augment | None = None, seed: int = 0, most: int = 30) -> None:  # fmt: skip
-        super().__init__(root, annotation_file, image_dir, "gt", train, image_size, heatmap_size, augment, seed)
-        self.most, self.ignored, people = most, self._regions(), {}
-        for person in sorted(self.records, key=lambda person: -person["area"]):
+        truth, people = read_annotations(Path(annotation_file)), {}
+        for person in sorted(truth.people, key=lambda person: -person["area"]):
             people.setdefault(person["image_id"], []).append(person["keypoints"])
-        chosen = sorted(people if train else self.truth.images)
-        self.records = [{"image_id": k, "keypoints": np.array(people.get(k, [])).reshape(-1, 17, 3)} for k in chosen]
-        self.padding = 1.0
+        chosen = sorted(people if train else truth.images)
+        records = [{"image_id": k, "keypoints": np.array(people.get(k, [])).reshape(-1, 17, 3)} for k in chosen]
+        super().__init__(root, truth, image_dir, records, image_size, heatmap_size, augment, seed, padding=1.0)
+        self.most, self.ignored = most, self._regions()
 
     def _regions(self) -> dict[int, list[dict]]:
         """What of each image nobody knows, checked."""

@@ -1,6 +1,6 @@
-"""The task of people without boxes: maps of joints and tags by stacked hourglasses, joined into people."""
+"""The task associative: bottom-up pose by associative embedding: maps of joints and tags, joined into people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...objectives.targets import nearest_cell
-from ...trainers.adversary import Opposed
-from ...trainers.figures import draw_skeleton, picture, save_figure
+from ...trainers.adversary import make_adversary
+from ...trainers.figures import draw_skeleton, save_figure, shown_image
 from ...trainers.files import read_image
 from ...trainers.hourglass import HourglassNet, person_maps
 from ...trainers.test_time import resample, resized
-from ...trainers.training import gather_objects
+from ...trainers.trained_module import TrainedModule
 from ...trainers.transforms import Augment
 from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
@@ -22,19 +22,19 @@ from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import CocoFiles
 from .grouping import Grouping
 from .losses import detection_loss, tag_loss
-from .metrics import PeopleEvaluation
+from .metrics import BottomUpEvaluation
 from .reader import CocoImages, to_image
 
 COLORS = ("red", "deepskyblue", "lime", "orange", "magenta", "yellow", "cyan", "white")
 
 
-class PeoplePose(Opposed):
-    """All people of an image: one map and one map of tags a joint, scored by OKS-AP without boxes.
+class BottomUpPose(TrainedModule):
+    """All people of an image without boxes: one map and one map of tags a joint, scored by OKS-AP without boxes.
 
     Args:
         stacks: hourglasses of the network.
-        channels: of the hourglasses, a multiple of 8.
-        plain: associative embedding's own blocks without norms; false for the residuals of single people.
+        channels: channels of the hourglasses, a multiple of 8.
+        plain: associative embedding's own blocks without norms; false for the residuals of single-person pose.
         norm: of the residuals: batch, frozen (running statistics only) or group.
         target_sigma: width of the maps' Gaussians in cells.
         detection_weight: factor of the squared error of the maps.
@@ -48,10 +48,15 @@ class PeoplePose(Opposed):
         scales: factors of the image's size that evaluation averages maps over; tags are those of the first.
         weights: checkpoint of this trainer to start from.
         weights_strict: refuse weights that do not fit in every name and shape.
+        adversary: options of the discriminator of self-adversarial training, or null to train without one.
     """
 
     task, landmarks, best = "associative", PERSON, ("AP", "max")
-    free = Opposed.free | {"threshold", "tag_distance", "refine", "shown_score", "flip_test", "scales"}
+    free = (
+        TrainedModule.free
+        | {"adversary.lr"}
+        | {f"model.{name}" for name in ("threshold", "tag_distance", "refine", "shown_score", "flip_test", "scales")}
+    )
 
     def __init__(
         self,
@@ -71,9 +76,11 @@ class PeoplePose(Opposed):
         scales: tuple[float, ...] = (1.0,),
         weights: str | None = None,
         weights_strict: bool = False,
+        adversary: Mapping | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self.adversary = make_adversary(adversary, maps=len(PERSON), norm=norm, plain=plain)
         if not target_sigma > 0:
             raise ValueError(f"model: target_sigma must be > 0, got {target_sigma}")
         if min(detection_weight, pull_weight, push_weight) < 0:
@@ -85,7 +92,7 @@ class PeoplePose(Opposed):
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, gain=1.0))
         self.grouping = Grouping(threshold, tag_distance, refine=refine)
-        self.evaluation = PeopleEvaluation()
+        self.evaluation = BottomUpEvaluation()
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Maps and tags ``[B, 2 K, H/4, W/4]`` of images ``[B, 3, H, W]``; in training a list of every stack's."""
@@ -107,7 +114,10 @@ class PeoplePose(Opposed):
             apart = tag_loss(tags, place, visible)
             found = h.detection_weight * detection_loss(maps, truth, batch["mask"])
             total = total + (found + h.pull_weight * apart.pull + h.push_weight * apart.push).mean()
-        return total / len(outputs) + self.opposition(batch["image"], outputs[-1].chunk(2, 1)[0], truth)
+        loss = total / len(outputs)
+        if self.adversary is None:
+            return loss
+        return loss + self.adversary.step(self, batch["image"], outputs[-1].chunk(2, 1)[0], truth)
 
     # ---- evaluation ----
 
@@ -136,9 +146,6 @@ class PeoplePose(Opposed):
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"image": batch["image"], "maps": maps, "tags": tags[..., 0]}
             self.people = people
-
-    def scores(self) -> dict[str, float]:
-        return self.evaluation.compute(self.trainer.datamodule.val_data, gather_objects)
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         maps, tags = self.maps(batch["image"])
@@ -180,7 +187,7 @@ def groups_figure(preview: dict[str, Tensor], people: list[np.ndarray], rows: in
     rows = min(rows, len(people))
     figure = Figure(figsize=(9, 3 * rows), layout="constrained")
     for i, (plain, heat, tag) in enumerate(figure.subplots(rows, 3, squeeze=False)):
-        shown = picture(preview["image"][i])
+        shown = shown_image(preview["image"][i])
         extent = (0, shown.shape[1], shown.shape[0], 0)
         plain.imshow(shown)
         draw_people(plain, people[i] * [4, 4, 1])
@@ -194,7 +201,7 @@ def groups_figure(preview: dict[str, Tensor], people: list[np.ndarray], rows: in
     return figure
 
 
-class PeopleData(CocoFiles):
+class BottomUpData(CocoFiles):
     """COCO's images with all their people.
 
     Args:

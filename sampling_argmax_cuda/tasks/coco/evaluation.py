@@ -2,17 +2,17 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
+from ...trainers.evaluation import Evaluation
 from .metrics import coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
 from .reader import CocoKeypoints
 
 
-class CocoEvaluation:
-    """Collects one record a person; ``compute`` merges the ranks' records and empties itself.
+class CocoEvaluation(Evaluation):
+    """One record a person. Results are in COCO's result format.
 
     Args:
         rule: how joint scores make an instance score, ``sum`` or ``product``.
@@ -21,18 +21,15 @@ class CocoEvaluation:
     def __init__(self, rule: str = "sum") -> None:
         if rule not in ("sum", "product"):
             raise ValueError(f"model: rescore must be sum or product, got {rule!r}")
+        super().__init__()
         self.rule = rule
-        self.records: list[dict] = []
-        self.results: list[dict] = []  # of the last computation, in COCO's result format
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
-        columns = {"index": batch["index"], "position": position, "target": batch["target"], "weight": batch["weight"],
-                   "peak": peak, "pixels": pixels, "truth": truth}  # fmt: skip
-        arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
-        self.records += [{name: array[i] for name, array in arrays.items()} for i in range(len(position))]
+        self.record(batch["index"], position=position, target=batch["target"], weight=batch["weight"], peak=peak,
+                    pixels=pixels, truth=truth)  # fmt: skip
 
-    def compute(self, data: CocoKeypoints, gather: Callable[[list], list]) -> dict[str, float]:
+    def scores_of(self, records: list[dict], data: CocoKeypoints) -> dict[str, float]:
         """AP and AR by pycocotools, mean error and bias in cells, and the Pearson correlation of peak and OKS.
 
         ``data`` is what the samples came from; they know their index in it, and it knows ids, areas and boxes exactly.
@@ -41,18 +38,14 @@ class CocoEvaluation:
         and AR of a size that no person has, the error of nobody, the correlation of fewer than two people or of equal
         numbers. AP is always there.
         """
-        found = sorted(gather(self.records), key=lambda record: record["index"])
-        records = [{**data.records[int(record["index"])], **record} for record in found]
-        self.records = []
-        self.results = self._results(records, data.truth.category)
         scores = evaluate_coco(data.truth, self.results)
         scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
-        calibration = self._calibration(records)
+        calibration = self._calibration(_described(records, data))
         return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}
 
-    def _results(self, records: list[dict], category: int) -> list[dict]:
-        per_image = defaultdict(list)
-        for r in records:
+    def results_of(self, records: list[dict], data: CocoKeypoints) -> list[dict]:
+        per_image, category = defaultdict(list), data.truth.category
+        for r in _described(records, data):
             score = rescore(r["score"], r["peak"], self.rule)
             keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
             per_image[r["image_id"]] += coco_results([r["image_id"]], keypoints[None], [score], [r["area"]], category)
@@ -72,3 +65,8 @@ class CocoEvaluation:
             return {"pearson": correlation}
         bias = np.linalg.norm(np.median(np.concatenate(offsets), axis=0))
         return {"error": float(np.mean(errors)), "bias": float(bias), "pearson": correlation}
+
+
+def _described(records: list[dict], data: CocoKeypoints) -> list[dict]:
+    """Records with what the data set knows of their people."""
+    return [{**data.records[record["index"]], **record} for record in records]

@@ -61,26 +61,16 @@ def match_people(detections: list[dict], people: list[dict], threshold: float = 
     return matched
 
 
-class CocoKeypoints(LandmarkCrops):
-    """Crops of people with their keypoints (see :class:`LandmarkCrops`).
+class AnnotatedImages(LandmarkCrops):
+    """Crops of ``records`` that have an ``image_id`` of COCO's annotation file ``truth``.
 
-    ``truth`` is the annotation file. Crops of detections have the keypoints of the annotated person that they match, if any.
-    A record's ``area`` is that of the annotation or of the detected box, its ``truth_area`` that of the matched annotation, in
-    pixels of the image. Raises ValueError or FileNotFoundError that name the file and the record.
+    Raises ValueError or FileNotFoundError that name the file and the record.
     """
 
-    def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
-                 image_size: tuple[int, int] = (192, 256), heatmap_size: tuple[int, int] = (48, 64),
-                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        self.root, self.image_dir, self.truth = Path(root), Path(image_dir), read_annotations(Path(annotation_file))
-        people = [{**person, "truth_area": person["area"], "score": 1.0} for person in self.truth.people]
-        if boxes != "gt" and not train:
-            people = match_people(read_detections(Path(boxes), self.truth), people)
-        super().__init__(PERSON, people, image_size, heatmap_size, augment, seed, padding=1.25)
-
-    @property
-    def people(self) -> list[dict]:
-        return self.records
+    def __init__(self, root, truth: Annotations, image_dir, records: list[dict], image_size: tuple[int, int],
+                 heatmap_size: tuple[int, int], augment: Augment | None, seed: int, padding: float) -> None:  # fmt: skip
+        self.root, self.image_dir, self.truth = Path(root), Path(image_dir), truth
+        super().__init__(PERSON, records, image_size, heatmap_size, augment, seed, padding)
 
     def image_path(self, image_id) -> Path:
         """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
@@ -109,6 +99,27 @@ class CocoKeypoints(LandmarkCrops):
                 f"is {expected[0]}x{expected[1]}"
             )
         return image
+
+
+class CocoKeypoints(AnnotatedImages):
+    """Crops of people with their keypoints (see :class:`LandmarkCrops`).
+
+    Crops of detections have the keypoints of the annotated person that they match, if any. A record's ``area`` is that of the
+    annotation or of the detected box, its ``truth_area`` that of the matched annotation, in pixels of the image.
+    """
+
+    def __init__(self, root, annotation_file, image_dir, boxes: str = "gt", train: bool = True,
+                 image_size: tuple[int, int] = (192, 256), heatmap_size: tuple[int, int] = (48, 64),
+                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
+        truth = read_annotations(Path(annotation_file))
+        people = [{**person, "truth_area": person["area"], "score": 1.0} for person in truth.people]
+        if boxes != "gt" and not train:
+            people = match_people(read_detections(Path(boxes), truth), people)
+        super().__init__(root, truth, image_dir, people, image_size, heatmap_size, augment, seed, padding=1.25)
+
+    @property
+    def people(self) -> list[dict]:
+        return self.records
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         return record["box"]

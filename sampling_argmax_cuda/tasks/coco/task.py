@@ -1,11 +1,10 @@
-"""The task COCO: its module and its data."""
+"""The task coco: 2-D poses of people, each in a box: its module and its data."""
 
 from pathlib import Path
 
 from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
-from ...trainers.localization import LocalizationModule
-from ...trainers.training import gather_objects
+from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from .annotations import PERSON
 from .boxes import BoxCrops, read_boxes
@@ -14,7 +13,7 @@ from .reader import CocoKeypoints
 from .synthetic import write_synthetic_coco
 
 
-class CocoPose(LocalizationModule):
+class CocoPose(LandmarkModule):
     """2-D poses of people: COCO's 17 keypoints, scored by OKS-AP.
 
     Args:
@@ -22,14 +21,11 @@ class CocoPose(LocalizationModule):
     """
 
     task, landmarks, best, result_fields = "coco", PERSON, ("AP", "max"), {"category_id": 1}
-    free = LocalizationModule.free | {"rescore"}
+    free = LandmarkModule.free | {"model.rescore"}
 
     def __init__(self, rescore: str = "sum", **kwargs) -> None:
         super().__init__(**kwargs)
         self.evaluation = CocoEvaluation(rescore)
-
-    def scores(self) -> dict[str, float]:
-        return self.evaluation.compute(self.trainer.datamodule.val_data, gather_objects)
 
 
 class CocoFiles(LandmarkData):

@@ -1,12 +1,13 @@
 """Errors of poses in space: MPJPE and its aligned forms, in mm."""
 
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from ...trainers.evaluation import Evaluation, stacked
 from .camera import back_project
 from .skeletons import EVALUATED, PELVIS, bone_length
 
@@ -59,8 +60,8 @@ def lift_by_bones(pose: np.ndarray, length: float) -> np.ndarray:
     return (pose - pose[PELVIS]) * length / max(bone_length(pose), 1e-9)
 
 
-class PoseEvaluation:
-    """Collects poses in space; ``compute`` merges the ranks' and empties itself.
+class PoseEvaluation(Evaluation):
+    """Poses in space. Results: ``index`` of the image, ``xyz_17`` relative to the pelvis in mm.
 
     Args:
         lift: ``camera``, with each image's camera and the true depth of the pelvis, or ``bones``.
@@ -68,9 +69,8 @@ class PoseEvaluation:
     """
 
     def __init__(self, lift: str, bones_mm: float) -> None:
+        super().__init__()
         self.lift, self.bones_mm = lift, bones_mm
-        self.records: list[tuple] = []
-        self.results: list[dict] = []  # of the last computation: "image", "xyz_17" relative to the pelvis in mm
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch; ``pixels`` ``[B, 18, 3]`` are those of the image with the depth behind the pelvis as z.
@@ -80,28 +80,31 @@ class PoseEvaluation:
         known = (batch["weight"] > 0).unsqueeze(-1) & (batch["axes"] > 0)
         cells = torch.where(known, position - batch["target"], 0).norm(dim=-1)
         cells = torch.where(known.any(-1), cells, torch.nan)[:, :EVALUATED]
-        names = ("index", "action", "pose", "root_depth", "focal", "center")
-        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), pixels, cells)]
-        for index, action, pose, root_depth, focal, center, pixel, cell in zip(*columns, strict=True):
-            if self.lift == "bones":
-                found = lift_by_bones(pixel, self.bones_mm)
-            else:
-                found = lift_by_camera(pixel[:, :2], pixel[:, 2], root_depth, focal, center)
-            self.records.append((int(index), int(action), _relative(found), _relative(pose), cell))
+        known = {name: batch[name] for name in ("action", "pose", "root_depth", "focal", "center")}
+        self.record(batch["index"], **known, pixels=pixels, cells=cells)
 
-    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
+    def _found(self, record: dict) -> np.ndarray:
+        """The predicted pose of a record, relative to its pelvis in mm."""
+        pixels = record["pixels"]
+        if self.lift == "bones":
+            return _relative(lift_by_bones(pixels, self.bones_mm))
+        camera = record["root_depth"], record["focal"], record["center"]
+        return _relative(lift_by_camera(pixels[:, :2], pixels[:, 2], *camera))
+
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"index": record["index"], "xyz_17": self._found(record).tolist()} for record in records]
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """The errors of all poses, MPJPE of each action that there is, and the mean error in cells, if any is known."""
-        records = sorted(gather(self.records), key=lambda record: record[0])
-        self.records = []
-        self.results = [{"index": index, "xyz_17": found.tolist()} for index, _, found, _, _ in records]
         if not records:
             return {}
-        found, truth = (np.stack([record[k] for record in records]) for k in (2, 3))
+        found = np.array([result["xyz_17"] for result in self.results])
+        truth = np.stack([_relative(record["pose"]) for record in records])
         per_action = defaultdict(list)
-        for (_, action, _, _, _), error in zip(records, mpjpe(found, truth), strict=True):
-            per_action[action].append(error)
+        for record, error in zip(records, mpjpe(found, truth), strict=True):
+            per_action[int(record["action"])].append(error)
         actions = {f"mpjpe_{ACTIONS[a]}_mm": float(np.mean(e)) for a, e in sorted(per_action.items()) if a >= 0}
-        cells = np.stack([record[4] for record in records])
+        (cells,) = stacked(records, "cells")
         error = {} if np.isnan(cells).all() else {"error": float(np.nanmean(cells))}
         return {**pose_errors(found, truth), **actions, **error}
 

@@ -68,7 +68,7 @@ def read_mpii(path: str | Path) -> list[dict]:
     return [{**person, "keypoints": from_joints(person["keypoints"], MPII)} for person in read_people(path)]
 
 
-class BodyCrops(LandmarkCrops):
+class VolumeCrops(LandmarkCrops):
     """Crops of people with 18 joints: x, y in cells of the maps and z in cells of the volume, 0 where it is not known.
 
     ``lift`` camera: the volume is 2000 mm deep around the pelvis, whatever the crop. ``bones``: it is as deep as the
@@ -111,7 +111,7 @@ class BodyCrops(LandmarkCrops):
         return {"target": np.concatenate([flat["target"], cells[:, None]], 1), "weight": flat["weight"], "axes": axes}
 
 
-class H36mPoses(BodyCrops):
+class H36mPoses(VolumeCrops):
     """Poses of Human3.6M. For evaluation a sample has its pose and camera in mm; in training it has nothing besides."""
 
     def __init__(self, root, annotation_file, image_size, heatmap_size, volume: int, lift: str = "camera",
@@ -145,7 +145,7 @@ class H36mPoses(BodyCrops):
                 "action": record["action"]}  # fmt: skip
 
 
-class MpiiPeople(BodyCrops):
+class MpiiPeople(VolumeCrops):
     """People of MPII, whose depth is not known."""
 
     def __init__(self, root, annotation_file, image_size, heatmap_size, volume: int,

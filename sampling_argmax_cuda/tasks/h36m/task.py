@@ -1,4 +1,4 @@
-"""The task Human3.6M: its module and its data."""
+"""The task h36m: 3-D poses of people: its module and its data."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...trainers.data import LandmarkData, check_count
 from ...trainers.figures import draw_in_space
-from ...trainers.localization import LocalizationModule
+from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from .metrics import PoseEvaluation
 from .reader import LIFTS, SIDE_MM, H36mPoses, HalfAndHalf, MpiiPeople
@@ -16,7 +16,7 @@ from .skeletons import BODY, PELVIS
 from .synthetic import write_synthetic_h36m
 
 
-class BodyPose(LocalizationModule):
+class H36mPose(LandmarkModule):
     """3-D poses of people: Human3.6M's joints in a volume, scored by MPJPE in mm.
 
     Args:
@@ -26,7 +26,7 @@ class BodyPose(LocalizationModule):
     """
 
     task, landmarks, best = "h36m", BODY, ("mpjpe_mm", "min")
-    linked = {"volume": "volume", "lift": "lift"}
+    linked, axes = {"volume": "volume", "lift": "lift"}, 3
 
     def __init__(self, volume: int = 64, lift: str = "camera", bones_mm: float = 4502.881, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -35,6 +35,10 @@ class BodyPose(LocalizationModule):
         if not bones_mm > 0:
             raise ValueError(f"model: bones_mm must be > 0, got {bones_mm}")
         self.evaluation = PoseEvaluation(lift, bones_mm)
+
+    @property
+    def volume(self) -> int:
+        return self.hparams.volume
 
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the images and depth behind the pelvis, in mm or (lift bones) in pixels."""

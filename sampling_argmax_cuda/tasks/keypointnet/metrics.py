@@ -1,12 +1,13 @@
 """Keypoints of clouds: PCK and mIoU by geodesic and by Euclidean distance."""
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...trainers.evaluation import Evaluation
 
 THRESHOLDS = tuple(round(0.01 * i, 2) for i in range(1, 11))
 
@@ -49,13 +50,11 @@ def best_copy(found: np.ndarray, copies: np.ndarray) -> np.ndarray:
     return copies[np.linalg.norm(copies - found, axis=-1).mean(-1).argmin()]
 
 
-class KeypointEvaluation:
-    """Collects the scores of clouds; ``compute`` merges the ranks' and empties itself."""
+class KeypointEvaluation(Evaluation):
+    """Scores of point clouds. Results: ``index``, ``keypoints``, those of the model that were found."""
 
     def __init__(self) -> None:
-        self.records: list[tuple] = []
-        # of the last computation: "index", "keypoints", those of the model that were found
-        self.results: list[dict] = []
+        super().__init__()
         self.curves: dict[str, np.ndarray] = {}  # of the last computation, at each of THRESHOLDS
 
     def add(self, batch: dict[str, Tensor], position: Tensor) -> None:
@@ -63,12 +62,14 @@ class KeypointEvaluation:
 
         A keypoint that a model lacks is not scored, and neither is a model that lacks them all.
         """
-        names = ("index", "points", "copies", "weight")
-        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), position)]
-        for index, cloud, copies, weight, found in zip(*columns, strict=True):
-            known = weight > 0
-            scores = self._scores(cloud, copies[:, known], found[known]) if known.any() else None
-            self.records.append((int(index), found.tolist(), scores))
+        first = len(self.records)
+        self.record(
+            batch["index"], points=batch["points"], copies=batch["copies"], weight=batch["weight"], found=position
+        )
+        for record in self.records[first:]:  # scored here, so that no rank has to send its clouds
+            cloud, copies, known = record.pop("points"), record.pop("copies"), record.pop("weight") > 0
+            scored = known.any()
+            record["scores"] = self._scores(cloud, copies[:, known], record["found"][known]) if scored else None
 
     @staticmethod
     def _scores(cloud: np.ndarray, copies: np.ndarray, found: np.ndarray) -> tuple:
@@ -77,12 +78,12 @@ class KeypointEvaluation:
         far = geodesic_distances(cloud, nearest(cloud, truth))[:, nearest(cloud, found)]  # [true, found]
         return straight, pck(np.diagonal(far)), pck(straight), iou(far.T)
 
-    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"index": record["index"], "keypoints": record["found"].tolist()} for record in records]
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """Means over models: ``pck_T`` and ``miou_T`` geodesic, ``pck_euclidean_T``, and the mean ``error``; none of no model."""
-        records = sorted(gather(self.records), key=lambda record: record[0])
-        self.records = []
-        self.results = [{"index": record[0], "keypoints": record[1]} for record in records]
-        scores, self.curves = [record[2] for record in records if record[2] is not None], {}
+        scores, self.curves = [record["scores"] for record in records if record["scores"] is not None], {}
         if not scores:
             return {}
         out = {"error": float(np.mean([score[0].mean() for score in scores]))}

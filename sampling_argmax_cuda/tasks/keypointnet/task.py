@@ -1,4 +1,4 @@
-"""The task KeypointNet: semantic keypoints of clouds, one map of logits over the points a keypoint."""
+"""The task keypointnet: semantic keypoints of point clouds, one map of logits over the points a keypoint."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from ...objectives.targets import Target
 from ...trainers.data import TaskData
 from ...trainers.figures import cloud_axes, put_points, save_figure
-from ...trainers.localization import TaskModule
+from ...trainers.objective_module import ObjectiveModule
 from .metrics import THRESHOLDS, KeypointEvaluation
 from .pointnet import PointNet
 from .reader import CloudFolder, KeypointClouds
@@ -24,8 +24,8 @@ def nearest_copy(position: Tensor, copies: Tensor, weight: Tensor) -> Tensor:
     return copies[torch.arange(len(copies), device=copies.device), distance.argmin(1)]
 
 
-class CloudModule(TaskModule):
-    """What the tasks on clouds share: the gaussian basis, as wide as neighbouring points are apart.
+class PointCloudModule(ObjectiveModule):
+    """What the tasks on point clouds share: the gaussian basis, as wide as neighbouring points are apart.
 
     Args:
         centers: centres of PointNet++'s four levels.
@@ -44,9 +44,10 @@ class CloudModule(TaskModule):
     ) -> None:
         super().__init__(**kwargs)
         h = self.hparams
-        if h.basis not in ("none", "gaussian") or h.estimator != "cell":
+        basis, estimator = h.objective.get("basis", "none"), h.objective.get("estimator", "cell")
+        if basis not in ("none", "gaussian") or estimator != "cell":
             raise ValueError(
-                f"model: clouds have basis none or gaussian and estimator cell, got {h.basis} and {h.estimator}"
+                f"model: point clouds have basis none or gaussian and estimator cell, got {basis} and {estimator}"
             )
         if not spacing > 0:
             raise ValueError(f"model: spacing must be > 0, got {spacing}")
@@ -56,8 +57,8 @@ class CloudModule(TaskModule):
         return self.hparams.spacing * batch["sigma"].unsqueeze(1)
 
 
-class CloudKeypoints(CloudModule):
-    """Keypoints of clouds by PointNet++, scored by PCK at 0.01 to 0.10 (geodesic and Euclidean) and mIoU.
+class PointCloudKeypoints(PointCloudModule):
+    """Keypoints of point clouds by PointNet++, scored by PCK at 0.01 to 0.10 (geodesic and Euclidean) and mIoU.
 
     A model with a rotational symmetry is trained towards, and scored against, the copy of its keypoints that fits best.
 
@@ -73,8 +74,8 @@ class CloudKeypoints(CloudModule):
     def __init__(self, keypoints: int = 21, grouping: str = "ssg", dropout: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         h = self.hparams
-        if not self.method.clouds:
-            raise ValueError(f"model: method {h.method} needs a grid")
+        if not self.objective.point_sets:
+            raise ValueError(f"model: objective {h.objective['name']} needs a grid")
         self.model = PointNet(keypoints, grouping, h.centers, h.width, dropout, h.norm)
         self.evaluation = KeypointEvaluation()
 
@@ -85,12 +86,12 @@ class CloudKeypoints(CloudModule):
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
         output, points = self(batch["points"]), batch["points"]
         with torch.no_grad():
-            position = nearest_copy(self.method.read(output, points)[0], batch["copies"], batch["weight"])
+            position = nearest_copy(self.objective.read(output, points)[0], batch["copies"], batch["weight"])
         return output, Target(position, batch["weight"], (1, 1, 1), points=points, sigma=self.sigma(batch))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         output = self(batch["points"])
-        position, _ = self.method.read(output, batch["points"])
+        position, _ = self.objective.read(output, batch["points"])
         self.evaluation.add(batch, position)
         if index == 0 and self.trainer.is_global_zero:
             truth = nearest_copy(position, batch["copies"], batch["weight"])
@@ -99,7 +100,7 @@ class CloudKeypoints(CloudModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         output = self(batch["points"])
-        return {**batch, "output": output, "position": self.method.read(output, batch["points"])[0]}
+        return {**batch, "output": output, "position": self.objective.read(output, batch["points"])[0]}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         shown = {name: item[name] for name in ("points", "output", "position", "sigma")}
@@ -119,9 +120,11 @@ class CloudKeypoints(CloudModule):
         yield "thresholds", figure
 
     def _figure(self, shown: dict[str, Tensor]) -> Figure:
-        """Clouds with found (red) and true (green) keypoints and, if the method has any, 30 samples of each (cyan)."""
+        """Clouds with found (red) and true (green) keypoints and, if the objective has any, 30 samples of each (cyan)."""
         figure = Figure(figsize=(4 * len(shown["points"]), 4), layout="constrained")
-        draws = self.method.samples(shown["output"], 30, shown["points"], self.sigma(shown))
+        draws = self.objective.samples(
+            shown["output"], shown["points"], num_samples=30, sigma=self.sigma(shown), seed=0
+        )
         for i, axes in enumerate(cloud_axes(figure, shown["points"].float().cpu())):
             if draws is not None:
                 put_points(axes, draws[i].flatten(0, 1).cpu(), ".", color="cyan", ms=2)
@@ -131,8 +134,8 @@ class CloudKeypoints(CloudModule):
         return figure
 
 
-class CloudData(TaskData):
-    """What the data of the tasks on clouds share: one category of KeypointNet.
+class PointCloudData(TaskData):
+    """What the data of the tasks on point clouds share: one category of KeypointNet.
 
     Args:
         root: folder with annotations/, pcds/ and splits/; generated data is written here.
@@ -142,7 +145,7 @@ class CloudData(TaskData):
         noise: deviation of every point in training, clipped at 2.5 of them.
         shift: largest move of a cloud on each axis in training.
         points: points of a generated cloud.
-        clouds: folder of .pcd files to predict on.
+        point_clouds: folder of .pcd files to predict on.
     """
 
     def __init__(
@@ -154,7 +157,7 @@ class CloudData(TaskData):
         noise: float = 0.004,
         shift: float = 0.02,
         points: int = 2048,
-        clouds: str | None = None,
+        point_clouds: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(root=root, **kwargs)
@@ -170,12 +173,12 @@ class CloudData(TaskData):
         return ("train" if train else "val") if h.synthetic else h.train_split if train else h.val_split
 
     def to_predict(self) -> CloudFolder:
-        if self.hparams.clouds is None:
-            raise ValueError("predict: --data.clouds must name a folder of .pcd files")
-        return CloudFolder(self.hparams.clouds)
+        if self.hparams.point_clouds is None:
+            raise ValueError("predict: --data.point_clouds must name a folder of .pcd files")
+        return CloudFolder(self.hparams.point_clouds)
 
 
-class KeypointNetData(CloudData):
+class KeypointNetData(PointCloudData):
     """One category of KeypointNet: ``root`` has annotations/CATEGORY.json, pcds/CLASS/MODEL.pcd and splits/.
 
     Args:

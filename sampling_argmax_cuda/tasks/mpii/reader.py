@@ -114,7 +114,7 @@ def read_people(path: str | Path) -> list[dict]:
     return people
 
 
-class FigureCrops(LandmarkCrops):
+class MpiiCrops(LandmarkCrops):
     """Crops of single people, and what PCKh needs: ``joints`` ``[16, 3]`` as the file has them, in the crop or not.
 
     ``head`` is a length in pixels of the image, NaN if not known: where ``head_boxed`` PCKh's own, 0.6 of the diagonal of

@@ -1,61 +1,65 @@
-"""The task MPII: single people, by stacked hourglasses or by the ResNet of the other tasks."""
+"""The task mpii: single-person pose, by stacked hourglasses or by the ResNet of the other tasks."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ...objectives.rows import mask_rows
 from ...objectives.targets import Target
-from ...trainers.adversary import Opposed
+from ...trainers.adversary import make_adversary
 from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
 from ...trainers.hourglass import HourglassNet, person_maps
-from ...trainers.localization import LocalizationModule
+from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from ..coco.boxes import BoxCrops, read_boxes
 from .metrics import PckhEvaluation
-from .reader import FIGURE, FigureCrops, read_people
+from .reader import FIGURE, MpiiCrops, read_people
 from .synthetic import write_synthetic_mpii
 
 
-class PersonPose(Opposed, LocalizationModule):
-    """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same method.
+class MpiiPose(LandmarkModule):
+    """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same objective.
 
     Args:
         stacks: hourglasses of the network; null for the ResNet with a head.
-        channels: of the hourglasses, a multiple of 8.
+        channels: channels of the hourglasses, a multiple of 8.
+        adversary: options of the discriminator of self-adversarial training, or null to train without one.
     """
 
     task, landmarks, best = "mpii", FIGURE, ("pck", "max")
-    free = Opposed.free | LocalizationModule.free
+    free = LandmarkModule.free | {"adversary.lr"}
 
-    def __init__(self, stacks: int | None = 8, channels: int = 256, **kwargs) -> None:
+    def __init__(self, stacks: int | None = 8, channels: int = 256, adversary: Mapping | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        if self.opponent is not None and self.hparams.method != "heatmap":
-            raise ValueError(f"model: an adversary needs method heatmap, got {self.hparams.method}")
+        if adversary is not None and self.hparams.objective["name"] != "heatmap":
+            raise ValueError(f"model: an adversary needs objective heatmap, got {self.hparams.objective['name']}")
+        self.adversary = make_adversary(adversary, maps=len(self.landmarks), norm=self.hparams.norm)
         self.evaluation = PckhEvaluation()
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.opponent is not None and self._adds_up_counts():
+        if self.adversary is not None and self._adds_up_counts():
             raise ValueError(f"trainer: an adversary with accumulate_grad_batches {self.trainer.accumulate_grad_batches} needs "
                              f"reduction mean or batch, got {self.hparams.reduction}")  # fmt: skip
 
     def stage_loss(self, outputs: list[Tensor], target: Target, batch: dict[str, Tensor]) -> Tensor:
         loss = super().stage_loss(outputs, target, batch)
-        if self.opponent is None:
+        if self.adversary is None:
             return loss
         place, seen = target.position.unsqueeze(1), target.weight.unsqueeze(1)
-        truth = person_maps(place, seen, target.size, self.hparams.target_sigma)
+        truth = person_maps(place, seen, target.size, self.objective.target_sigma)
         # Nobody knows the map of a joint that does not count: the discriminator has none of it on either side.
-        return loss + self.opposition(batch["image"], mask_rows(outputs[-1], target.weight), truth)
+        return loss + self.adversary.step(self, batch["image"], mask_rows(outputs[-1], target.weight), truth)
 
-    def _network(self) -> torch.nn.Module:
+    def network(self) -> torch.nn.Module:
         h = self.hparams
         if h.stacks is None:
-            return super()._network()
-        if self.method.regresses or self.method.widths:
+            return super().network()
+        if self.objective.regresses or self.objective.predicts_sigma:
             raise ValueError(
-                f"model: hourglasses need a method with maps alone, got {h.method}; stacks null has a ResNet"
+                f"model: hourglasses need an objective with maps alone, got {h.objective['name']}; stacks null has a ResNet"
             )
         return HourglassNet(len(self.landmarks), h.stacks, h.channels, h.norm)
 
@@ -96,11 +100,11 @@ class MpiiData(LandmarkData):
             return super().to_predict()
         return BoxCrops(read_boxes(h.boxes, h.images, len(FIGURE)), h.image_size)
 
-    def dataset(self, train: bool) -> FigureCrops:
+    def dataset(self, train: bool) -> MpiiCrops:
         h = self.hparams
         people = read_people(self.root / "annotations" / (h.train_file if train else h.val_file))
         if h.train_file == h.val_file:
             half = len(people) // 2
             people = people[:half] if train else people[half:]
         augment = self.augment if train else None
-        return FigureCrops(self.root / "images", people, tuple(h.image_size), self.heatmap_size, augment, h.seed)
+        return MpiiCrops(self.root / "images", people, tuple(h.image_size), self.heatmap_size, augment, h.seed)

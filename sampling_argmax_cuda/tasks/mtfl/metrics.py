@@ -1,9 +1,10 @@
 """The errors that are reported on MTFL: absolute, and relative to the distance of the eyes."""
 
-from collections.abc import Callable
-
 import numpy as np
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...trainers.evaluation import Evaluation, stacked
 
 
 def landmark_errors(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -20,31 +21,26 @@ def landmark_errors(prediction: np.ndarray, truth: np.ndarray) -> dict[str, floa
     return out
 
 
-class MtflEvaluation:
-    """Collects predictions and truths in pixels of the images; ``compute`` merges the ranks' and empties itself."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple] = []
-        self.results: list[dict] = []  # of the last computation: "index" in the annotation file, "landmarks" in pixels
+class MtflEvaluation(Evaluation):
+    """Predictions and truths in pixels of the images. Results: ``index`` in the annotation file, ``landmarks`` in pixels."""
 
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         cells = (position - batch["target"]).norm(dim=-1)
-        columns = [x.detach().double().cpu().numpy() for x in (batch["index"], pixels, truth, cells)]
-        self.records += list(zip(*columns, strict=True))
+        self.record(batch["index"], pixels=pixels, truth=truth, cells=cells)
 
-    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"index": record["index"], "landmarks": record["pixels"].tolist()} for record in records]
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """Errors of the faces with all points in their crop, and the mean error in cells of the points that are.
 
         What nobody has is left out.
         """
-        records = sorted(gather(self.records), key=lambda record: record[0])
-        self.records = []
-        self.results = [{"index": int(index), "landmarks": points.tolist()} for index, points, _, _ in records]
         if not records:
             return {}
-        visible = np.stack([truth[:, 2] > 0 for _, _, truth, _ in records])
-        pixels, truths, cells = (np.stack([record[k] for record in records]) for k in (1, 2, 3))
+        pixels, truths, cells = stacked(records, "pixels", "truth", "cells")
+        visible = truths[..., 2] > 0
         whole, out = visible.all(1), {}
         if visible.any():
             out["error"] = float(cells[visible].mean())

@@ -1,14 +1,14 @@
-"""The task MTFL: its module and its data."""
+"""The task mtfl: five facial landmarks: its module and its data."""
 
 from ...trainers.data import LandmarkData
-from ...trainers.localization import LocalizationModule
+from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from .metrics import MtflEvaluation
 from .reader import FACE, MtflFaces
 from .synthetic import write_synthetic_mtfl
 
 
-class FaceLandmarks(LocalizationModule):
+class MtflLandmarks(LandmarkModule):
     """MTFL's five facial landmarks, scored by their distance in pixels of the image."""
 
     task, landmarks, best = "mtfl", FACE, ("abs_px", "min")

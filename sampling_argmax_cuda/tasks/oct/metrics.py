@@ -1,11 +1,12 @@
 """Errors of surfaces, in pixels and in micrometres as their names say, and Dice of the layers between them."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from ...trainers.evaluation import Evaluation, stacked
 from .delineation import LAYERS, SURFACES
 
 
@@ -41,36 +42,30 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
 
-class SurfaceEvaluation:
-    """Collects the surfaces of B-scans; ``compute`` merges the ranks' and empties itself."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple] = []
-        self.results: list[dict] = []  # of the last computation: "volume", "scan", "surfaces" in rows of the B-scan
+class SurfaceEvaluation(Evaluation):
+    """Surfaces of B-scans. Results: ``volume``, ``scan``, ``surfaces`` in rows of the B-scan."""
 
     def add(self, batch: dict[str, Tensor], surfaces: Tensor) -> None:
         """Record predictions ``[B, 9, columns]`` in rows of the flat image."""
-        names = ("index", "volume", "scan", "um_per_row", "columns", "offset", "target", "weight")
-        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), surfaces)]
-        self.records += list(zip(*columns, strict=True))
+        names = ("volume", "scan", "um_per_row", "columns", "offset", "target", "weight")
+        self.record(batch["index"], **{name: batch[name] for name in names}, found=surfaces)
 
-    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"volume": int(r["volume"]), "scan": int(r["scan"]),
+                 "surfaces": (r["found"] + r["offset"])[:, : int(r["columns"])].tolist()} for r in records]  # fmt: skip
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """Means over volumes of each volume's errors: of every surface in micrometres, and over all surfaces.
 
         ``order_violations`` counts pairs of neighbouring surfaces that are the wrong way round in a column where both are
         known. What no volume knows is left out.
         """
-        records = sorted(gather(self.records), key=lambda record: record[0])
-        self.records = []
-        self.results = [{"volume": int(volume), "scan": int(scan), "surfaces": (found + offset)[:, : int(columns)].tolist()}
-                        for _, volume, scan, _, columns, offset, _, _, found in records]  # fmt: skip
         per_volume = []
-        for volume in sorted({record[1] for record in records}):
-            own = [record for record in records if record[1] == volume]
-            truth, weight, found = (np.stack([record[k] for record in own]) for k in (6, 7, 8))
-            per_volume.append(
-                (own[0][3], surface_errors(found - truth, weight > 0), layer_dice(found, truth, weight > 0))
-            )
+        for volume in sorted({float(record["volume"]) for record in records}):
+            own = [record for record in records if record["volume"] == volume]
+            truth, weight, found = stacked(own, "target", "weight", "found")
+            errors, dice = surface_errors(found - truth, weight > 0), layer_dice(found, truth, weight > 0)
+            per_volume.append((own[0]["um_per_row"], errors, dice))
         if not per_volume:
             return {}
         out = {}
@@ -82,7 +77,7 @@ class SurfaceEvaluation:
                 out |= {f"mad_{s}_um": _mean(micrometres[:, k]) for k, s in enumerate(SURFACES)}
         dice = np.stack([d for _, _, d in per_volume])
         out |= {"dice": _mean(dice)} | {f"dice_{layer}": _mean(dice[:, k]) for k, layer in enumerate(LAYERS)}
-        wrong = sum(int(((np.diff(found, axis=0) < 0) & (weight[1:] > 0) & (weight[:-1] > 0)).sum())
-                    for *_, weight, found in records)  # fmt: skip
-        out |= {"error": out["mad_px"], "order_violations": float(wrong)}
+        found, known = stacked(records, "found", "weight")
+        wrong = (np.diff(found, axis=1) < 0) & (known[:, 1:] > 0) & (known[:, :-1] > 0)
+        out |= {"error": out["mad_px"], "order_violations": float(wrong.sum())}
         return {name: value for name, value in out.items() if not math.isnan(value)}

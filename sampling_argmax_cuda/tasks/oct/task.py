@@ -1,4 +1,4 @@
-"""The task OCT: nine retinal surfaces of flat B-scans, one map a column and surface."""
+"""The task oct: nine retinal surfaces of flat B-scans, one map a column and surface."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...objectives.peaks import cell_entropy
+from ...objectives.cross_entropy import cell_entropy
 from ...objectives.rows import mask_rows, weigh_rows
 from ...objectives.targets import Target
 from ...trainers.data import TaskData
 from ...trainers.figures import save_figure
 from ...trainers.files import files_of
-from ...trainers.localization import TaskModule
+from ...trainers.objective_module import ObjectiveModule
 from .delineation import SURFACES
 from .metrics import SurfaceEvaluation
 from .model import SurfaceNet
@@ -32,7 +32,7 @@ def rows_of(maps: Tensor) -> Tensor:
     return maps.transpose(2, 3).flatten(1, 2)
 
 
-class RetinalSurfaces(TaskModule):
+class RetinalSurfaces(ObjectiveModule):
     """Retinal surfaces: a map down every column, ordered surfaces, scored in pixels and micrometres.
 
     Args:
@@ -50,12 +50,13 @@ class RetinalSurfaces(TaskModule):
         super().__init__(**kwargs)
         if not ce_weight >= 0:
             raise ValueError(f"model: ce_weight must be >= 0, got {ce_weight}")
-        if self.method.regresses or self.method.widths:
-            raise ValueError(f"model: task oct needs a method with maps alone, got {self.hparams.method}")
-        if ce_weight > 0 and not self.method.logits:
-            raise ValueError(f"model: ce_weight needs a method whose maps are logits, got {self.hparams.method}")
+        name = self.hparams.objective["name"]
+        if self.objective.regresses or self.objective.predicts_sigma:
+            raise ValueError(f"model: task oct needs an objective with maps alone, got {name}")
+        if ce_weight > 0 and not self.objective.logits:
+            raise ValueError(f"model: ce_weight needs an objective whose maps are logits, got {name}")
         if ordered:
-            self.method.constraint = self.in_order
+            self.objective.constraint = self.in_order
         self.model = SurfaceNet(len(SURFACES), width, norm)
         self.evaluation = SurfaceEvaluation()
 
@@ -77,13 +78,13 @@ class RetinalSurfaces(TaskModule):
     def extra_loss(self, output: Tensor, target: Target) -> Tensor | float:
         if self.hparams.ce_weight == 0:
             return 0.0
-        entropy = cell_entropy(mask_rows(output, target.weight), target.known(), self.method.beta)
+        entropy = cell_entropy(mask_rows(output, target.weight), target.known(), self.objective.beta)
         return self.hparams.ce_weight * weigh_rows(entropy, target.weight)
 
     def surfaces(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and surfaces ``[B, 9, W]`` in rows."""
         output = self(images)
-        return output, self.method.read(output)[0].squeeze(-1).unflatten(1, (len(SURFACES), -1))
+        return output, self.objective.read(output)[0].squeeze(-1).unflatten(1, (len(SURFACES), -1))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         output, found = self.surfaces(batch["image"])
@@ -107,7 +108,10 @@ class RetinalSurfaces(TaskModule):
         if truth is not None:
             lines.plot(truth.cpu().T, "-", color="lime", lw=0.8)
         lines.set_title("prediction (red), truth (green)" if truth is not None else "prediction", fontsize=9)
-        draws, title = self.method.samples(output, 50), f"method {self.hparams.method} has no samples"
+        draws, title = (
+            self.objective.samples(output, num_samples=50, seed=0),
+            f"{self.hparams.objective['name']} has no samples",
+        )
         if draws is not None:
             draws, title = draws[0, ..., 0].unflatten(0, (len(SURFACES), -1)), "samples: mean ± one deviation"
             middle, deviation = draws.mean(-1).cpu(), draws.std(-1).cpu()

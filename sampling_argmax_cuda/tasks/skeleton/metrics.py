@@ -2,11 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from ...trainers.evaluation import Evaluation
 from ..keypointnet.metrics import THRESHOLDS, iou, nearest
 
 
@@ -43,44 +44,46 @@ def alignment(found: np.ndarray, truth: list[dict[int, np.ndarray]], self_pairs:
     return {**scores, "das": (scores["das_forward"] + scores["das_backward"]) / 2}
 
 
-class AlignmentEvaluation:
-    """Collects keypoints in [-1, 1]; ``compute`` merges the ranks' and empties itself.
+class AlignmentEvaluation(Evaluation):
+    """Keypoints without names. Results: ``index``, ``keypoints`` in the units of the files.
 
     Args:
         self_pairs: count a model with itself in the alignment scores.
     """
 
     def __init__(self, self_pairs: bool = False) -> None:
+        super().__init__()
         self.self_pairs = self_pairs
-        self.records: list[tuple] = []
-        self.results: list[dict] = []  # of the last computation: "index", "keypoints" in the units of the files
 
     def add(self, batch: dict[str, Tensor], keypoints: Tensor) -> None:
         """Record keypoints ``[B, k, 3]`` in the units of the files; a model without annotations has no part in the scores."""
-        names = ("index", "points", "copies", "weight")
-        columns = [x.detach().double().cpu().numpy() for x in (*(batch[name] for name in names), keypoints)]
-        for index, cloud, copies, weight, found in zip(*columns, strict=True):
+        first = len(self.records)
+        self.record(
+            batch["index"], points=batch["points"], copies=batch["copies"], weight=batch["weight"], found=keypoints
+        )
+        for record in self.records[first:]:  # scored here, so that no rank has to send its clouds
+            cloud, copies, weight = record.pop("points"), record.pop("copies"), record.pop("weight")
             truth = {int(k): copies[0, k] for k in np.flatnonzero(weight > 0)}
-            self.records.append((int(index), found, truth, self._iou(cloud, truth, found) if truth else None))
+            record |= {"truth": truth, "iou": self._iou(cloud, truth, record["found"]) if truth else None}
 
     @staticmethod
     def _iou(cloud: np.ndarray, truth: dict[int, np.ndarray], found: np.ndarray) -> np.ndarray:
         places, snapped = np.array(list(truth.values())), cloud[nearest(cloud, found)]
         return iou(np.linalg.norm(snapped[:, None] - places[None], axis=-1))
 
-    def compute(self, gather: Callable[[list], list]) -> dict[str, float]:
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"index": record["index"], "keypoints": record["found"].tolist()} for record in records]
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """Alignment scores and ``miou_euclidean_T``; ``error`` is 1 minus the mean of both alignments.
 
         Nothing of less than two annotated models, and no alignment of models that have no annotation in common.
         """
-        records = sorted(gather(self.records), key=lambda record: record[0])
-        self.records = []
-        self.results = [{"index": record[0], "keypoints": record[1].tolist()} for record in records]
-        scored = [record for record in records if record[2]]
+        scored = [record for record in records if record["truth"]]
         if len(scored) < 2:
             return {}
-        scores = alignment(np.stack([r[1] for r in scored]), [r[2] for r in scored], self.self_pairs)
+        scores = alignment(np.stack([r["found"] for r in scored]), [r["truth"] for r in scored], self.self_pairs)
         scores["error"] = 1 - scores["das"]
-        mean = np.mean([record[3] for record in scored], 0)
+        mean = np.mean([record["iou"] for record in scored], 0)
         curve = {f"miou_euclidean_{t:.2f}": float(v) for t, v in zip(THRESHOLDS, mean, strict=True)}
         return {name: value for name, value in (scores | curve).items() if not math.isnan(value)}

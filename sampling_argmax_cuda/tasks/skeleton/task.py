@@ -1,4 +1,4 @@
-"""The task Skeleton Merger: keypoints of clouds without labels, scored by how they agree between models."""
+"""The task skeleton: keypoints of point clouds (Skeleton Merger) without labels, scored by how they agree between models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +7,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...objectives.regularized import distribution_regularizer, variance_regularizer
+from ...objectives.regularized import VarianceRegularized
+from ...objectives.targets import Target
 from ...trainers.figures import cloud_axes, put_points, save_figure
-from ...trainers.training import rank_mean
-from ..keypointnet.task import CloudData, CloudModule
+from ...trainers.trained_module import rank_mean
+from ..keypointnet.task import PointCloudData, PointCloudModule
 from .chamfer import composite_chamfer
 from .metrics import AlignmentEvaluation
 from .model import Merger
 from .reader import PlainClouds
 
-SKELETON_METHODS = ("soft", "soft_vr", "soft_dr", "sampling")
+OBJECTIVES = ("soft", "soft_vr", "soft_dr", "sampling")
 
 
 def normalised(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +27,7 @@ def normalised(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (points - middle) / scale, middle, scale
 
 
-class SkeletonMerger(CloudModule):
+class SkeletonMerger(PointCloudModule):
     """Unsupervised keypoints: a skeleton of edges between them, with learnt strengths, has to cover the cloud.
 
     The keypoint layer is soft-argmax, or in training samples of sampling-argmax, of which each makes a skeleton: the loss
@@ -40,7 +41,7 @@ class SkeletonMerger(CloudModule):
     """
 
     task, best = "skeleton", ("das", "max")
-    free = CloudModule.free | {"self_pairs"}
+    free = PointCloudModule.free | {"model.self_pairs"}
 
     def __init__(
         self,
@@ -52,8 +53,8 @@ class SkeletonMerger(CloudModule):
     ) -> None:
         super().__init__(**kwargs)
         h = self.hparams
-        if h.method not in SKELETON_METHODS:
-            raise ValueError(f"model: task skeleton has methods {', '.join(SKELETON_METHODS)}, got {h.method}")
+        if h.objective["name"] not in OBJECTIVES:
+            raise ValueError(f"model: task skeleton has objectives {', '.join(OBJECTIVES)}, got {h.objective['name']}")
         if not offset_weight >= 0:
             raise ValueError(f"model: offset_weight must be >= 0, got {offset_weight}")
         self.model = Merger(keypoints, grouping, h.centers, h.width, h.norm)
@@ -73,30 +74,26 @@ class SkeletonMerger(CloudModule):
         cloud, _, scale = normalised(batch["points"])
         logits, strength = self(cloud)
         sigma, h = self.sigma(batch) / scale.squeeze(-1), self.hparams
-        if h.method == "sampling":
+        draws = self.objective.samples(logits, cloud, sigma=sigma, seed=self.row_seed(logits))
+        if draws is not None:
             # [B, K, S, 3]: every sample is a skeleton of its own.
-            draws = self.method.samples(logits, self.hparams.num_samples, cloud, sigma, self.row_seed(logits))
             count = draws.shape[2]
             keypoints = draws.transpose(1, 2).flatten(0, 1)
             cloud, strength = (x.repeat_interleave(count, 0) for x in (cloud, strength))
         else:
-            keypoints = self.method.read(logits, cloud)[0]
+            keypoints = self.objective.read(logits, cloud)[0]
         parts, used = self.model.skeleton(keypoints, rank_mean(self.model.lengths(keypoints)))
         loss = composite_chamfer(cloud.to(parts.dtype), parts, used, strength).mean()
-        if h.method in ("soft_vr", "soft_dr"):
-            loss = loss + h.reg_weight * self._regularizer(logits, cloud, sigma).mean()
+        if isinstance(self.objective, VarianceRegularized):
+            # There is no target: the map's own mean is the middle of its distribution.
+            own = Target(self.objective.read(logits, cloud)[0], points=cloud, sigma=sigma)
+            loss = loss + self.objective.reg_weight * self.objective.penalty(logits, own).mean()
         return h.loss_scale * (loss + h.offset_weight * self.model.offsets.square().sum())
-
-    def _regularizer(self, logits: Tensor, cloud: Tensor, sigma: Tensor) -> Tensor:
-        if self.hparams.method == "soft_vr":
-            return variance_regularizer(logits, sigma, beta=self.method.beta, points=cloud)
-        mean = self.method.read(logits, cloud)[0]
-        return distribution_regularizer(logits, mean, sigma, beta=self.method.beta, centre="prediction", points=cloud)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         cloud, middle, scale = normalised(batch["points"])
         logits, strength = self(cloud)
-        keypoints = self.method.read(logits, cloud)[0]
+        keypoints = self.objective.read(logits, cloud)[0]
         self.evaluation.add(batch, keypoints * scale + middle)
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
@@ -105,7 +102,7 @@ class SkeletonMerger(CloudModule):
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         cloud, middle, scale = normalised(batch["points"])
         logits, strength = self(cloud)
-        keypoints = self.method.read(logits, cloud)[0]
+        keypoints = self.objective.read(logits, cloud)[0]
         return {**batch, "cloud": cloud, "logits": logits, "strength": strength, "keypoints": keypoints,
                 "sigma": self.sigma(batch) / scale.squeeze(-1), "position": keypoints * scale + middle}  # fmt: skip
 
@@ -119,9 +116,9 @@ class SkeletonMerger(CloudModule):
         yield "skeletons", self._figure({name: value[:4].float().cpu() for name, value in self.preview.items()})
 
     def _figure(self, shown: dict[str, Tensor]) -> Figure:
-        """Clouds (y up) with keypoints by colour, 20 samples of each if the method has any, and the edges as strong as they are."""
+        """Point clouds (y up), keypoints by colour, 20 samples of each if there are any, and the edges as strong as they are."""
         figure = Figure(figsize=(4 * len(shown["cloud"]), 4), layout="constrained")
-        draws = self.method.samples(shown["logits"], 20, shown["cloud"], shown["sigma"])
+        draws = self.objective.samples(shown["logits"], shown["cloud"], num_samples=20, sigma=shown["sigma"], seed=0)
         pairs = self.model.pairs.T.tolist()
         for i, axes in enumerate(cloud_axes(figure, shown["cloud"])):
             keypoints = shown["keypoints"][i]
@@ -135,7 +132,7 @@ class SkeletonMerger(CloudModule):
         return figure
 
 
-class SkeletonData(CloudData):
+class SkeletonData(PointCloudData):
     """Clouds of one category of KeypointNet: ``root`` has pcds/CLASS/MODEL.pcd and, if only some of them are used, splits/.
 
     annotations/CATEGORY.json is needed to score a validation, and for nothing else.

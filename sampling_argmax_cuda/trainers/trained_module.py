@@ -10,8 +10,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .evaluation import Evaluation
+from .messages import tell
 from .precision import keep_geometry
 from .resume import changed_options, check_options, reopen_epoch
+from .upgrade import upgrade
 from .weights import describe
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
@@ -42,7 +45,9 @@ def gather_objects(items: list) -> list:
 
 
 class TrainedModule(lightning.LightningModule):
-    """A network that is trained. A task says what its loss is and what it is scored by.
+    """A network that is trained. A task declares its parts: the network, an evaluation, and what else it has.
+
+    A part of the module with an attribute ``lr`` has a learning rate of its own, that factor of the others'.
 
     Args:
         optimizer: adam, adamw, rmsprop or sgd (with momentum 0.9).
@@ -58,8 +63,12 @@ class TrainedModule(lightning.LightningModule):
     task: str  # the name in the command line
     linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
     best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
+    model: torch.nn.Module  # the network
+    evaluation: Evaluation
     # Options that a resumed run may change: they hold from there on. All others are the checkpoint's.
-    free = frozenset({"lr", "lr_world", "milestones", "restarts", "weight_decay", "clip_each"})
+    free = frozenset(
+        f"model.{name}" for name in ("lr", "lr_world", "milestones", "restarts", "weight_decay", "clip_each")
+    )
 
     def __init__(
         self,
@@ -96,7 +105,7 @@ class TrainedModule(lightning.LightningModule):
         return {"lr": self.learning_rate(self.current_epoch)}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Named pictures of the last validation."""
+        """Named figures of the last validation."""
         raise NotImplementedError
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
@@ -123,8 +132,8 @@ class TrainedModule(lightning.LightningModule):
         return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr)
 
     def rates(self) -> dict[str, float]:
-        """The submodules with a learning rate of their own, by name, each with its factor of the others'."""
-        return {}
+        """The parts with a learning rate of their own, by name, each with its factor of the others'."""
+        return {name: part.lr for name, part in self.named_children() if hasattr(part, "lr")}
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch."""
@@ -195,30 +204,39 @@ class TrainedModule(lightning.LightningModule):
             raise ValueError(f"model: the checkpoint is of a network with other options: {describe(wrong)}")
         return super().load_state_dict(state_dict, strict, assign)
 
+    @classmethod
+    def restored(cls, checkpoint: Mapping, **options) -> "TrainedModule":
+        """The module of a checkpoint of :func:`.read_checkpoint`, with some options of its own."""
+        saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        module = cls(**{**saved, **options})
+        module.load_state_dict(checkpoint["state_dict"])
+        return module
+
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        upgrade(checkpoint)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         if "accumulate" not in checkpoint:
             raise ValueError(
                 "model: the checkpoint is of an older version and cannot be resumed; --model.weights starts from its weights"
             )
-        lines = list(check_options("model", changed_options(checkpoint["hyper_parameters"], self.hparams), self.free))
+        lines = list(check_options(changed_options(checkpoint["hyper_parameters"], self.hparams, "model"), self.free))
         data = self.trainer.datamodule
         if data is not None:
-            changes = changed_options(checkpoint["datamodule_hyper_parameters"], data.hparams)
-            changes.pop("batch_size", None)  # of a process
+            changes = changed_options(checkpoint["datamodule_hyper_parameters"], data.hparams, "data")
+            changes.pop("data.batch_size", None)  # of a process
             if checkpoint["global_batch"] != self._global_batch():
-                changes["global batch"] = checkpoint["global_batch"], self._global_batch()
-            lines += check_options("data", changes, data.free)
-        if self.trainer.is_global_zero:
-            print(*lines, sep="\n", end="\n" if lines else "")
+                changes["data.global batch"] = checkpoint["global_batch"], self._global_batch()
+            lines += check_options(changes, data.free)
+        for line in lines:
+            tell(line)
         reopen_epoch(checkpoint["loops"]["fit_loop"], checkpoint["accumulate"], self.trainer.accumulate_grad_batches)
 
     # ---- evaluation ----
 
     def scores(self) -> dict[str, float]:
         """The metrics of a validation, of the samples of all ranks."""
-        return self.evaluation.compute(gather_objects)
+        return self.evaluation.compute(gather_objects, self.trainer.datamodule.val_data)
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.scores().items():  # every rank has the same numbers

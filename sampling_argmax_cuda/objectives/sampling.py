@@ -1,34 +1,23 @@
-"""Modules around the operators: they hold the settings and the temperature schedule, no parameters."""
+"""Sampling-argmax: the expectation of the error over differentiable samples (Li et al., NeurIPS 2021)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checks import check_positive, check_sampling
 from ..ops import axis_sample, expected_error, sample, soft_argmax
-from .losses import axis_sampling_loss
+from .objective import Objective
+from .rows import metric_of
 from .schedules import Schedule, make_schedule
+from .targets import Target
 
 ESTIMATORS = ("cell", "axis")
 
 
-class SoftArgmax(nn.Module):
-    """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)``: logits ``[B, K, *axes]`` to ``[B, K, d]``."""
+class SamplingArgmax(Objective):
+    """Trained by samples, read by soft-argmax (Eq. 14, 12 and 1).
 
-    def __init__(self, beta: float = 1.0, backend: str = "auto") -> None:
-        super().__init__()
-        check_positive("SoftArgmax", "beta", beta)
-        self.beta = beta
-        self.backend = backend
-
-    def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
-        return soft_argmax(logits, beta=self.beta, points=points, backend=self.backend)
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}"
-
-
-class SamplingArgmax(nn.Module):
-    """Samples in training, soft-argmax in evaluation (Li et al., NeurIPS 2021, Eq. 12 and 1).
+    Called as a module it gives samples ``[B, K, S, d]`` in training and positions ``[B, K, d]`` in evaluation. Its loss is
+    ``weight * mean_s d(target, y_s)``: of the cell estimator in cells, with all coordinates known, in one fused pass.
 
     Args:
         num_samples: samples S per row.
@@ -39,8 +28,10 @@ class SamplingArgmax(nn.Module):
         estimator: ``cell``, the paper's noise per cell (:func:`.sample`), or ``axis``, the released estimator
             (:func:`.axis_sample`).
         sigma: width of the gaussian basis in cells or the points' units.
-        reweight, clip_grad: options of :func:`.axis_sample`.
+        reweight: exponent of the released reweighting of the gaussian basis, 2 in 2-D, 0 in 3-D (axis estimator).
+        clip_grad: A of the released clipped gradient (axis estimator); None for the true one.
         backend: as the operators.
+        metric, units: as :class:`.Objective`.
 
     The epoch is a buffer, so a loaded checkpoint has its temperature back; :meth:`set_epoch` moves it on.
     """
@@ -58,25 +49,19 @@ class SamplingArgmax(nn.Module):
         reweight: float = 0.0,
         clip_grad: float | None = None,
         backend: str = "auto",
+        metric: str = "l1",
+        units: str = "index",
     ) -> None:
-        super().__init__()
+        super().__init__(metric, units, beta)
         if estimator not in ESTIMATORS:
             raise ValueError(f"SamplingArgmax: estimator must be one of cell, axis, got {estimator!r}")
         if estimator == "cell" and (reweight != 0 or clip_grad is not None):
             raise ValueError("SamplingArgmax: reweight and clip_grad need estimator 'axis', got 'cell'")
-        if isinstance(beta, str) and beta != "tau":
-            raise ValueError(f"SamplingArgmax: beta must be a number > 0 or 'tau', got {beta!r}")
         self.schedule = make_schedule(tau)
-        self.num_samples = num_samples
-        self.basis = basis
-        self.estimator = estimator
-        self.beta = beta
-        self.sigma = sigma
-        self.reweight = reweight
-        self.clip_grad = clip_grad
-        self.backend = backend
+        self.num_samples, self.basis, self.estimator, self.sigma = num_samples, basis, estimator, sigma
+        self.reweight, self.clip_grad, self.backend = reweight, clip_grad, backend
+        self.released = beta == "tau"
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
-        self.register_load_state_dict_post_hook(lambda module, _: module.set_epoch(int(module.epoch)))
         self.set_epoch(0)
         check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
 
@@ -89,19 +74,23 @@ class SamplingArgmax(nn.Module):
         self.tau = tau
         self.epoch.fill_(epoch)
 
-    def _train_beta(self) -> float:
-        return self.tau if self.beta == "tau" else self.beta
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self.set_epoch(int(self.epoch))
 
-    def _options(self, seed, generator, sigma) -> dict:
+    def _train_beta(self) -> float:
+        return self.tau if self.released else self.beta
+
+    def _options(self, sigma: float | Tensor | None, seed: int | Tensor | None) -> dict:
         options = dict(
             num_samples=self.num_samples, tau=self.tau, beta=self._train_beta(), basis=self.basis,
-            sigma=self.sigma if sigma is None else sigma, seed=seed, generator=generator, backend=self.backend,
+            sigma=self.sigma if sigma is None else sigma, seed=seed, backend=self.backend,
         )  # fmt: skip
         if self.estimator == "axis":
             options |= dict(reweight=self.reweight, clip_grad=self.clip_grad)
         return options
 
-    def _check_points(self, points: Tensor | None) -> None:
+    def check_points(self, points: Tensor | None) -> None:
         if points is not None and self.estimator == "axis":
             raise ValueError("SamplingArgmax: points need estimator 'cell', got 'axis'")
 
@@ -119,55 +108,65 @@ class SamplingArgmax(nn.Module):
         ``sigma``, a number or a tensor that broadcasts to ``[B, K]``, stands for that of the module.
         """
         if not self.training:
-            beta = 1.0 if self.beta == "tau" else self.beta
-            return soft_argmax(logits, beta=beta, points=points, backend=self.backend)
+            return soft_argmax(logits, beta=self.beta, points=points, backend=self.backend)
         return self.samples(logits, points, sigma=sigma, seed=seed, generator=generator)
 
-    def samples(
-        self,
-        logits: Tensor,
-        points: Tensor | None = None,
-        *,
-        num_samples: int | None = None,
-        sigma: float | Tensor | None = None,
-        seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def samples(self, output: Tensor, points: Tensor | None = None, *, num_samples: int | None = None,
+                sigma: float | Tensor | None = None, seed: int | Tensor | None = None,
+                generator: torch.Generator | None = None) -> Tensor:  # fmt: skip
         """Samples ``[B, K, S, d]`` with these settings, in evaluation too; ``num_samples`` stands for the module's."""
-        self._check_points(points)
-        options = self._options(seed, generator, sigma)
+        self.check_points(points)
+        options = {**self._options(sigma, seed), "generator": generator}
         if num_samples is not None:
             options["num_samples"] = num_samples
         if self.estimator == "axis":
-            return axis_sample(logits, **options)
-        return sample(logits, points=points, **options)
+            return self.possible(axis_sample(output, **options))
+        return self.possible(sample(output, points=points, **options))
 
-    def loss(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        *,
-        metric: str = "l1",
-        points: Tensor | None = None,
-        sigma: float | Tensor | None = None,
-        seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The expectation of the error (Eq. 14) with these settings: ``[B, K]``, as ``expected_error``."""
-        self._check_points(points)
-        options = self._options(seed, generator, sigma)
-        if self.estimator == "axis":
-            return axis_sampling_loss(logits, target, weight, metric=metric, **options)
-        return expected_error(logits, target, weight, metric=metric, points=points, **options)
+    def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        return self.samples(output, target.points, sigma=target.sigma, seed=seed)
+
+    def target_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        plain = self.units == "index" and target.axes is None and self.constraint is None
+        if plain and self.estimator == "cell":
+            options = self._options(target.sigma, seed)
+            return expected_error(output, target.position, target.weight, metric=self.metric, points=target.points,
+                                  **options)  # fmt: skip
+        return super().target_loss(output, target, seed)
+
+    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        draws = self.draws(output, target, seed)
+        offsets = draws - target.position.to(draws.dtype).unsqueeze(2)
+        return metric_of(self.offsets(offsets.unbind(-1), target, extra=1), self.metric).mean(-1)
 
     def extra_repr(self) -> str:
+        beta = "tau" if self.released else self.beta
         text = (
             f"num_samples={self.num_samples}, basis={self.basis!r}, tau={self.tau:g} of {self.schedule}, "
-            f"beta={self.beta!r}, estimator={self.estimator!r}"
+            f"beta={beta!r}, estimator={self.estimator!r}"
         )
         if self.basis == "gaussian":
             text += f", sigma={self.sigma}"
         if self.estimator == "axis":
             text += f", reweight={self.reweight}, clip_grad={self.clip_grad}"
         return text
+
+
+def axis_sampling_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    num_samples: int,
+    tau: float,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    **options,
+) -> Tensor:
+    """The loss of :class:`SamplingArgmax` with the released estimator as a function, as :func:`.expected_error` is the paper's.
+
+    ``options`` are those of :class:`SamplingArgmax`, of which :func:`.axis_sample` says more; ``target`` and ``weight`` are
+    those of :func:`.soft_argmax_loss`. Returns ``[B, K]``.
+    """
+    objective = SamplingArgmax(num_samples, tau=tau, estimator="axis", **options)
+    return objective.loss(logits, target, weight, seed=seed, generator=generator)

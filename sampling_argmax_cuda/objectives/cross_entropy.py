@@ -1,0 +1,56 @@
+"""Cross-entropy of the cell nearest to the target, read at the largest cell."""
+
+import torch
+from torch import Tensor
+
+from ..checks import arithmetic_dtype
+from .heatmap import over_unknown
+from .objective import Objective
+from .rows import cell_offsets
+from .targets import Target, nearest_cell
+
+
+def cell_entropy(output: Tensor, target: Target, beta: float) -> Tensor:
+    """``-log p`` ``[B, K]`` of the cell nearest to each target, ``p = softmax(beta z)``.
+
+    Where axes are not known (positions 0, as :meth:`.Target.known` has them) p is summed over them: that of the nearest line
+    or plane.
+    """
+    if target.points is not None and target.axes is not None:
+        raise ValueError("cell_entropy: where cells are points every coordinate must be known, got axes")
+    position = nearest_cell(target.position) if target.points is None else target.position
+    squared = sum(offset.square() for offset in cell_offsets(output, position, target.points)).expand_as(output)
+    log_p = (output.to(arithmetic_dtype(output)).flatten(2) * beta).log_softmax(-1).view_as(output)
+    log_p = over_unknown(log_p, target.axes, torch.logsumexp).flatten(2)
+    return -log_p.gather(-1, squared.flatten(2).argmin(-1, keepdim=True)).squeeze(-1)
+
+
+class CrossEntropy(Objective):
+    """``weight`` times :func:`cell_entropy`; a position is the largest cell.
+
+    Args:
+        beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
+    """
+
+    constrained = False
+
+    def __init__(self, beta: float | str = 1.0) -> None:
+        super().__init__(beta=beta)
+
+    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        return cell_entropy(output, target, self.beta)
+
+    def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        position, peak = self._largest(maps, None)
+        return self.possible(position), peak
+
+    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._largest(self.maps(output), points)
+
+    @staticmethod
+    def _largest(maps: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        peak, cell = maps.flatten(2).max(-1)
+        if points is not None:
+            return points.gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2])), peak
+        index = torch.unravel_index(cell, maps.shape[2:])
+        return torch.stack(index[::-1], -1).to(peak.dtype), peak

@@ -1,0 +1,63 @@
+"""Soft-argmax: the error of the expectation. With metric l1 or l2 it is integral regression (Sun et al., ECCV 2018)."""
+
+from torch import Tensor
+
+from ..ops import heatmap_moments, soft_argmax
+from .objective import Objective
+from .targets import Target
+
+
+class SoftArgmax(Objective):
+    """The error of the expectation: ``weight * d(target, sum_i p_i c_i)``, ``p = softmax(beta * z)``.
+
+    Eq. 2 of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021. Called as a module it gives the positions.
+
+    Args:
+        beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
+        backend: as the operators.
+        metric, units: as :class:`.Objective`.
+    """
+
+    def __init__(
+        self, beta: float | str = 1.0, backend: str = "auto", metric: str = "l1", units: str = "index"
+    ) -> None:
+        super().__init__(metric, units, beta)
+        self.backend = backend
+
+    def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
+        """Positions ``[B, K, d]`` of logits ``[B, K, *axes]``, or ``[B, K, N]`` with points ``[B, N, d]``."""
+        return soft_argmax(logits, beta=self.beta, points=points, backend=self.backend)
+
+    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+        return self.distance(self.read(output, target.points)[0], target)
+
+    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
+        return moments.mean, moments.peak
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}"
+
+
+def soft_argmax_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    beta: float = 1.0,
+    metric: str = "l1",
+    points: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """The loss of :class:`SoftArgmax` as a function.
+
+    Args:
+        logits: ``[B, K, *axes]`` or ``[B, K, N]`` with ``points`` ``[B, N, d]``.
+        target: ``[B, K, d]`` in cell-index units, or the points' units.
+        weight: ``[B, K]`` or None for 1. Weight 0 gives loss and gradients 0, whatever the row holds.
+        metric: ``l1``, ``l2``, ``euclidean`` or ``smooth_l1``, as :func:`.expected_error`.
+
+    Returns:
+        ``[B, K]``. Raises ValueError for arguments that do not fit.
+    """
+    return SoftArgmax(beta, backend, metric).loss(logits, target, weight, points=points)

@@ -1,0 +1,50 @@
+"""What the evaluations of all tasks share: records of every sample of every rank, once, then results and scores."""
+
+from collections.abc import Callable
+from operator import itemgetter
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Evaluation:
+    """Collects one record a sample; ``compute`` merges those of the ranks and empties itself.
+
+    ``results`` are those of the last computation, in the format of the task's result file.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[dict] = []
+        self.results: list[dict] = []
+
+    def record(self, index: Tensor, **columns: Tensor) -> None:
+        """Record a batch: tensors ``[B, ...]`` by name, of which each sample has its own row in float64."""
+        arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
+        self.records += [{"index": int(number), **{name: array[i] for name, array in arrays.items()}}
+                         for i, number in enumerate(index)]  # fmt: skip
+
+    def compute(self, gather: Callable[[list], list], data: Dataset | None = None) -> dict[str, float]:
+        """The scores by name; what cannot be had is left out.
+
+        Args:
+            gather: gives the records of all ranks.
+            data: what the samples came from, by their index, for the evaluations that ask it.
+        """
+        records = sorted(gather(self.records), key=itemgetter("index"))
+        self.records = []
+        self.results = self.results_of(records, data)
+        return self.scores_of(records, data)
+
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        """The results of records in the order of their samples."""
+        raise NotImplementedError
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
+        """The scores of records in the order of their samples; ``results`` are made already."""
+        raise NotImplementedError
+
+
+def stacked(records: list[dict], *names: str) -> tuple[np.ndarray, ...]:
+    """Columns ``[n, ...]`` of records."""
+    return tuple(np.stack([record[name] for record in records]) for name in names)

@@ -1,0 +1,165 @@
+"""The tasks on images: a network of maps, test-time augmentation, predictions and figures."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..objectives.objective import OutputWithSigma, output_of
+from ..objectives.targets import Target
+from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
+from .files import read_image
+from .landmarks import Landmarks
+from .objective_module import ObjectiveModule
+from .resnet import PoseNet, RegressionNet
+from .test_time import EnsembleMember, TestTimeAugmentation
+from .weights import read_checkpoint, start_from
+
+
+class LandmarkModule(ObjectiveModule):
+    """Landmarks on images: ResNet with a head, and test-time augmentation: flip test, scales and ensembles.
+
+    A task is a subclass: its landmarks, the metric of its best checkpoint and its evaluation.
+
+    Args:
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
+        head_channels: channels of the three deconvolutions.
+        norm: batch, frozen (running statistics only) or group.
+        weights: state dict to start from (torchvision's ResNet, or a checkpoint of this trainer).
+        weights_strict: refuse weights that do not fit in every name and shape.
+        weights_gain: factor of the loaded maps: a heatmap's peak of 1 is flat as logits, 10 makes it a peak.
+        flip_test: average with the mirrored image in evaluation.
+        scales: factors of the image's size that evaluation averages over.
+        ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
+        average: what evaluation averages: coords or maps.
+    """
+
+    free = ObjectiveModule.free | {f"model.{name}" for name in ("flip_test", "scales", "ensemble", "average")}
+    landmarks: Landmarks
+    result_fields: Mapping[str, object] = {}  # what every record of the prediction file says besides
+
+    def __init__(
+        self,
+        depth: int = 50,
+        head_channels: int = 256,
+        norm: str = "batch",
+        weights: str | None = None,
+        weights_strict: bool = False,
+        weights_gain: float = 1.0,
+        flip_test: bool = True,
+        scales: tuple[float, ...] = (1.0,),
+        ensemble: tuple[str, ...] = (),
+        average: str = "coords",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        if average not in self.objective.averages:
+            known, name = " or ".join(self.objective.averages), self.hparams.objective["name"]
+            raise ValueError(f"model: average must be {known} for objective {name}, got {average!r}")
+        self.model = self.network()
+        if weights is not None:
+            print(start_from(self.model, weights, weights_strict, weights_gain))
+        self.test_time = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
+        self.members: list[EnsembleMember] = []
+
+    @property
+    def volume(self) -> int | None:
+        """Cells of the maps' depth axis, None for flat maps."""
+        return None
+
+    def network(self) -> torch.nn.Module:
+        """What answers an image with what the objective reads."""
+        h, points, sigma = self.hparams, len(self.landmarks), self.objective.predicts_sigma
+        if self.objective.regresses:
+            return RegressionNet(points, h.depth, h.norm, self.volume, sigma)
+        return PoseNet(points, h.depth, h.head_channels, h.norm, self.volume, sigma)
+
+    def map_size(self, images: Tensor) -> tuple[int, ...]:
+        """Cells of the maps' axes x, y(, z)."""
+        flat = (images.shape[-1] // 4, images.shape[-2] // 4)
+        return flat if self.volume is None else (*flat, self.volume)
+
+    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
+        """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for an objective that regresses) of images ``[B, 3, H, W]``."""
+        return self.model(images)
+
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
+        target = Target(batch["target"], batch["weight"], self.map_size(batch["image"]), batch.get("axes"))
+        return self(batch["image"]), target
+
+    # ---- evaluation ----
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage in ("validate", "predict") and not self.members:
+            self.members = [self._member(path) for path in self.hparams.ensemble]
+
+    def _member(self, path: str) -> EnsembleMember:
+        checkpoint = read_checkpoint(path, "model: ensemble checkpoint")
+        if checkpoint["task"] != self.task:
+            raise ValueError(f"model: ensemble checkpoint {path} is of task {checkpoint['task']}, not {self.task}")
+        size = checkpoint["datamodule_hyper_parameters"]["image_size"]
+        module = self.restored(checkpoint, ensemble=(), weights=None).eval()
+        own, other = self.objective, module.objective
+        if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits):
+            names = " beside ".join(found.hparams.objective["name"] for found in (module, self))
+            raise ValueError(
+                f"model: average maps needs maps of one kind, but ensemble checkpoint {path} has objective {names}"
+            )
+        return EnsembleMember(module.model, module.objective, tuple(size))
+
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the views.
+
+        Of the images themselves besides: the network's ``output`` and, if it has any, the widths ``sigma`` in cells.
+        """
+        for member in self.members:  # they are no part of this module, so nobody else moves them
+            member.network.to(images.device)
+        output, position, peak = self.test_time.read(
+            [EnsembleMember(self.model, self.objective), *self.members], images
+        )
+        found = {"output": output_of(output), "position": position, "peak": peak}
+        if self.objective.predicts_sigma:
+            found["sigma"] = self.objective.in_cells(output.sigma, self.map_size(images))
+        return found
+
+    def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Positions in cells to pixels of the original images."""
+        crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
+        return torch.einsum("bij,bkj->bki", batch["inverse"].to(crop.dtype), crop)
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        found = self.decode(batch["image"])
+        pixels, truth = (self.to_image(x, batch) for x in (found["position"], batch["target"]))
+        truth = torch.cat([truth, batch["weight"][..., None]], -1)
+        self.evaluation.add(batch, found["position"], found["peak"], pixels, truth)
+        if index == 0 and self.trainer.is_global_zero:
+            self.preview = {"image": batch["image"], "target": batch["target"], "weight": batch["weight"], **found}
+
+    def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
+        found = self.decode(batch["image"])
+        pixels = self.to_image(found["position"], batch)
+        return {**batch, "pixels": pixels, **found}
+
+    def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
+        """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""
+        keypoints = np.concatenate([pixels[:, :2], peak[:, None]], 1)
+        return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
+
+    def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
+        path, name = Path(item["file_name"]), item["picture"]
+        pixels, peak = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak"))
+        overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
+        save_figure(overlay, folder / f"{name}.png")
+        if maps and not self.objective.regresses:
+            figure = maps_figure(item["image"][0], item["output"], self.objective, item["position"][0],
+                                 self.landmarks.names)  # fmt: skip
+            save_figure(figure, folder / f"{name}_maps.png")
+        about = self.trainer.datamodule.predict_data.about(int(item["index"]))
+        return {"file_name": str(path), **about, **self.prediction(pixels, peak)}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        yield "images", overlay_figure(self.preview, self.objective, self.landmarks.bones)

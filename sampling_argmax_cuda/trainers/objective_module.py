@@ -1,0 +1,117 @@
+"""The tasks that train an objective: its loss over the stages of a network, and its reduction to one number."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..objectives import Objective, complete, make_objective
+from ..objectives.objective import OutputWithSigma, output_of
+from ..objectives.reduction import reduce_loss
+from ..objectives.targets import Target
+from .trained_module import TrainedModule, rank_mean, step_seed
+
+REDUCTIONS = ("mean", "batch", "visible", "axes")
+
+
+class ObjectiveModule(TrainedModule):
+    """Trains one of the objectives. A task says what the network is and what it is scored by.
+
+    Args:
+        objective: name, or name and options, of what is trained (--objective NAME --help lists them).
+        loss_scale: factor of the loss; the released 3-D code has 64, with units centered and reduction axes.
+        reduction: mean, batch (sum / B, as released), visible (sum / visible points) or axes (sum / known coordinates).
+    """
+
+    axes = 2  # coordinates of a point
+    default_objective: Mapping[str, object] = {"name": "sampling", "tau": "coco"}
+    objective: Objective
+
+    def __init__(
+        self,
+        objective: str | Mapping | None = None,
+        loss_scale: float = 1.0,
+        reduction: str = "batch",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not loss_scale > 0:
+            raise ValueError(f"model: loss_scale must be > 0, got {loss_scale}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        self.hparams.objective = complete(self.default_objective if objective is None else objective)
+        self.objective = make_objective(self.hparams.objective, self.axes)
+        self._counts: list[Tensor] = []  # known points (or coordinates) of the batches of a step
+
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | OutputWithSigma | list[Tensor], Target]:
+        """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
+
+        A list of outputs is one of each stage of the network: every one is trained, alike.
+        """
+        raise NotImplementedError
+
+    # ---- training ----
+
+    free = TrainedModule.free | {"objective.flow_lr"}
+
+    def begin_epoch(self) -> None:
+        super().begin_epoch()
+        self.objective.set_epoch(self.current_epoch)  # the temperature
+
+    def epoch_numbers(self) -> dict[str, float]:
+        return {"tau": self.tau, **super().epoch_numbers()}
+
+    def row_seed(self, output: Tensor) -> Tensor:
+        """The seed of a step's noise: a rank draws that of its rows of the global batch, in each of its parts."""
+        first_row = (self.micro_batch * self.trainer.world_size + self.global_rank) * output.shape[0] * output.shape[1]
+        return step_seed(self.hparams.seed, self.global_step, first_row, output.device)
+
+    def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch."""
+        outputs, target = self.rows(batch)
+        return self.stage_loss(outputs if isinstance(outputs, list) else [outputs], target, batch)
+
+    def stage_loss(self, outputs: list[Tensor | OutputWithSigma], target: Target, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch from the outputs of every stage of the network."""
+        total = 0
+        for output in outputs:
+            per_point = self.objective.loss(output, target, self.row_seed(output_of(output)))
+            total = total + self._reduce(per_point + self.extra_loss(output, target), target)
+        return self.hparams.loss_scale * total
+
+    def extra_loss(self, output: Tensor, target: Target) -> Tensor | float:
+        """What a task adds to the loss of every point ``[B, K]``."""
+        return 0.0
+
+    def _reduce(self, per_point: Tensor, target: Target) -> Tensor:
+        reduction = self.hparams.reduction
+        if reduction in ("mean", "batch"):
+            return reduce_loss(per_point, reduction=reduction)
+        target = target.known()
+        known = 1 if reduction == "visible" else len(target.size) if target.axes is None else target.axes.sum(-1)
+        # The count of all ranks: a mean of the ranks' means would weigh their points unequally.
+        self._count = rank_mean((target.weight * known).sum())
+        return per_point.sum() / self._count.clamp(min=1)
+
+    def _adds_up_counts(self) -> bool:
+        return self.trainer.accumulate_grad_batches > 1 and self.hparams.reduction in ("visible", "axes")
+
+    def to_add_up(self, loss: Tensor) -> Tensor:
+        if not self._adds_up_counts():
+            return loss
+        # Sums can be added up and means cannot; all points of the step are known after its last batch.
+        self._counts.append(self._count)
+        return loss * self._count.clamp(min=1)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._adds_up_counts():
+            count = sum(self._counts).clamp(min=1) / len(self._counts)
+            self._counts.clear()
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= count
+
+    @property
+    def tau(self) -> float:
+        """The temperature of the samples, 1 for an objective without samples."""
+        return self.objective.tau
