@@ -15,9 +15,9 @@ import torch
 from sampling_argmax_cuda.clouds import farthest_points, neighbours
 from sampling_argmax_cuda.commands.naive import looped_chamfer, paper_samples, sorted_neighbours
 from sampling_argmax_cuda.tasks.associative.losses import tag_loss
-from sampling_argmax_cuda.tasks.associative.task import PeoplePose
+from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
 from sampling_argmax_cuda.tasks.keypointnet import pointnet
-from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
+from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer
@@ -71,7 +71,7 @@ def keypointnet_forms(points: int = 2048, **more) -> Forms:
     batch = {"points": torch.rand(8, points, 3) - 0.5, "copies": torch.rand(8, 1, 10, 3) - 0.5, "weight": torch.ones(8, 10),
              "sigma": torch.full((8,), 0.02)}  # fmt: skip
     options = dict(keypoints=10, tau=1.0, basis="gaussian", metric="euclidean", reduction="mean", **more)
-    ours = _seeded(CloudKeypoints(**options))
+    ours = _seeded(PointCloudKeypoints(**options))
     naive = _naive(ours)
     return {"fused": lambda: _searching(lambda: ours.step_loss(batch), eager=False),
             "naive": lambda: _searching(lambda: naive.step_loss(batch), eager=True)}  # fmt: skip
@@ -108,7 +108,7 @@ def associative_forms(size: int = 512, people: int = 10, **more) -> Forms:
     visible = (torch.arange(30) < people).float().view(1, 30, 1).expand(1, 30, 17)
     batch = {"image": torch.rand(1, 3, size, size), "target": torch.rand(1, 30, 17, 2) * (cells - 1), "weight": visible,
              "mask": torch.ones(1, cells, cells)}  # fmt: skip
-    ours = PeoplePose(**more).train()
+    ours = BottomUpPose(**more).train()
     tags = torch.rand(ours.hparams.stacks, 17, cells, cells, requires_grad=True)
     place = torch.randint(cells * cells, (1, 30, 17))
 

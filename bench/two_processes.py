@@ -22,10 +22,10 @@ def train(folder: Path, data: Path, seed: int, steps: int, processes: int) -> tu
     more = ["--trainer.devices=2", "--trainer.strategy=ddp"] if processes == 2 else ["--trainer.devices=1"]
     command = [
         sys.executable, "-m", "sampling_argmax_cuda", "fit", "--config", "associative", "--config", "adversarial",
-        "--config", "drawn_people", f"--data.root={data}", "--data.synthetic_train=16", "--data.synthetic_val=2",
+        "--config", "synthetic_associative", f"--data.root={data}", "--data.synthetic_train=16", "--data.synthetic_val=2",
         "--data.image_size=[64,64]", f"--data.batch_size={4 // processes}", "--model.stacks=1", "--model.channels=16",
-        "--model.norm=frozen", "--model.adversary=1", "--model.adversary_channels=8", "--model.adversary_gamma=5",
-        "--model.adversary_rate=0.01", "--model.lr=1e-4", f"--model.seed={seed}", f"--seed_everything={seed}",
+        "--model.norm=frozen", "--adversary.stacks=1", "--adversary.channels=8", "--adversary.gamma=5",
+        "--adversary.rate=0.01", "--model.lr=1e-4", f"--model.seed={seed}", f"--seed_everything={seed}",
         f"--trainer.max_epochs={steps // 4}", f"--trainer.check_val_every_n_epoch={steps // 4}",
         f"--trainer.default_root_dir={folder}", *more,
     ]  # fmt: skip

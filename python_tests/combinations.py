@@ -1,4 +1,4 @@
-"""Every method of every task under every option that could make a wrong number without a word: one row each of a table.
+"""Every objective of every task under every option that could make a wrong number without a word: one row each of a table.
 
 ``python python_tests/combinations.py`` writes ``bench/results/combinations.csv``; ``test_combinations.py`` makes the rows again.
 A cell is ``ok``, ``-`` where the task has no such thing, or the message that refuses it.
@@ -22,25 +22,31 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sampling_argmax_cuda.commands.fit import TASKS
-from sampling_argmax_cuda.objectives.methods import METHODS, Debiased
-from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.commands.tasks import TASKS
+from sampling_argmax_cuda.objectives import OBJECTIVES, Debiased, options_of
+from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
-from sampling_argmax_cuda.trainers import adversary, training
-from sampling_argmax_cuda.trainers import localization as module
-from sampling_argmax_cuda.trainers.localization import REDUCTIONS, LocalizationModule, TaskModule
+from sampling_argmax_cuda.trainers import adversary, landmark_module, objective_module, trained_module
+from sampling_argmax_cuda.trainers.landmark_module import LandmarkModule
+from sampling_argmax_cuda.trainers.objective_module import REDUCTIONS, ObjectiveModule
 
 TABLE = Path(__file__).parents[1] / "bench" / "results" / "combinations.csv"
 BATCH, SIDE = 8, 32  # samples, and pixels of an image's side
 HOURGLASSES = dict(stacks=1, channels=8, norm="group")
-CLOUDS = dict(keypoints=4, centers=(16, 8, 4, 2), width=0.1, norm="group", basis="gaussian")
+POINT_CLOUDS = dict(keypoints=4, centers=(16, 8, 4, 2), width=0.1, norm="group")
 OPTIONS = {
     "associative": dict(HOURGLASSES, plain=False), "coco": {}, "h36m": dict(volume=6), "mtfl": {},
-    "mpii": dict(HOURGLASSES), "oct": dict(width=4, norm="group"), "keypointnet": dict(CLOUDS, dropout=0.0),
-    "skeleton": dict(CLOUDS, tau=0.05),  # samples far apart, so that edges have other lengths in other batches
+    "mpii": dict(HOURGLASSES), "oct": dict(width=4, norm="group"), "keypointnet": dict(POINT_CLOUDS, dropout=0.0),
+    "skeleton": dict(POINT_CLOUDS),
 }  # fmt: skip
-ADVERSARY = dict(adversary=1, adversary_channels=8, adversary_factor=0.1, adversary_rate=0.1, adversary_gamma=3.0)
-ROWS = [*((task, method) for task in TASKS if task != "associative" for method in METHODS),
+OF_OBJECTIVES = {
+    "keypointnet": dict(basis="gaussian"),
+    "skeleton": dict(
+        basis="gaussian", tau=0.05
+    ),  # samples far apart, so that edges have other lengths in other batches
+}
+ADVERSARY = dict(stacks=1, channels=8, factor=0.1, rate=0.1, gamma=3.0)
+ROWS = [*((task, objective) for task in TASKS if task != "associative" for objective in OBJECTIVES),
         ("associative", "tags"), ("associative", "tags, adversary"), ("mpii", "heatmap, adversary")]  # fmt: skip
 
 
@@ -54,13 +60,15 @@ class TinyNet(nn.Module):
         self.maps = nn.Conv2d(3, joints * (volume or 1), 4, 4)
         self.position, self.sigma = (nn.Linear(3, joints * self.axes) for _ in range(2))
 
-    def forward(self, images: Tensor) -> Tensor | Located:
+    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         images = images.to(self.maps.weight.dtype)
         mean = images.mean((2, 3))
         place = self.maps(images).unflatten(1, self.shape)
         if self.regresses:
             place = self.position(mean).unflatten(1, (-1, self.axes))
-        return Located(place, self.sigma(mean).sigmoid().unflatten(1, (-1, self.axes))) if self.widths else place
+        return (
+            OutputWithSigma(place, self.sigma(mean).sigmoid().unflatten(1, (-1, self.axes))) if self.widths else place
+        )
 
 
 def tiny_maps(joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool) -> TinyNet:
@@ -71,16 +79,28 @@ def tiny_positions(joints: int, depth: int, norm: str, volume: int | None, width
     return TinyNet(joints, volume, True, widths)
 
 
-def make(task: str, method: str, **more) -> training.TrainedModule:
-    """A module with a small network, equal for equal arguments. Raises ValueError for what is refused."""
-    method, _, opposed = method.partition(", ")
-    options = {**OPTIONS[task], **(ADVERSARY if opposed else {}), "optimizer": "sgd", "lr": 0.01, **more}
+def make(task: str, objective: str, own: dict | None = None, **more) -> trained_module.TrainedModule:
+    """A module with a small network and options ``own`` of the objective, equal for equal arguments.
+
+    Raises ValueError for what is refused.
+    """
+    name, _, opposed = objective.partition(", ")
+    options = {
+        **OPTIONS[task],
+        **(dict(adversary=ADVERSARY) if opposed else {}),
+        "optimizer": "sgd",
+        "lr": 0.01,
+        **more,
+    }
     if task != "associative":
-        options = {"method": method, "num_samples": 3, "tau": 1.0, "units": "centered", "reduction": "mean", **options}
-        if options["method"] in ("direct", "rle", "soft_rle", "sampling_rle") and task == "mpii":
+        usual = {"num_samples": 3, "tau": 1.0, "units": "centered", **OF_OBJECTIVES.get(task, {})}
+        known = {key: value for key, value in usual.items() if key in options_of(name)}
+        options = {"objective": {"name": name, **known, **(own or {})}, "reduction": "mean", **options}
+        if name in ("direct", "rle", "soft_rle", "sampling_rle") and task == "mpii":
             options["stacks"] = None
     torch.manual_seed(0)
-    with patch.object(module, "PoseNet", tiny_maps), patch.object(module, "RegressionNet", tiny_positions):
+    with (patch.object(landmark_module, "PoseNet", tiny_maps),
+          patch.object(landmark_module, "RegressionNet", tiny_positions)):  # fmt: skip
         return TASKS[task][0](**options)
 
 
@@ -116,7 +136,7 @@ def make_batch(task: str, seed: int = 0, size: int = BATCH) -> dict[str, Tensor]
     return batch
 
 
-def attach(made: training.TrainedModule, world: int = 1, rank: int = 0) -> training.TrainedModule:
+def attach(made: trained_module.TrainedModule, world: int = 1, rank: int = 0) -> trained_module.TrainedModule:
     """A module with as much of a trainer as its steps ask for."""
     made._trainer = SimpleNamespace(world_size=world, global_rank=rank, accumulate_grad_batches=1, global_step=0,
                                     barebones=True, is_global_zero=True, datamodule=None, current_epoch=0,
@@ -124,7 +144,7 @@ def attach(made: training.TrainedModule, world: int = 1, rank: int = 0) -> train
     return made.train()
 
 
-def gradients(made: training.TrainedModule, batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+def gradients(made: trained_module.TrainedModule, batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients of a batch."""
     made.zero_grad()
     loss = made.step_loss(batch)
@@ -145,19 +165,19 @@ def close(a: list[Tensor], b: list[Tensor], rtol: float = 2e-4) -> bool:
 # ---- the columns ----
 
 
-def unseen(task: str, method: str, change: Callable[[dict[str, Tensor], float], dict[str, Tensor]]) -> str:
+def unseen(task: str, objective: str, change: Callable[[dict[str, Tensor], float], dict[str, Tensor]]) -> str:
     """Loss and every gradient of a batch, and of one that differs in what is not known: by a number, or NaN."""
     batch = make_batch(task)
-    before = gradients(attach(make(task, method)), batch)
+    before = gradients(attach(make(task, objective)), batch)
     assert before[0].isfinite() and all(g.isfinite().all() for g in before[1])
     assert any(g.abs().sum() > 0 for g in before[1])
     for value in (0.5, 1e3, float("nan")):
-        after = gradients(attach(make(task, method)), change({k: v.clone() for k, v in batch.items()}, value))
-        assert same_bits(before, after), f"{task} {method}: what is not known moved the loss when it became {value}"
+        after = gradients(attach(make(task, objective)), change({k: v.clone() for k, v in batch.items()}, value))
+        assert same_bits(before, after), f"{task} {objective}: what is not known moved the loss when it became {value}"
     return "ok"
 
 
-def unknown_axis(task: str, method: str) -> str:
+def unknown_axis(task: str, objective: str) -> str:
     if task != "h36m":
         return "-"
 
@@ -165,10 +185,10 @@ def unknown_axis(task: str, method: str) -> str:
         batch["target"][batch["axes"] == 0] = value
         return batch
 
-    return unseen(task, method, change)
+    return unseen(task, objective, change)
 
 
-def mask(task: str, method: str) -> str:
+def mask(task: str, objective: str) -> str:
     if task == "skeleton":
         return "-"  # it has no targets
 
@@ -179,16 +199,16 @@ def mask(task: str, method: str) -> str:
             batch["target"][batch["weight"] == 0] = value
         return batch
 
-    return unseen(task, method, change)
+    return unseen(task, objective, change)
 
 
-def mirror(task: str, method: str, average: str) -> str:
+def mirror(task: str, objective: str, average: str) -> str:
     """A network that finds a dot, whichever way the image is: averaged with the mirrored image it is where it was."""
-    if not issubclass(TASKS[task][0], LocalizationModule):
+    if not issubclass(TASKS[task][0], LandmarkModule):
         return "-"
     try:
-        made = make(task, method, flip_test=True, average=average, stacks=None) if task == "mpii" else make(
-            task, method, flip_test=True, average=average)  # fmt: skip
+        made = make(task, objective, flip_test=True, average=average, stacks=None) if task == "mpii" else make(
+            task, objective, flip_test=True, average=average)  # fmt: skip
     except ValueError as error:
         return str(error)
     truth = torch.tensor([[61.3, 47.2], [70.9, 66.4]])
@@ -198,20 +218,20 @@ def mirror(task: str, method: str, average: str) -> str:
     found = made.eval().decode(images.unsqueeze(1).expand(-1, 3, -1, -1))["position"]
     # The largest cell is half a cell off, and its neighbours tell that to a quarter.
     error = (found[..., :2] * 4 - truth[:, None]).abs().max() / 4
-    allowed = {"cross_entropy": 0.51, "heatmap": 0.26}.get(method.partition(",")[0], 0.005)
-    assert error <= allowed, f"{task} {method} {average}: {error:.3f} cells off"
+    allowed = {"cross_entropy": 0.51, "heatmap": 0.26}.get(objective.partition(",")[0], 0.005)
+    assert error <= allowed, f"{task} {objective} {average}: {error:.3f} cells off"
     return "ok"
 
 
 class DotNet(nn.Module):
     """Every joint at the centre of an image's brightness."""
 
-    def __init__(self, made: LocalizationModule) -> None:
+    def __init__(self, made: LandmarkModule) -> None:
         super().__init__()
-        self.made, self.joints, self.volume = [made], len(made.landmarks), made.hparams.get("volume")
+        self.made, self.joints, self.volume = [made], len(made.landmarks), made.volume
 
-    def forward(self, images: Tensor) -> Tensor | Located:
-        method, light = self.made[0].method, images[:, 0]
+    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
+        objective, light = self.made[0].objective, images[:, 0]
         height, width = light.shape[1:]
         x, y = (
             (light.sum(axis) * torch.arange(n)).sum(1) / light.sum((1, 2)) / 4 for axis, n in ((1, width), (2, height))
@@ -219,38 +239,42 @@ class DotNet(nn.Module):
         cells = [torch.arange(n // 4.0) for n in (width, height)]
         squared = (cells[1][:, None] - y[:, None, None]).square() + (cells[0] - x[:, None, None]).square()
         maps = -squared / 4
-        if not method.logits:
+        if not objective.logits:
             maps = maps.exp()
-        if isinstance(method, Debiased):  # whose peaks stand on a background of zeros
+        if isinstance(objective, Debiased):  # whose peaks stand on a background of zeros
             maps = (1 + 500 * maps.exp()).log()
         maps = maps[:, None].expand(-1, self.joints, -1, -1)
-        place = maps if self.volume is None else maps.unsqueeze(2).expand(-1, -1, self.volume, -1, -1)
-        if method.regresses:
+        output = maps if self.volume is None else maps.unsqueeze(2).expand(-1, -1, self.volume, -1, -1)
+        if objective.regresses:
             axes = [x, y, torch.zeros_like(x)][: 2 if self.volume is None else 3]
-            place = torch.stack(axes, -1)[:, None].expand(-1, self.joints, -1)
+            output = torch.stack(axes, -1)[:, None].expand(-1, self.joints, -1)
         axes = 2 if self.volume is None else 3
-        return Located(place, torch.full((len(images), self.joints, axes), 0.1)) if method.widths else place
+        return (
+            OutputWithSigma(output, torch.full((len(images), self.joints, axes), 0.1))
+            if objective.predicts_sigma
+            else output
+        )
 
 
-def beta(task: str, method: str) -> str:
+def beta(task: str, objective: str) -> str:
     """A factor of the logits is in what is trained and in what is read, or in neither, or refused."""
-    if not issubclass(TASKS[task][0], TaskModule):
+    if not issubclass(TASKS[task][0], ObjectiveModule):
         return "-"
     try:
-        one, three = (attach(make(task, method, beta=b)) for b in (1.0, 3.0))
+        one, three = (attach(make(task, objective, {"beta": b})) for b in (1.0, 3.0))
     except ValueError as error:
         return str(error)
     batch = make_batch(task)
     trained = not same_bits(gradients(one, batch), gradients(three, batch))
     with torch.no_grad():
-        read = [m.method.read(*row_input(m, batch))[0] for m in (one, three)]
+        read = [m.objective.read(*row_input(m, batch))[0] for m in (one, three)]
     moved = not torch.equal(*read)
-    peaks = method.partition(",")[0] in ("cross_entropy",)  # a factor moves no largest cell
-    assert trained == moved or (peaks and trained), f"{task} {method}: beta is trained {trained}, read {moved}"
+    peaks = objective.partition(",")[0] in ("cross_entropy",)  # a factor moves no largest cell
+    assert trained == moved or (peaks and trained), f"{task} {objective}: beta is trained {trained}, read {moved}"
     return "ok"
 
 
-def row_input(made: TaskModule, batch: dict[str, Tensor]) -> tuple:
+def row_input(made: ObjectiveModule, batch: dict[str, Tensor]) -> tuple:
     if "points" in batch:
         points = batch["points"]
         return made(points) if isinstance(made(points), Tensor) else made(points)[0], points
@@ -258,16 +282,16 @@ def row_input(made: TaskModule, batch: dict[str, Tensor]) -> tuple:
     return (output[-1] if isinstance(output, list) else output,)
 
 
-def reductions(task: str, method: str) -> list[dict]:
+def reductions(task: str, objective: str) -> list[dict]:
     known = task not in ("associative", "skeleton")
     return [{"reduction": name} for name in REDUCTIONS] if known else [{}]
 
 
-def accumulation(task: str, method: str) -> str:
+def accumulation(task: str, objective: str) -> str:
     """Two batches of 4 a step: the weights after two steps of one of 8, and the adversary's balance."""
     refused = {}
-    for more in reductions(task, method):
-        whole, parts = make(task, method, **more), make(task, method, **more)
+    for more in reductions(task, objective):
+        whole, parts = make(task, objective, **more), make(task, objective, **more)
         batches = [make_batch(task, seed) for seed in (1, 5)]  # of other numbers of known points
         halves = [{k: v[h : h + BATCH // 2] for k, v in b.items()} for b in batches for h in (0, BATCH // 2)]
         try:
@@ -278,14 +302,14 @@ def accumulation(task: str, method: str) -> str:
             refused.setdefault(str(error).partition(", got")[0], []).append(more.get("reduction", ""))
             continue
         moved = [[p.detach() - q for p, q in zip(m.parameters(), start, strict=True)] for m in (whole, parts)]
-        assert close(*moved, 1e-5), f"{task} {method} {more}: accumulated batches are not the large one"
-        if "adversary" in method:
-            assert 0 < whole.opponent.k and torch.allclose(whole.opponent.k, parts.opponent.k, rtol=1e-4)
+        assert close(*moved, 1e-5), f"{task} {objective} {more}: accumulated batches are not the large one"
+        if "adversary" in objective:
+            assert 0 < whole.adversary.k and torch.allclose(whole.adversary.k, parts.adversary.k, rtol=1e-4)
     messages = [f"{message} ({', '.join(names)})" if any(names) else message for message, names in refused.items()]
     return "; ".join(messages) or "ok"
 
 
-def fit(made: training.TrainedModule, batches: list[dict], accumulate: int) -> None:
+def fit(made: trained_module.TrainedModule, batches: list[dict], accumulate: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(accelerator="cpu", barebones=True, max_epochs=1, precision="64-true",
@@ -293,23 +317,23 @@ def fit(made: training.TrainedModule, batches: list[dict], accumulate: int) -> N
         trainer.fit(made, DataLoader(batches, batch_size=None))
 
 
-def ranks(task: str, method: str) -> str:
+def ranks(task: str, objective: str) -> str:
     """The mean of two ranks' gradients is that of the whole batch; what ranks tell each other is what both would say."""
-    for more in reductions(task, method):
+    for more in reductions(task, objective):
         batch = make_batch(task, 3)
-        expected = gradients(attach(make(task, method, **more)), batch)
+        expected = gradients(attach(make(task, objective, **more)), batch)
         halves = [{k: v[h : h + BATCH // 2] for k, v in batch.items()} for h in (0, BATCH // 2)]
-        said = [said_by(attach(make(task, method, **more), 2, rank), halves[rank]) for rank in range(2)]
+        said = [said_by(attach(make(task, objective, **more), 2, rank), halves[rank]) for rank in range(2)]
         means, found = [torch.stack(pair).mean(0) for pair in zip(*said, strict=True)], []
         for rank in range(2):
             with over_ranks(partial(pop, list(means))):
-                found.append(gradients(attach(make(task, method, **more), 2, rank), halves[rank]))
+                found.append(gradients(attach(make(task, objective, **more), 2, rank), halves[rank]))
         mean = [torch.stack(pair).mean(0) for pair in zip(*(f[1] for f in found), strict=True)]
-        assert close(expected[1], mean), f"{task} {method} {more}: two ranks are not one"
+        assert close(expected[1], mean), f"{task} {objective} {more}: two ranks are not one"
     return "ok"
 
 
-def said_by(made: training.TrainedModule, batch: dict[str, Tensor]) -> list[Tensor]:
+def said_by(made: trained_module.TrainedModule, batch: dict[str, Tensor]) -> list[Tensor]:
     """What a rank tells the others in a step."""
     said: list[Tensor] = []
 
@@ -330,52 +354,55 @@ def pop(means: list[Tensor], _: Tensor) -> Tensor:
 def over_ranks(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let ``mean`` make the means over ranks."""
     with contextlib.ExitStack() as stack:
-        for place in (module, adversary, skeleton_task):
+        for place in (objective_module, adversary, skeleton_task):
             stack.enter_context(patch.object(place, "rank_mean", mean))
         yield
 
 
-def resumed(task: str, method: str) -> str:
+def resumed(task: str, objective: str) -> str:
     """Of every option with another value in the checkpoint, either the run says that it changes it, or it is refused."""
-    made = attach(make(task, method))
+    made = attach(make(task, objective))
     own = {name: value for name, value in made.hparams.items() if not name.startswith("_")}
-    for name, value in own.items():
+    parts = {name: value for name, value in own.items() if isinstance(value, dict)}
+    changes = {f"model.{name}": {**own, name: ["other", value]} for name, value in own.items() if name not in parts}
+    changes |= {f"{part}.{name}": {**own, part: {**options, name: ["other", value]}}
+                for part, options in parts.items() for name, value in options.items()}  # fmt: skip
+    for name, saved in changes.items():
         loops = {"epoch_progress": {k: dict(ready=1) for k in ("current", "total")},
                  "epoch_loop.batch_progress": {"is_last_batch": True, **{k: dict(processed=3) for k in ("current", "total")}},
                  "state_dict": {}}  # fmt: skip
-        checkpoint = {
-            "hyper_parameters": {**own, name: ["other", value]},
-            "loops": {"fit_loop": loops},
-            "accumulate": 1,
-        }
+        checkpoint = {"hyper_parameters": saved, "datamodule_hyper_parameters": {}, "state_dict": {},
+                      "loops": {"fit_loop": loops}, "accumulate": 1}  # fmt: skip
+        part, _, option = name.partition(".")
         try:
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 made.on_load_checkpoint(checkpoint)
-            assert f"resumed with --model.{name} " in said.getvalue()
+            assert f"resumed with --{name} " in said.getvalue()
             refused = False
         except ValueError as error:
-            assert f"model: {name} of the resumed run was ['other', " in str(error)
+            assert f"{part}: {option} of the resumed run was ['other', " in str(error)
             refused = True
-        assert refused == (name not in made.free), f"{task} {method}: {name}"
-    assert made.free <= own.keys() | {"rescore"}
+        assert refused == (name not in made.free), f"{task} {objective}: {name}"
+    others = {name for name in made.free - changes.keys() if not name.startswith(("objective.", "adversary."))}
+    assert not others, f"{task}: no option {others}"
     return "ok"
 
 
 COLUMNS: dict[str, Callable[[str, str], str]] = {
     "unknown axis": unknown_axis, "mask": mask,
-    "mirror, coords": lambda task, method: mirror(task, method, "coords"),
-    "mirror, maps": lambda task, method: mirror(task, method, "maps"),
+    "mirror, coords": lambda task, objective: mirror(task, objective, "coords"),
+    "mirror, maps": lambda task, objective: mirror(task, objective, "maps"),
     "beta 3": beta, "accumulation": accumulation, "two ranks": ranks, "resumed with another option": resumed,
 }  # fmt: skip
 
 
-def row(task: str, method: str) -> dict[str, str]:
-    """The cells of a method of a task. Raises AssertionError where one is wrong."""
+def row(task: str, objective: str) -> dict[str, str]:
+    """The cells of an objective of a task. Raises AssertionError where one is wrong."""
     try:
-        make(task, method)
+        make(task, objective)
     except ValueError as error:
-        return {"task": task, "method": method, **dict.fromkeys(COLUMNS, str(error))}
-    return {"task": task, "method": method, **{name: column(task, method) for name, column in COLUMNS.items()}}
+        return {"task": task, "objective": objective, **dict.fromkeys(COLUMNS, str(error))}
+    return {"task": task, "objective": objective, **{name: column(task, objective) for name, column in COLUMNS.items()}}
 
 
 def main() -> int:

@@ -11,17 +11,29 @@ import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.commands.configs import choose, spelled_out
+from sampling_argmax_cuda.objectives import options_of
+
+
+def fitting(arguments: list[str]) -> list[str]:
+    """A command line without the number of samples where its objective has none."""
+    name = choose(["fit", *spelled_out(arguments)]).objective
+    known = name is not None and "num_samples" in options_of(name)
+    return [item for item in arguments if known or item != SAMPLES]
+
+
+SAMPLES = "--objective.num_samples=4"
 
 
 def options(data: Path, run: Path, *more: str, config: str = "coco") -> list[str]:
-    return [
+    return fitting([
         "--config", config, f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24",
         "--data.synthetic_val=6", "--data.image_size=[64,64]", "--data.batch_size=8", "--data.num_workers=0",
-        "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4",
+        "--model.depth=18", "--model.head_channels=16", "--model.norm=group", SAMPLES,
         "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1",
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
         f"--trainer.default_root_dir={run}", *more,
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 OF_IMAGES = ("--data.image_size", "--model.depth", "--model.head", "--model.norm", "--data.synthetic_")
@@ -111,7 +123,7 @@ def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str
 
 
 _IMAGES = ("--data.image_size=[64,64]", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8")
-_RESNET = (*_IMAGES, "--model.depth=18", "--model.head_channels=16", "--model.norm=group", "--model.num_samples=4")
+_RESNET = (*_IMAGES, "--model.depth=18", "--model.head_channels=16", "--model.norm=group", SAMPLES)
 _STACKS = (*_IMAGES, "--model.stacks=1", "--model.channels=16", "--model.norm=group")
 _CLOUDS = ("--data.points=128", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8",
            "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1", "--model.norm=group")  # fmt: skip
@@ -120,20 +132,20 @@ SMALL = {
     "associative": (*_STACKS, "--model.plain=false"),
     "coco": _RESNET,
     "h36m": (*_RESNET, "--model.volume=8", "--data.epoch_size=12"),
-    "keypointnet": (*_CLOUDS, "--model.num_samples=4"),
+    "keypointnet": (*_CLOUDS, SAMPLES),
     "mpii": _STACKS,
     "mtfl": _RESNET,
     "oct": ("--data.synthetic_train=2", "--data.synthetic_val=1", "--data.batch_size=4", "--data.rows=64", "--data.flip=0.5",
-            "--model.width=4", "--model.norm=group", "--model.num_samples=4"),
+            "--model.width=4", "--model.norm=group", SAMPLES),
     "skeleton": (*_CLOUDS, "--data.noise=0.01"),
 }  # fmt: skip
 
 
 def small(task: str, data: Path, run: Path, *more: str) -> list[str]:
     """The options of a small run of a task on data that it draws in its own folder under ``data``."""
-    return [
+    return fitting([
         "--config", task, f"--data.root={data / task}", "--data.synthetic=true", "--data.num_workers=0", *SMALL[task],
         "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false",
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
         f"--trainer.default_root_dir={run}", *more,
-    ]  # fmt: skip
+    ])  # fmt: skip

@@ -13,8 +13,8 @@ from combinations import attach, gradients, make, make_batch
 from runs import logged, one_and_two, resumed
 
 from bench import two_processes
-from sampling_argmax_cuda.tasks.associative.task import PeoplePose
-from sampling_argmax_cuda.tasks.mpii.task import PersonPose
+from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
+from sampling_argmax_cuda.tasks.mpii.task import MpiiPose
 from sampling_argmax_cuda.trainers.adversary import Adversary
 
 pytestmark = pytest.mark.written_memory
@@ -65,7 +65,7 @@ def test_the_balance_follows_its_recurrence():
 
 
 def test_learning_rates_are_apart():
-    module = PersonPose(
+    module = MpiiPose(
         stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8, lr=0.1, adversary_lr=0.32
     )
     optimizer = module.configure_optimizers()
@@ -88,10 +88,10 @@ def test_a_joint_that_does_not_count_has_no_map_on_either_side():
 @pytest.mark.parametrize(
     "module, wrong, message",
     [
-        (PersonPose, dict(method="sampling"), "an adversary needs method heatmap, got sampling"),
-        (PersonPose, dict(method="heatmap", adversary_rate=0.0), "adversary_rate must be > 0, got 0.0"),
-        (PeoplePose, dict(adversary_lr=0.0), "adversary_lr must be > 0, got 0.0"),
-        (PeoplePose, dict(adversary=0), "stacks must be >= 1, got 0"),
+        (MpiiPose, dict(method="sampling"), "an adversary needs method heatmap, got sampling"),
+        (MpiiPose, dict(method="heatmap", adversary_rate=0.0), "adversary_rate must be > 0, got 0.0"),
+        (BottomUpPose, dict(adversary_lr=0.0), "adversary_lr must be > 0, got 0.0"),
+        (BottomUpPose, dict(adversary=0), "stacks must be >= 1, got 0"),
     ],
 )
 def test_wrong_options_are_named(module, wrong, message):
@@ -102,8 +102,8 @@ def test_wrong_options_are_named(module, wrong, message):
 # ---- the command line ----
 
 OPTIONS = {"mpii": test_mpii.options, "associative": test_associative.options}
-SMALL = ["--config", "adversarial", "--model.adversary=1", "--model.adversary_channels=8", "--model.adversary_rate=0.01",
-         "--model.adversary_gamma=20"]  # fmt: skip
+SMALL = ["--config", "adversarial", "--adversary.stacks=1", "--adversary.channels=8", "--adversary.rate=0.01",
+         "--adversary.gamma=20"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

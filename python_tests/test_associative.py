@@ -18,7 +18,7 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.associative.grouping import Grouping
 from sampling_argmax_cuda.tasks.associative.losses import detection_loss, tag_loss
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages, ignored_mask, to_image
-from sampling_argmax_cuda.tasks.associative.task import PeoplePose
+from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
 from sampling_argmax_cuda.tasks.coco.synthetic import draw_image, write_synthetic_coco
 from sampling_argmax_cuda.trainers.hourglass import HourglassNet, person_maps
 from sampling_argmax_cuda.trainers.transforms import Augment, apply
@@ -232,7 +232,7 @@ def test_regions_that_do_not_count():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("drawn") / "coco"
+    root = tmp_path_factory.mktemp("synthetic") / "coco"
     write_synthetic_coco(root, 6, 4, image_size=128, pairs=1.0)
     return root
 
@@ -310,7 +310,7 @@ def test_plain_hourglasses_grow_without_norms():
 
 def test_tags_are_trained_at_the_peak_of_their_map():
     """Halfway between two cells, too: grouping reads a tag where the map is largest."""
-    module = PeoplePose(stacks=1, channels=8)
+    module = BottomUpPose(stacks=1, channels=8)
     module.model = torch.nn.Linear(1, 1)
     answer = torch.randn(1, 34, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     module.forward = lambda images: [answer]
@@ -329,7 +329,7 @@ def test_tags_are_trained_at_the_peak_of_their_map():
 def test_flip_test_of_a_symmetric_image():
     """The mirror's maps are those of the image itself, moved by the quarter cell that the stride leaves; tags are two."""
     torch.manual_seed(0)
-    module = PeoplePose(stacks=1, channels=8, flip_test=True).eval()
+    module = BottomUpPose(stacks=1, channels=8, flip_test=True).eval()
 
     class Left(torch.nn.Module):
         def forward(self, x):
@@ -346,7 +346,7 @@ def test_flip_test_of_a_symmetric_image():
     # Cell 12 of the mirrored maps lies at 16 - 1/4 - 12 = 3.75.
     assert maps[0, 5, 8, 3:5].tolist() == [0.125, 0.875] and maps.sum() == 1
     assert tags[0, 5, 8, 3:5].tolist() == [[0, 1.75], [3, 5.25]]
-    assert PeoplePose(stacks=1, channels=8, flip_test=False, scales=(1.0, 0.5)).eval().maps(picture)[1].shape[-1] == 1
+    assert BottomUpPose(stacks=1, channels=8, flip_test=False, scales=(1.0, 0.5)).eval().maps(picture)[1].shape[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_flip_test_of_a_symmetric_image():
 )
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=f"model: {message}"):
-        PeoplePose(**{"stacks": 1, "channels": 8, **wrong})
+        BottomUpPose(**{"stacks": 1, "channels": 8, **wrong})
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +372,7 @@ def options(data: Path, run: Path, *more: str, config: str = "associative") -> l
     own = ["--data.synthetic_train=8", "--data.synthetic_val=4", "--data.batch_size=4", "--data.image_size=[64,64]",
            "--model.stacks=2", "--model.channels=16", "--model.plain=false", "--model.norm=group"]  # fmt: skip
     every = options_without_images(data, run, config, [*own, *more])
-    return [option for option in every if not option.startswith("--model.num_samples")]
+    return [option for option in every if not option.startswith("--objective.num_samples")]
 
 
 fit = partial(runs.fit, config="associative", options=options)
@@ -412,7 +412,7 @@ def test_real_images(tmp_path):
 
 
 def test_pictures_leave_out_people_of_low_scores():
-    module = PeoplePose(stacks=1, channels=8, shown_score=0.5)
+    module = BottomUpPose(stacks=1, channels=8, shown_score=0.5)
     module.preview = {
         "image": torch.zeros(1, 3, 64, 64),
         "maps": torch.rand(1, 17, 16, 16),

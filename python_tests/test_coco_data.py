@@ -34,7 +34,7 @@ def write(folder: Path, annotations=(PERSON,), images=(IMAGE,), picture: np.ndar
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("drawn") / "coco"
+    root = tmp_path_factory.mktemp("synthetic") / "coco"
     write_synthetic_coco(root, 12, 6, seed=3)
     return root
 

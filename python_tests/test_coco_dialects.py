@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from sampling_argmax_cuda.tasks.associative.metrics import PeopleEvaluation
+from sampling_argmax_cuda.tasks.associative.metrics import BottomUpEvaluation
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages
 from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES, read_annotations
 from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
@@ -210,7 +210,7 @@ def test_perfect_people_have_ap_1(tmp_path, axis, name):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
     data = CocoKeypoints(tmp_path, path, tmp_path, train=False, image_size=(48, 64), heatmap_size=(12, 16))
     evaluation = validated(data)
-    assert_perfect(evaluation.compute(data, list))
+    assert_perfect(evaluation.compute(list, data))
     assert Counter(r["image_id"] for r in evaluation.results) == {image["id"]: 2 for image in content["images"][:3]}
     assert {type(r["image_id"]) for r in evaluation.results} == {int}
     assert {r["category_id"] for r in evaluation.results} == {content["annotations"][-1].get("category_id", 1)}
@@ -222,12 +222,12 @@ def test_perfect_images_have_ap_1(tmp_path, axis, name):
     path, content = exported(tmp_path, (axis, name))
     data = CocoImages(tmp_path, path, tmp_path, False, (64, 64), (16, 16))
     assert [len(record["keypoints"]) for record in data.records] in ([2, 2, 2, 0], [0, 2, 2, 2])
-    evaluation, inverse = PeopleEvaluation(), np.array([[2.0, 0, 3], [0, 2, 5]])
+    evaluation, inverse = BottomUpEvaluation(), np.array([[2.0, 0, 3], [0, 2, 5]])
     people = [np.concatenate([apply(invert(inverse), r["keypoints"][..., :2]) / 4, np.ones((len(r["keypoints"]), 17, 1))], -1)
               for r in data.records]  # fmt: skip
     batch = {"index": torch.arange(len(data)), "inverse": torch.tensor(inverse).expand(len(data), 2, 3)}
     evaluation.add(batch, [(points, np.ones(len(points))) for points in people])
-    assert_perfect(evaluation.compute(data, list))
+    assert_perfect(evaluation.compute(list, data))
     assert {r["image_id"] for r in evaluation.results} == {image["id"] for image in content["images"][:3]}
     assert {r["category_id"] for r in evaluation.results} == {content["annotations"][-1].get("category_id", 1)}
 

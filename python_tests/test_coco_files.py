@@ -136,7 +136,7 @@ def test_predictions_that_are_not_finite_find_nobody(tmp_path):
         evaluation = validated(data)
         for record in evaluation.records[:lost]:
             record["pixels"][2] = np.nan
-        scores = evaluation.compute(data, list)
+        scores = evaluation.compute(list, data)
         assert scores["AR"] == pytest.approx(recall) and len(evaluation.results) == 6 - lost
 
 

@@ -172,7 +172,7 @@ def evaluate(content: dict, folder: Path, shift: np.ndarray, truth: np.ndarray) 
     evaluation.add(*batch_of(content, shift, truth))
     data = CocoKeypoints(folder, write(folder, content), folder, train=False)
     data.records = [{**person, "area": person["area"] / 0.6} for person in data.records]
-    return evaluation.compute(data, list)
+    return evaluation.compute(list, data)
 
 
 def test_error_and_correlation_are_over_the_people_with_a_truth(tmp_path):

@@ -13,9 +13,9 @@ from recorder import recorded, seen
 from runs import SMALL, launched, same_weights, small
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.commands.fit import TASKS
+from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.trainers import callbacks
-from sampling_argmax_cuda.trainers.data import EpochLoader, EpochOrder, GlobalBatches
+from sampling_argmax_cuda.trainers.loader import EpochLoader, EpochOrder, GlobalBatches
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -134,10 +134,10 @@ def test_a_run_goes_on_where_it_was_left(stop, again, workers, whole, data, tmp_
     weights, lines = whole
     assert batches_of(tmp_path) == lines
     assert same_weights(weights, last) and last["global_step"] == 9
-    assert [row["epoch"] for row in last["callbacks"]["RunPictures"]["history"]] == [1, 2, 3]
+    assert [row["epoch"] for row in last["callbacks"]["RunFigures"]["history"]] == [1, 2, 3]
 
 
-SCHEDULED = ("--model.tau=coco", "--model.milestones=[1,2]")
+SCHEDULED = ("--objective.tau=coco", "--model.milestones=[1,2]")
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     fit("coco", data, tmp_path, "--config", "soft_rle", "--trainer.max_steps=2")  # of three an epoch
     again = ("--config", "soft_rle", "--trainer.max_epochs=2", "--ckpt_path=last")
     refused = {
-        "--model.sigma=2.0": "model: sigma of the resumed run was 1.0, got 2.0; a resumed run may change average, clip_each, ",
+        "--objective.sigma=2.0": "model: sigma of the resumed run was 1.0, got 2.0; a resumed run may change average, clip_each, ",
         "--model.depth=34": "model: depth of the resumed run was 18, got 34",
         "--data.flip=0.1": "data: flip of the resumed run was 0.5, got 0.1",
         "--data.scale=0.1": "data: scale of the resumed run was 0.3, got 0.1",
@@ -201,7 +201,7 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
         capfd.readouterr()
         assert main(["fit", *small("coco", data, tmp_path, *again, option)]) == 1
         assert message in capfd.readouterr().err
-    changes = ("--model.rle_flow_lr=0.25", "--model.lr=0.01", "--model.weight_decay=0.5", "--model.milestones=[9]")
+    changes = ("--objective.flow_lr=0.25", "--model.lr=0.01", "--model.weight_decay=0.5", "--model.milestones=[9]")
     halves = ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2")
     capfd.readouterr()
     last = fit("coco", data, tmp_path, *again, *changes, *halves)
@@ -255,7 +255,7 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
         EpochOrder,
         EpochLoader,
         callbacks.BestCheckpoint,
-        callbacks.RunPictures,
+        callbacks.RunFigures,
         callbacks.ValidationFile,
         callbacks.PredictionFiles,
     ]

@@ -32,9 +32,9 @@ from sampling_argmax_cuda.tasks.h36m.skeletons import (
     with_thorax,
 )
 from sampling_argmax_cuda.tasks.h36m.synthetic import draw_body, draw_camera, draw_view, write_synthetic_h36m
-from sampling_argmax_cuda.tasks.h36m.task import BodyPose, H36mData
+from sampling_argmax_cuda.tasks.h36m.task import H36mData, H36mPose
 from sampling_argmax_cuda.tasks.mpii.reader import PAIRS
-from sampling_argmax_cuda.trainers.data import EpochOrder, GlobalBatches
+from sampling_argmax_cuda.trainers.loader import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -194,7 +194,7 @@ def test_perfect_cells_have_no_error(root):
     """From targets in cells back to mm: cameras without error, bones up to the perspective that they leave out."""
     data = poses(root)
     batch = torch.utils.data.default_collate(list(data))
-    module = BodyPose(depth=18, head_channels=16, volume=16)
+    module = H36mPose(depth=18, head_channels=16, volume=16)
     pixels = module.to_image(batch["target"], batch)
     module.evaluation.add(batch, batch["target"], batch["weight"], pixels, pixels)
     scores = module.evaluation.compute(list)
@@ -204,7 +204,7 @@ def test_perfect_cells_have_no_error(root):
 
     length = float(np.mean([bone_length(data.in_camera(record)) for record in data.records]))
     batch = torch.utils.data.default_collate(list(poses(root, lift="bones")))
-    module = BodyPose(depth=18, head_channels=16, volume=16, lift="bones", bones_mm=length)
+    module = H36mPose(depth=18, head_channels=16, volume=16, lift="bones", bones_mm=length)
     pixels = module.to_image(batch["target"], batch)
     module.evaluation.add(batch, batch["target"], batch["weight"], pixels, pixels)
     scores = module.evaluation.compute(list)
@@ -213,7 +213,7 @@ def test_perfect_cells_have_no_error(root):
 
 def test_bones_do_not_depend_on_the_crop(root):
     """Depth in pixels of the image is the same whatever the augmentation: it comes back through the inverse."""
-    module = BodyPose(depth=18, head_channels=16, volume=16, lift="bones")
+    module = H36mPose(depth=18, head_channels=16, volume=16, lift="bones")
     found = []
     for augment in (None, Augment(0.3, 40, 0, normal=True)):
         batch = torch.utils.data.default_collate(list(poses(root, lift="bones", augment=augment)))
@@ -398,9 +398,9 @@ def test_wrong_arguments_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         H36mData(**wrong)
     with pytest.raises(ValueError, match="model: lift must be one of camera, bones, got 'eyes'"):
-        BodyPose(depth=18, head_channels=16, lift="eyes")
+        H36mPose(depth=18, head_channels=16, lift="eyes")
     with pytest.raises(ValueError, match="model: bones_mm must be > 0, got 0"):
-        PoseEvaluation("bones", BodyPose(depth=18, head_channels=16, bones_mm=0).hparams.bones_mm)
+        PoseEvaluation("bones", H36mPose(depth=18, head_channels=16, bones_mm=0).hparams.bones_mm)
 
 
 # ---- augmentation ----
@@ -453,7 +453,7 @@ def test_training_reaches_a_stated_error(tmp_path):
     """Below 240 mm. A network that has learnt nothing answers with the middle of the volume, 400 mm off and more."""
     more = ["--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16", "--data.rotation=0",
             "--data.scale=0", "--data.flip=0", "--data.color=0", "--data.occlusion=0", "--model.head_channels=32",
-            "--model.norm=batch", "--model.volume=16", "--model.num_samples=10", "--model.beta=tau", "--model.tau=4.0",
+            "--model.norm=batch", "--model.volume=16", "--objective.num_samples=10", "--objective.beta=tau", "--objective.tau=4.0",
             "--model.lr=0.002", "--model.milestones=[4]", "--model.flip_test=false"]  # fmt: skip
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
     assert logged(tmp_path / "random")["val/mpjpe_mm"][0] > 400

@@ -32,7 +32,7 @@ from sampling_argmax_cuda.tasks.keypointnet.reader import (
     spacing,
 )
 from sampling_argmax_cuda.tasks.keypointnet.synthetic import DRAWN, draw_model, write_synthetic_keypointnet
-from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints, nearest_copy
+from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints, nearest_copy
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -246,7 +246,7 @@ def test_full_networks_have_the_published_channels():
 )
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=f"model: {message}"):
-        CloudKeypoints(**{"basis": "gaussian", **wrong})
+        PointCloudKeypoints(**{"basis": "gaussian", **wrong})
 
 
 # ---- what is trained ----
@@ -254,7 +254,7 @@ def test_wrong_options_are_named(wrong, message):
 
 def test_the_loss_is_that_of_the_nearest_copy():
     torch.manual_seed(0)
-    module = CloudKeypoints(keypoints=3, centers=(16, 8, 4, 2), width=0.1, basis="gaussian", tau=1.0, metric="euclidean",
+    module = PointCloudKeypoints(keypoints=3, centers=(16, 8, 4, 2), width=0.1, basis="gaussian", tau=1.0, metric="euclidean",
                             dropout=0.0).train()  # fmt: skip
     copies = torch.rand(2, 4, 3, 3)
     batch = {"points": clouds(2, 32), "copies": copies, "weight": torch.tensor([[1.0, 1, 0], [1, 1, 1]]),
@@ -337,7 +337,7 @@ def test_training_reaches_a_stated_score(tmp_path):
     """PCK@0.05 above 0.9, geodesic; a network that has learnt nothing has none."""
     more = ["--data.synthetic_train=128", "--data.synthetic_val=16", "--data.batch_size=8", "--data.points=768",
             "--model.centers=[192,64,24,8]", "--model.width=0.5", "--model.dropout=0.0", "--model.lr=0.003",
-            "--model.num_samples=30", "--model.milestones=[9]"]  # fmt: skip
+            "--objective.num_samples=30", "--model.milestones=[9]"]  # fmt: skip
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
     assert logged(tmp_path / "random")["val/pck_0.05"][0] < 0.05
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12")
@@ -352,8 +352,8 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
 
 @pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr", "discrete", "cross_entropy", "sampling"])
 def test_methods_take_a_step(method, data, tmp_path):
-    basis = "--model.basis=none" if method == "sampling" else "--model.grouping=msg"
-    fit(data, tmp_path, f"--model.method={method}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    basis = "--objective.basis=none" if method == "sampling" else "--model.grouping=msg"
+    fit(data, tmp_path, f"--objective={method}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     assert np.isfinite(losses_of(tmp_path)).all()
     checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
     assert main(["validate", *options(data, tmp_path / "val"), checkpoint]) == 0
@@ -365,7 +365,7 @@ def test_methods_take_a_step(method, data, tmp_path):
 def test_predict_on_a_folder_of_clouds(task, fields, data, tmp_path, capfd):
     fit(data, tmp_path / "run", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", config=task)
     checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    folder = f"--data.clouds={data / 'pcds' / '03001627'}"
+    folder = f"--data.point_clouds={data / 'pcds' / '03001627'}"
     assert main(["predict", *options(data, tmp_path / "out", folder, config=task), checkpoint]) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
@@ -374,7 +374,7 @@ def test_predict_on_a_folder_of_clouds(task, fields, data, tmp_path, capfd):
         np.abs([r["keypoints"] for r in records]).max() < 1 and len(list((tmp_path / "out").rglob("drawn*.png"))) == 12
     )
     assert main(["predict", *options(data, tmp_path, config=task), checkpoint]) == 1
-    assert "predict: --data.clouds must name a folder of .pcd files" in capfd.readouterr().err
+    assert "predict: --data.point_clouds must name a folder of .pcd files" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("task, keypoints", [("keypointnet", 12), ("skeleton", 5)])

@@ -9,13 +9,11 @@ from row_problems import GRIDS, SAMPLING, positions, problem
 from scipy.special import softmax
 
 from sampling_argmax_cuda import expected_error, js_divergence, sample
-from sampling_argmax_cuda.objectives.losses import (
-    axis_sampling_loss,
-    discrete_expectation_loss,
-    reduce_loss,
-    soft_argmax_loss,
-)
+from sampling_argmax_cuda.objectives.discrete import discrete_expectation_loss
+from sampling_argmax_cuda.objectives.reduction import reduce_loss
 from sampling_argmax_cuda.objectives.regularized import kl_divergence, variance_regularizer
+from sampling_argmax_cuda.objectives.sampling import axis_sampling_loss
+from sampling_argmax_cuda.objectives.soft import soft_argmax_loss
 from sampling_argmax_cuda.ops import axis_sample
 
 METRICS = ("l1", "l2", "euclidean", "smooth_l1")

@@ -206,5 +206,5 @@ def test_coco_scores_do_not_see_what_is_masked(labelled, tmp_path):
         batch = {"index": torch.arange(len(points)), "target": target, "weight": weight}
         evaluation = CocoEvaluation()
         evaluation.add(batch, found, torch.ones_like(weight), pixels, torch.cat([4 * target, weight[..., None]], -1))
-        scores = evaluation.compute(data, list)
+        scores = evaluation.compute(list, data)
         assert scores["AP"] == pytest.approx(1) and scores["error"] == scores["bias"] == 0

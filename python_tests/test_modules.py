@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import SamplingArgmax, SoftArgmax, axis_sample, expected_error, sample, soft_argmax
-from sampling_argmax_cuda.objectives.losses import axis_sampling_loss
+from sampling_argmax_cuda.objectives.sampling import axis_sampling_loss
 from sampling_argmax_cuda.objectives.schedules import ExponentialTau
 
 

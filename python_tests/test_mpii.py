@@ -13,10 +13,10 @@ from scipy.io import savemat
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
-from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, FigureCrops, read_lsp, read_people
-from sampling_argmax_cuda.tasks.mpii.task import MpiiData, PersonPose
+from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, MpiiCrops, read_lsp, read_people
+from sampling_argmax_cuda.tasks.mpii.task import MpiiData, MpiiPose
 from sampling_argmax_cuda.trainers.hourglass import HourglassNet
-from sampling_argmax_cuda.trainers.training import OPTIMIZERS
+from sampling_argmax_cuda.trainers.trained_module import OPTIMIZERS
 from sampling_argmax_cuda.trainers.weights import load_weights
 
 pytestmark = pytest.mark.written_memory
@@ -127,7 +127,7 @@ def test_malformed_lsp(tmp_path):
 
 def test_a_missing_image_is_named(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([record()]))
-    data = FigureCrops(tmp_path, read_people(tmp_path / "a.json"), (64, 64), (16, 16))
+    data = MpiiCrops(tmp_path, read_people(tmp_path / "a.json"), (64, 64), (16, 16))
     with pytest.raises(FileNotFoundError, match=r"a\.jpg does not exist .*record 0"):
         data[0]
 
@@ -180,7 +180,7 @@ def test_parameters_are_those_of_the_published_shape():
 
 
 def test_every_stack_is_trained_alike(tmp_path):
-    module = PersonPose(stacks=2, channels=8, norm="group", method="soft", reduction="mean", loss_scale=2.0)
+    module = MpiiPose(stacks=2, channels=8, norm="group", method="soft", reduction="mean", loss_scale=2.0)
     batch = {"image": torch.randn(2, 3, 64, 64), "target": torch.rand(2, 16, 2) * 15, "weight": torch.ones(2, 16)}
     maps = module.train()(batch["image"])
     _, target = module.rows(batch)
@@ -204,7 +204,7 @@ def test_every_stack_is_trained_alike(tmp_path):
 )
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=f"model: {message}"):
-        PersonPose(**{"stacks": 1, "channels": 8, **wrong})
+        MpiiPose(**{"stacks": 1, "channels": 8, **wrong})
 
 
 # ---- PCKh ----
@@ -212,7 +212,7 @@ def test_wrong_options_are_named(wrong, message):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_have_their_names(name):
-    module = PersonPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01)
+    module = MpiiPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01)
     optimizer, before = module.configure_optimizers(), [p.detach().clone() for p in module.parameters()]
     sum(p.sum() for p in module.parameters()).backward()
     optimizer.step()
@@ -287,7 +287,7 @@ fit = partial(runs.fit, config="mpii", options=options)
 
 
 @pytest.mark.parametrize(
-    "adversary", [[], ["--config", "adversarial", "--model.adversary=1", "--model.adversary_channels=16"]],
+    "adversary", [[], ["--config", "adversarial", "--adversary.stacks=1", "--adversary.channels=16"]],
     ids=["alone", "adversary"],
 )  # fmt: skip
 def test_training_reaches_a_stated_score(adversary, tmp_path):
@@ -308,7 +308,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    one_and_two(data, tmp_path, "--model.method=sampling", half=2, config="mpii", options=options, least_dims=4)
+    one_and_two(data, tmp_path, "--objective=sampling", half=2, config="mpii", options=options, least_dims=4)
 
 
 @pytest.mark.parametrize(

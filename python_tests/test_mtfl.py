@@ -154,7 +154,7 @@ def test_training_reaches_a_stated_error(tmp_path):
     run = tmp_path / "run"
     fit(tmp_path / "data", run, "--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16",
         "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--model.head_channels=32", "--model.norm=batch",
-        "--model.num_samples=10", "--model.tau=1.0", "--model.lr=0.002", "--model.milestones=[8]",
+        "--objective.num_samples=10", "--objective.tau=1.0", "--model.lr=0.002", "--model.milestones=[8]",
         "--trainer.max_epochs=10")  # fmt: skip
     truth = np.stack([face["keypoints"][:, :2] for face in read_faces(tmp_path / "data" / "testing.txt")])
     assert landmark_errors(np.full_like(truth, 64), truth)["abs_px"] > 20

@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from sampling_argmax_cuda import soft_argmax
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.objectives.methods import Target
+from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.oct.delineation import SURFACES, read_delineation, write_delineation
 from sampling_argmax_cuda.tasks.oct.metrics import SurfaceEvaluation, layer_dice, surface_errors
 from sampling_argmax_cuda.tasks.oct.model import SurfaceNet
@@ -380,7 +380,7 @@ fit = partial(runs.fit, config="oct", options=options)
 def test_training_reaches_a_stated_error(tmp_path):
     """Below 0.8 pixels and never out of order. Nothing but the mean surfaces of the training set is 3 pixels off."""
     more = ["--data.synthetic_train=6", "--data.synthetic_val=2", "--data.batch_size=2", "--data.rows=128",
-            "--data.flip=0.5", "--model.width=16", "--model.num_samples=30", "--model.lr=0.002", "--model.milestones=[7]",
+            "--data.flip=0.5", "--model.width=16", "--objective.num_samples=30", "--model.lr=0.002", "--model.milestones=[7]",
             "--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=8"]  # fmt: skip
     fit(tmp_path / "data", tmp_path / "run", *more)
     module = OctData(root=str(tmp_path / "data"), synthetic=True, synthetic_train=6, synthetic_val=2)
@@ -428,7 +428,7 @@ def test_two_processes_equal_one(data, tmp_path):
         (["--data.synthetic=false", "--data.root=/nowhere"], "data: /nowhere/volumes is not a folder"),
         (["--data.rows=60"], "data: rows must be a positive multiple of 16, got 60"),
         (["--model.ce_weight=-1"], "model: ce_weight must be >= 0, got -1"),
-        (["--model.method=direct"], "model: task oct needs a method with maps alone, got direct"),
+        (["--objective=direct"], "model: task oct needs a method with maps alone, got direct"),
     ],
 )
 def test_error_messages(data, tmp_path, capfd, more, message):

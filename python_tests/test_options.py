@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.commands.fit import TASKS, TaskCLI
+from sampling_argmax_cuda.commands.fit import TaskCLI
+from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.mtfl.task import FaceLandmarks
+from sampling_argmax_cuda.tasks.mtfl.task import MtflLandmarks
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -58,7 +59,7 @@ SOURCES = ("equals", "words", "config", "short", "marked")
 def checkpoints(tmp_path_factory) -> Path:
     """A checkpoint of each of two tasks, as the trainer writes them."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    for module, size in ((CocoPose(flip_test=False, **SMALL), (64, 96)), (FaceLandmarks(**SMALL), (64, 64))):
+    for module, size in ((CocoPose(flip_test=False, **SMALL), (64, 96)), (MtflLandmarks(**SMALL), (64, 64))):
         content = {"state_dict": module.state_dict(), "task": module.task, "hyper_parameters": dict(module.hparams),
                    "datamodule_hyper_parameters": {"image_size": size}, **VERSION}  # fmt: skip
         torch.save(content, folder / f"{module.task}.ckpt")
@@ -135,15 +136,17 @@ def test_a_recipe_of_the_package_is_none_of_the_checkpoint(source, start, checkp
     own = given(source, "model.num_samples", 7, tmp_path)
     for flags in (["-c", "coco", "--config=heatmap"], ["--config", "coco", "-c=heatmap"]):
         cli = start("predict", *flags, *own, f"--ckpt_path={checkpoints / 'coco.ckpt'}")
-        assert cli.model.hparams.depth == 18 and cli.model.hparams.method == "sampling"
+        assert cli.model.hparams.depth == 18 and cli.model.hparams.objective["name"] == "sampling"
         assert tuple(cli.datamodule.hparams.image_size) == (64, 96) and cli.model.hparams.num_samples == 7
         assert cli.datamodule.hparams.rotation == 40.0 and cli.config.predict.trainer.max_epochs == 140
     said = capfd.readouterr().out.splitlines()
     lines = [line for line in said if "instead of the checkpoint's" in line]
-    assert lines == ["--model.num_samples 7 instead of the checkpoint's 30"] * 2
-    assert said.count("--model.method 'sampling' of the checkpoint, not 'heatmap' of the package's config") == 2
+    assert lines == ["--objective.num_samples 7 instead of the checkpoint's 30"] * 2
+    assert said.count("--objective 'sampling' of the checkpoint, not 'heatmap' of the package's config") == 2
     assert said.count("--model.depth 18 of the checkpoint, not 50 of the package's config") == 2
-    assert not [line for line in said if line.startswith("--model.num_samples") and "of the checkpoint, not" in line]
+    assert not [
+        line for line in said if line.startswith("--objective.num_samples") and "of the checkpoint, not" in line
+    ]
 
 
 def test_a_checkpoint_of_another_network_is_one_line(checkpoints, tmp_path, capfd):

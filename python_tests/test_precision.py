@@ -11,25 +11,25 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.trainers.callbacks import RunPictures
+from sampling_argmax_cuda.trainers.callbacks import RunFigures
 from sampling_argmax_cuda.trainers.precision import keep_geometry
 
 pytestmark = pytest.mark.written_memory
 
 PRECISIONS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64,
               "bf16-mixed": torch.float32}  # fmt: skip
-ADVERSARY = ["--config", "adversarial", "--model.adversary=1", "--model.adversary_channels=8"]
+ADVERSARY = ["--config", "adversarial", "--adversary.stacks=1", "--adversary.channels=8"]
 EVERY_VIEW = ["--model.average=maps", "--model.scales=[1.0,2.0]"]
 SMALL = ["--data.image_size=[32,32]", "--data.batch_size=2"]  # convolutions of float16 are slow on a CPU
 RUNS = {  # the options of a task, and more of them
     "associative": (test_associative.options, [*ADVERSARY, "--model.scales=[1.0,2.0]"]),
     "coco": (runs.options, [*SMALL, *EVERY_VIEW]),
-    "coco_rle": (runs.options, [*SMALL, "--model.method=sampling_rle", "--model.units=centered"]),
+    "coco_rle": (runs.options, [*SMALL, "--objective=sampling_rle", "--objective.units=centered"]),
     "h36m": (runs.options, [*SMALL, "--model.volume=8", "--model.reduction=axes"]),
-    "h36m_rle": (runs.options, [*SMALL, "--model.method=rle", "--model.units=centered", "--model.volume=8"]),
+    "h36m_rle": (runs.options, [*SMALL, "--objective=rle", "--objective.units=centered", "--model.volume=8"]),
     "keypointnet": (test_keypointnet.options, []),
     "mpii": (test_mpii.options, [*ADVERSARY, *EVERY_VIEW]),
-    "mtfl": (runs.options, [*SMALL, "--model.method=direct"]),
+    "mtfl": (runs.options, [*SMALL, "--objective=direct"]),
     "oct": (test_oct.options, ["--model.ce_weight=0.1"]),
     "skeleton": (test_skeleton.options, []),
 }  # fmt: skip
@@ -69,9 +69,9 @@ def check_batch(seen: set, trainer, module, batch, dataset) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_geometry_has_the_readers_precision(name, precision, data, tmp_path, monkeypatch):
     task, (options, more), seen = name.partition("_")[0], RUNS[name], set()
-    monkeypatch.setattr(RunPictures, "on_train_batch_start", lambda self, trainer, module, batch, index:
+    monkeypatch.setattr(RunFigures, "on_train_batch_start", lambda self, trainer, module, batch, index:
                         check_batch(seen, trainer, module, batch, trainer.datamodule.train_data))  # fmt: skip
-    monkeypatch.setattr(RunPictures, "on_validation_batch_start", lambda self, trainer, module, batch, index:
+    monkeypatch.setattr(RunFigures, "on_validation_batch_start", lambda self, trainer, module, batch, index:
                         check_batch(seen, trainer, module, batch, trainer.datamodule.val_data))  # fmt: skip
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1",
              f"--trainer.precision={precision}", *(["--model.optimizer=sgd"] if precision == "16-true" else [])]  # fmt: skip

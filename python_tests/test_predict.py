@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.commands.fit import TASKS
+from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.tasks.keypointnet.synthetic import draw_model
 from sampling_argmax_cuda.tasks.oct.volume import write_volume
 from sampling_argmax_cuda.trainers.callbacks import inputs_of
@@ -23,7 +23,7 @@ from sampling_argmax_cuda.trainers.data import TaskData
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
 OF_IMAGES = ["--model.depth=18", "--model.head_channels=16", "--data.image_size=[64,64]"]
-OF_CLOUDS = ["--model.centers=[16,8,4,2]", "--model.width=0.1", "--model.basis=gaussian"]
+OF_CLOUDS = ["--model.centers=[16,8,4,2]", "--model.width=0.1", "--objective.basis=gaussian"]
 SMALL = {
     "associative": ["--model.stacks=1", "--model.channels=8", "--data.image_size=[64,64]"],
     "coco": OF_IMAGES,

@@ -9,7 +9,7 @@ import yaml
 from runs import logged
 
 from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
-from sampling_argmax_cuda.commands.fit import config_path
+from sampling_argmax_cuda.commands.configs import config_path
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -27,11 +27,11 @@ OTHER = {
     "associative": [*DATA, *STACKS, "--data.root=data/people"],  # its drawn images have more people than coco's
     "mpii": [*DATA, *STACKS],
     "oct": ["--data.synthetic=true", "--data.synthetic_train=2", "--data.synthetic_val=1", "--data.rows=64",
-            "--data.num_workers=0", "--model.width=4", "--model.num_samples=2"],
-    "keypointnet": [*CLOUDS, "--model.keypoints=10", "--model.num_samples=2"],
+            "--data.num_workers=0", "--model.width=4", "--objective.num_samples=2"],
+    "keypointnet": [*CLOUDS, "--model.keypoints=10", "--objective.num_samples=2"],
     "skeleton": CLOUDS,
 }  # fmt: skip
-FIT = ["--model.depth=18", "--model.head_channels=16", "--model.num_samples=2"]
+FIT = ["--model.depth=18", "--model.head_channels=16", "--objective.num_samples=2"]
 
 
 def commands() -> list[list[str]]:
@@ -48,7 +48,7 @@ def smoke(argv: list[str]) -> list[str]:
     if argv[0] == "fit" and argv[2] in OTHER:
         return [*OTHER[argv[2]], *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
     if argv[0] == "fit":
-        folder = [] if argv[2] == "coco" and "drawn" not in argv else [f"--trainer.default_root_dir={argv[2]}"]
+        folder = [] if argv[2] == "coco" and "synthetic" not in argv else [f"--trainer.default_root_dir={argv[2]}"]
         return [*DATA, *FIT, *TRAINER, "--trainer.max_epochs=1", "--data.scale=0", *folder]
     return [*DATA, *TRAINER]
 
@@ -75,8 +75,8 @@ def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
 
 CONFIGS = sorted(Path(config_path("coco")).parent.rglob("*.yaml"))
 # The task that a config without one is made for, if it is not coco.
-BEHIND = {"adversarial": "mpii", "drawn_joints": "mpii", "drawn_people": "associative", "drawn_scans": "oct",
-          "drawn_clouds": "keypointnet", "drawn_skeletons": "skeleton"}  # fmt: skip
+BEHIND = {"adversarial": "mpii", "synthetic_mpii": "mpii", "synthetic_associative": "associative", "synthetic_oct": "oct",
+          "synthetic_keypointnet": "keypointnet", "synthetic_skeleton": "skeleton"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

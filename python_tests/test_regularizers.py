@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from sampling_argmax_cuda import js_divergence, soft_argmax
 from sampling_argmax_cuda.coords import convert_coords
-from sampling_argmax_cuda.objectives.losses import soft_argmax_loss
 from sampling_argmax_cuda.objectives.regularized import distribution_regularizer, kl_divergence, variance_regularizer
+from sampling_argmax_cuda.objectives.soft import soft_argmax_loss
 
 
 @pytest.mark.parametrize("grid", GRIDS)

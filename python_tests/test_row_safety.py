@@ -7,13 +7,11 @@ import torch
 from row_problems import SAMPLING, problem
 
 from sampling_argmax_cuda import expected_error
-from sampling_argmax_cuda.objectives.losses import (
-    axis_sampling_loss,
-    discrete_expectation_loss,
-    reduce_loss,
-    soft_argmax_loss,
-)
+from sampling_argmax_cuda.objectives.discrete import discrete_expectation_loss
+from sampling_argmax_cuda.objectives.reduction import reduce_loss
 from sampling_argmax_cuda.objectives.regularized import distribution_regularizer, variance_regularizer
+from sampling_argmax_cuda.objectives.sampling import axis_sampling_loss
+from sampling_argmax_cuda.objectives.soft import soft_argmax_loss
 
 LOSSES = {
     "soft_argmax": lambda z, t, w: soft_argmax_loss(z, t, w),

@@ -251,7 +251,7 @@ def test_training_beats_random_keypoints(seed, tmp_path_factory):
     """Above 0.2 where points drawn at random have 0.12, for each of three seeds."""
     root = tmp_path_factory.getbasetemp() / "skeleton"
     more = ["--data.synthetic_train=64", "--data.synthetic_val=16", "--data.batch_size=8", "--data.points=256",
-            "--model.centers=[64,32,16,8]", "--model.width=0.25", "--model.num_samples=1", "--model.tau=0.5",
+            "--model.centers=[64,32,16,8]", "--model.width=0.25", "--objective.num_samples=1", "--objective.tau=0.5",
             "--model.lr=0.004", "--model.milestones=[12]", f"--model.seed={seed}", f"--seed_everything={seed}"]  # fmt: skip
     fit(root / "data", root / f"run{seed}", *more, "--trainer.max_epochs=15", "--trainer.check_val_every_n_epoch=15")
     assert random_score(root / "data") < 0.15 and logged(root / f"run{seed}")["val/das"][-1] > 0.2
@@ -264,7 +264,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
 
 def test_clouds_alone_are_enough(data, tmp_path, capfd):
     """Neither annotations nor splits: a run trains, says that it has no scores, and its checkpoint is the last one."""
-    fit(data, tmp_path / "drawn", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
+    fit(data, tmp_path / "synthetic", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
     shutil.copytree(data / "pcds", tmp_path / "clouds" / "pcds")
     plain = ("--data.synthetic=false", "--trainer.limit_train_batches=1")
     capfd.readouterr()
@@ -309,7 +309,7 @@ def test_no_training_reads_annotations(data, tmp_path):
 
 @pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr"])
 def test_methods_take_a_step(method, data, tmp_path):
-    fit(data, tmp_path, f"--model.method={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    fit(data, tmp_path, f"--objective={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
     scores = []
     for run in ("a", "b"):  # evaluation is a function of the weights and the clouds

@@ -34,16 +34,21 @@ def test_clouds_have_one_form_and_basis():
     cells = grid(task="keypointnet", forms=None, bases=None, samples=[30])
     assert [cell.name for cell in cells] == ["soft", "sampling paper gaussian S=30"]
     assert len(grid(forms=None, bases=None, samples=[30])) == 1 + 2 * 3
-    assert study.Setting("soft_vr").options("skeleton") == ["--model.method=soft_vr", "--model.reg_weight=10.0"]
+    assert study.Setting("soft_vr").options("skeleton") == ["--objective=soft_vr", "--objective.reg_weight=10.0"]
 
 
 def test_released_options_are_those_of_the_task():
     released = study.Setting("sampling", "released", "gaussian", "30")
     coco, mtfl, h36m = (released.options(task) for task in ("coco", "mtfl", "h36m"))
-    assert {"--model.reweight=2.0", "--model.clip_grad=2.0", "--model.estimator=axis", "--model.beta=tau"} <= set(coco)
-    assert "--model.reweight=2.0" in mtfl and not [o for o in (*mtfl, *h36m) if "clip_grad" in o]
+    assert {
+        "--objective.reweight=2.0",
+        "--objective.clip_grad=2.0",
+        "--objective.estimator=axis",
+        "--objective.beta=tau",
+    } <= set(coco)
+    assert "--objective.reweight=2.0" in mtfl and not [o for o in (*mtfl, *h36m) if "clip_grad" in o]
     assert not [o for o in h36m if "reweight" in o]
-    assert study.Setting("soft").options("coco") == ["--model.method=soft"]
+    assert study.Setting("soft").options("coco") == ["--objective=soft"]
 
 
 def fake(monkeypatch, fail_at: int | None = None) -> list[list[str]]:
@@ -57,7 +62,7 @@ def fake(monkeypatch, fail_at: int | None = None) -> list[list[str]]:
         options = dict(item.split("=", 1) for item in argv if "=" in item)
         folder = Path(options["--trainer.default_root_dir"]) / "version_0"
         folder.mkdir(parents=True)
-        ap, error = 0.5 + 0.1 * int(options["--model.seed"]), 2 if options["--model.method"] == "soft" else 1
+        ap, error = 0.5 + 0.1 * int(options["--model.seed"]), 2 if options["--objective"] == "soft" else 1
         (folder / "metrics.csv").write_text(f"epoch,val/AP,val/error,train/loss\n0,,,3\n1,0.1,9,\n2,{ap},{error},\n")
         return 0
 

@@ -17,8 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from runs import almost_the_same, fit, logged, losses_of, one_and_two, options, resumed, run_two, same_weights
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.commands.fit import TASKS
-from sampling_argmax_cuda.objectives.methods import METHODS
+from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.trainers.resnet import PoseNet, ResNet
@@ -41,7 +40,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     assert not same_weights(whole, other)
     assert list((tmp_path / "whole").rglob("epoch_*_images.png")) and list((tmp_path / "whole").rglob("metrics.csv"))
     assert list((tmp_path / "parts").rglob("curves.png"))
-    curves = [run["callbacks"]["RunPictures"]["history"] for run in (whole, parts)]
+    curves = [run["callbacks"]["RunFigures"]["history"] for run in (whole, parts)]
     assert [row["epoch"] for row in curves[0]] == [1, 2, 3] and curves[0] == curves[1]
     assert all({"train/loss_epoch", "val/error", "val/AP", "lr"} <= row.keys() for row in curves[0])
 
@@ -54,10 +53,10 @@ def test_two_processes_equal_one(launcher, data, tmp_path):
     almost_the_same(one, two)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OBJECTIVES)
 def test_every_method_takes_a_step(method, data, tmp_path):
     """Of every parameter, by a gradient that is a number; and what was trained is scored."""
-    last = fit(data, tmp_path, f"--model.method={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1",
+    last = fit(data, tmp_path, f"--objective={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1",
                "--trainer.check_val_every_n_epoch=1")  # fmt: skip
     (optimizer,) = last["optimizer_states"]
     names = [name for name in last["state_dict"] if not name.endswith((".epoch", "bn_running_mean"))]
@@ -72,7 +71,7 @@ def test_every_method_takes_a_step(method, data, tmp_path):
 def test_training_reaches_a_stated_error(tmp_path):
     """Below 1.3 cells of 16. The soft-argmax of a network that has learnt nothing is the middle, 4 cells off."""
     more = ["--data.synthetic_train=192", "--data.synthetic_val=32", "--data.batch_size=16", "--model.norm=batch",
-            "--model.head_channels=32", "--model.num_samples=10", "--model.beta=tau", "--model.tau=4.0",
+            "--model.head_channels=32", "--objective.num_samples=10", "--objective.beta=tau", "--objective.tau=4.0",
             "--model.lr=0.002", "--model.milestones=[5]", "--model.flip_test=false", "--data.scale=0", "--data.rotation=0",
             "--data.flip=0"]  # fmt: skip
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
@@ -88,7 +87,7 @@ def test_rle_reaches_a_stated_error(config, epochs, bound, tmp_path_factory):
     """In cells of 16, where a network that has learnt nothing is 4 off; the likelihood of the errors rises all the time."""
     data = tmp_path_factory.getbasetemp() / "rle_data"
     more = ["--config", config, "--data.synthetic_train=192", "--data.synthetic_val=32", "--data.batch_size=16",
-            "--model.norm=batch", "--model.head_channels=32", "--model.num_samples=10", "--model.tau=1.0", "--model.lr=0.002",
+            "--model.norm=batch", "--model.head_channels=32", "--objective.num_samples=10", "--objective.tau=1.0", "--model.lr=0.002",
             "--model.flip_test=false", "--data.scale=0", "--data.rotation=0", "--data.flip=0"]  # fmt: skip
     run = tmp_path_factory.mktemp(config)
     fit(data, run, *more, f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}")
@@ -226,9 +225,9 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     "more, message",
     [
         (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/annotations/"),
-        (["--model.tau=0.0"], "tau must be > 0, got 0.0"),
-        (["--model.basis=tri"], "basis must be one of none, uniform, triangular, gaussian, got 'tri'"),
-        (["--model.method=hard"], "method must be one of soft"),
+        (["--objective.tau=0.0"], "tau must be > 0, got 0.0"),
+        (["--objective.basis=tri"], "basis must be one of none, uniform, triangular, gaussian, got 'tri'"),
+        (["--objective=hard"], "method must be one of soft"),
         (["--model.depth=19"], "depth must be one of 18, 34, 50, 101, 152, got 19"),
         (["--model.weights=/nowhere.pth"], "weights file /nowhere.pth does not exist"),
         (["--data.batch_size=99"], "training samples are fewer than one global batch of 99"),
@@ -247,7 +246,7 @@ def test_error_messages(data, tmp_path, capfd, more, message):
 
 def test_a_fault_in_a_worker_is_one_line(data, tmp_path, capfd):
     broken = tmp_path / "coco"
-    fit(data, tmp_path / "drawn", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
+    fit(data, tmp_path / "synthetic", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
     shutil.copytree(data, broken)
     for image in (broken / "train2017").iterdir():
         image.unlink()

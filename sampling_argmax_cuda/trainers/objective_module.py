@@ -75,7 +75,7 @@ class ObjectiveModule(TrainedModule):
         """The loss of a batch from the outputs of every stage of the network."""
         total = 0
         for output in outputs:
-            per_point = self.objective.loss(output, target, self.row_seed(output_of(output)))
+            per_point = self.objective.loss(output, target, seed=self.row_seed(output_of(output)))
             total = total + self._reduce(per_point + self.extra_loss(output, target), target)
         return self.hparams.loss_scale * total
 

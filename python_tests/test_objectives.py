@@ -9,19 +9,15 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import js_divergence, sample, soft_argmax
-from sampling_argmax_cuda.objectives.methods import (
-    METHODS,
+from sampling_argmax_cuda.objectives import (
     Debiased,
     Direct,
     Discrete,
     Heatmap,
-    Located,
-    Method,
-    Sampling,
-    Soft,
-    Target,
 )
-from sampling_argmax_cuda.objectives.methods import make_method as make
+from sampling_argmax_cuda.objectives import make_objective as make
+from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.trainers.resnet import NormedLinear, PoseNet, RegressionNet, SigmaHead
 
@@ -51,7 +47,7 @@ def test_distance_in_every_unit(metric, units):
     from sampling_argmax_cuda import convert_coords
 
     z, target = problem()
-    found = Soft(metric, units).loss(z, target, SEED)
+    found = SoftArgmax(metric=metric, units=units).loss(z, target, seed=SEED)
     a, b = (convert_coords(x.double(), target.size, "index", units) for x in (soft_argmax(z), target.position))
     expected = {"l1": (a - b).abs().sum(-1), "l2": (a - b).square().sum(-1), "euclidean": (a - b).norm(dim=-1)}[metric]
     torch.testing.assert_close(found, (expected * target.weight).float())
@@ -59,7 +55,7 @@ def test_distance_in_every_unit(metric, units):
 
 def test_dsnt_equals_dsntnn():
     z, target = problem()
-    ours = Soft("euclidean", "cell", "distribution", 1.0, 1.0).loss(z, target, SEED)
+    ours = DistributionRegularized(1.0, 1.0, metric="euclidean", units="cell").loss(z, target, seed=SEED)
     maps = dsntnn.flat_softmax(z)
     truth = 2 * (target.position + 0.5) / torch.tensor(target.size) - 1
     theirs = dsntnn.euclidean_losses(dsntnn.dsnt(maps), truth) + dsntnn.js_reg_losses(maps, truth, 1.0)
@@ -69,7 +65,7 @@ def test_dsnt_equals_dsntnn():
 
 def test_discrete_by_a_loop():
     z, target = problem()
-    found, p = Discrete("l1", "index").loss(z, target, SEED), z.flatten(2).softmax(-1).view_as(z)
+    found, p = Discrete().loss(z, target, seed=SEED), z.flatten(2).softmax(-1).view_as(z)
     for b, k in itertools.product(range(2), range(3)):
         x, y = target.position[b, k]
         expected = sum(p[b, k, i, j] * (abs(j - x) + abs(i - y)) for i in range(12) for j in range(10))
@@ -82,17 +78,17 @@ def test_unknown_axes_reach_no_loss():
     z, target = problem(shape, axes)
     other = Target(target.position.clone(), target.weight, target.size, axes)
     other.position[0, 0, 2] = other.position[1, 1, 0] = 1e3
-    for method in (Soft("l1", "centered"), Discrete("l2", "index"), make(options()), Direct("l1", "index")):
+    for method in (SoftArgmax(units="centered"), Discrete(metric="l2"), make(options()), Direct()):
         method.train()
         output = soft_argmax(z) if method.regresses else z
-        a, b = (method.loss(output, t, SEED) for t in (target, other))
+        a, b = (method.loss(output, t, seed=SEED) for t in (target, other))
         assert torch.equal(a, b) and (a[target.weight > 0] > 0).all()
     plain = make(options()).train()
-    everything = plain.loss(z, Target(target.position, target.weight, target.size, torch.ones(2, 3, 3)), SEED)
-    torch.testing.assert_close(plain.loss(z, Target(*list(vars(target).values())[:3]), SEED), everything)
+    everything = plain.loss(z, Target(target.position, target.weight, target.size, torch.ones(2, 3, 3)), seed=SEED)
+    torch.testing.assert_close(plain.loss(z, Target(*list(vars(target).values())[:3]), seed=SEED), everything)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_masked_points_reach_nothing(name):
     method = make(options(method=name)).train()
     z, target = problem()
@@ -103,11 +99,11 @@ def test_masked_points_reach_nothing(name):
     sigma = torch.full((2, 3, 2), 0.1)
     sigma[0, 2] = float("nan")
     sigma.requires_grad_()
-    loss = method.loss(Located(output, sigma) if method.widths else output, target, SEED)
+    loss = method.loss(OutputWithSigma(output, sigma) if method.predicts_sigma else output, target, seed=SEED)
     loss.sum().backward()
     assert loss.shape == (2, 3) and loss[0, 2] == 0 and loss.isfinite().all()
     assert output.grad.isfinite().all() and (output.grad[0, 2] == 0).all() and (output.grad[1] != 0).any()
-    assert not method.widths or ((sigma.grad[0, 2] == 0).all() and (sigma.grad[1] != 0).all())
+    assert not method.predicts_sigma or ((sigma.grad[0, 2] == 0).all() and (sigma.grad[1] != 0).all())
 
 
 @pytest.mark.parametrize("form, density", [("corrected", "laplace"), ("released", "released")])
@@ -125,10 +121,10 @@ def test_rle_is_the_likelihood_of_what_the_method_trains(name, form, density):
     size = torch.tensor([5, 6, 4])
     total = sum(method.likelihood(draws[:, :, s] / size, sigma, target.position / size, target.weight, axes)
                 for s in range(draws.shape[2]))  # fmt: skip
-    found = method.loss(Located(output, sigma), target, SEED)
+    found = method.loss(OutputWithSigma(output, sigma), target, seed=SEED)
     torch.testing.assert_close(found, total / draws.shape[2], rtol=1e-4, atol=1e-4)
     assert found[1, 1] == 0 and (found[0, :2] != 0).all()
-    position, confidence = method.eval().read(Located(output, sigma))
+    position, confidence = method.eval().read(OutputWithSigma(output, sigma))
     torch.testing.assert_close(position, soft_argmax(z))
     torch.testing.assert_close(confidence, 1 - sigma.mean(-1))
     torch.testing.assert_close(method.in_cells(sigma, (5, 6, 4)), sigma * size)
@@ -161,7 +157,7 @@ def test_heatmaps_are_read_to_less_than_a_third_of_a_cell():
     rng = torch.Generator().manual_seed(3)
     position = 3 + torch.rand(50, 4, 2, generator=rng) * torch.tensor([10.0, 14.0])
     maps = gaussian_maps(position, (50, 4, 20, 16))
-    found, peak = Heatmap("l1", "index", 2.0).read(maps)
+    found, peak = Heatmap(2.0).read(maps)
     assert (found - position).abs().max() <= 0.2501 and (peak <= 1).all() and (peak > 0.9).all()
     cell = maps.flatten(2).argmax(-1)
     assert torch.equal((found[..., 0] * 4).frac(), torch.zeros(50, 4))
@@ -171,13 +167,13 @@ def test_heatmaps_are_read_to_less_than_a_third_of_a_cell():
 def test_a_heatmap_at_the_border_stays_there():
     maps = torch.zeros(1, 2, 6, 6)
     maps[0, 0, 0, 5], maps[0, 1, 5, 2], maps[0, 1, 5, 3] = 1.0, 1.0, 0.5
-    found, _ = Heatmap("l1", "index", 2.0).read(maps)
+    found, _ = Heatmap(2.0).read(maps)
     assert found.tolist() == [[[5, 0], [2.25, 5]]]
 
 
 def test_heatmap_loss_by_a_loop():
     z, target = problem((2, 3, 12, 10))
-    found = Heatmap("l1", "index", 1.5).loss(z, target, SEED)
+    found = Heatmap(1.5).loss(z, target, seed=SEED)
     for b, k in itertools.product(range(2), range(3)):
         x, y = (math.floor(v + 0.5) for v in target.position[b, k].tolist())
         total = 0.0
@@ -191,14 +187,14 @@ def test_heatmap_loss_by_a_loop():
 def test_heatmaps_in_space():
     maps = torch.zeros(1, 1, 5, 6, 7)
     maps[0, 0, 3, 2, 4], maps[0, 0, 2, 2, 4], maps[0, 0, 3, 2, 5] = 1.0, 0.5, 0.5
-    assert Heatmap("l1", "index", 2.0).read(maps)[0].tolist() == [[[4.25, 2, 2.75]]]
+    assert Heatmap(2.0).read(maps)[0].tolist() == [[[4.25, 2, 2.75]]]
 
 
 def test_debiased_positions_are_those_of_the_peak_alone():
     """A peak on zeros: soft-argmax is pulled to the middle, the debiased mean is that of the peak without its zeros."""
     z = torch.zeros(1, 1, 20, 30)
     z[0, 0, 4:7, 22:27] = 4 * torch.rand(3, 5, generator=torch.Generator().manual_seed(0)) + 5
-    found, _ = Debiased("l1", "index").read(z)
+    found, _ = Debiased().read(z)
     mass = (z[0, 0].double().exp() - 1).numpy()  # what a cell has beyond the background
     expected = [(mass.sum(0) * np.arange(30)).sum() / mass.sum(), (mass.sum(1) * np.arange(20)).sum() / mass.sum()]
     biased = soft_argmax(z)[0, 0]
@@ -210,7 +206,7 @@ def test_debiased_positions_are_those_of_the_peak_alone():
 
 def test_debiased_positions_of_a_flat_map_are_finite():
     z = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    found, _ = Debiased("l1", "index").read(z)
+    found, _ = Debiased().read(z)
     found.sum().backward()
     assert found.tolist() == [[[3.5, 3.5]]] and z.grad.isfinite().all()
 
@@ -218,8 +214,8 @@ def test_debiased_positions_of_a_flat_map_are_finite():
 def test_sampling_in_units_equals_the_fused_loss():
     """On a square grid centered units divide the fused loss by the number of cells."""
     z, target = problem((2, 3, 12, 12))
-    fused = make(options()).train().loss(z, target, SEED)
-    scaled = make(options(units="centered")).train().loss(z, target, SEED)
+    fused = make(options()).train().loss(z, target, seed=SEED)
+    scaled = make(options(units="centered")).train().loss(z, target, seed=SEED)
     torch.testing.assert_close(scaled * 12, fused, rtol=1e-4, atol=1e-5)
 
 
@@ -227,10 +223,10 @@ def test_options_reach_the_sampler():
     chosen = dict(estimator="axis", basis="gaussian", num_samples=7, beta="tau", reweight=2.0, clip_grad=2.0, sigma=1.5)
     method = make(options(**chosen))
     assert isinstance(method, Sampling)
-    assert {name: getattr(method.sampler, name) for name in chosen} == chosen
+    assert {name: getattr(method, name) for name in chosen} == chosen
     method = make(options(tau="coco"))
     method.set_epoch(10)
-    assert method.sampler.tau == pytest.approx(2 - 0.6)
+    assert method.tau == pytest.approx(2 - 0.6)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +254,7 @@ def test_wrong_options_are_named(wrong, message):
 
 def test_the_base_says_what_it_lacks():
     with pytest.raises(NotImplementedError):
-        Method("l1", "index").loss(*problem(), SEED)
+        Objective().loss(*problem(), seed=SEED)
 
 
 # ---- the step ----

@@ -6,33 +6,32 @@ from functools import partial
 
 import pytest
 import torch
-from method_problems import SEED, SIZES, Problem, method_of
+from objective_problems import SEED, SIZES, Problem, objective_of
 
-from sampling_argmax_cuda.objectives.methods import METHODS, RLE_OF
-from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target, gaussian_maps
-from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints, nearest_copy
-from sampling_argmax_cuda.tasks.mpii.task import PersonPose
+from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints, nearest_copy
+from sampling_argmax_cuda.tasks.mpii.task import MpiiPose
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 
 # What has no meaning: the message that says so, when a task is made or at the first call.
 REFUSED = {
     **{(name, "cloud"): f"method {kind} needs a grid, got points"
        for name, kind in (("heatmap", "heatmap"), ("debiased", "debiased"), ("direct", "direct"),
-                          *((name, "rle") for name in RLE_OF))},
-    **{(name, "line"): r"RLELoss: prediction must be \[\.\.\., 2\]" for name in RLE_OF},
+                          *((name, "rle") for name in RLE))},
+    **{(name, "line"): r"RLELoss: prediction must be \[\.\.\., 2\]" for name in RLE},
 }  # fmt: skip
 
 
 def cases(*kinds) -> list[tuple]:
-    return list(itertools.product(METHODS, SIZES, *kinds))
+    return list(itertools.product(OBJECTIVES, SIZES, *kinds))
 
 
 def start(name: str, shape: str, ordered: bool) -> Problem | None:
     """A problem of the combination, or None where it is refused, as it has to be."""
-    problem = Problem(method_of(name, shape), shape)
+    problem = Problem(objective_of(name, shape), shape)
     if ordered:
-        problem.method.constraint = lambda position: position.cummax(1).values
+        problem.objective.constraint = lambda position: position.cummax(1).values
     if (name, shape) not in REFUSED:
         return problem
     with pytest.raises(ValueError, match=REFUSED[name, shape]):
@@ -65,7 +64,7 @@ def test_no_loss_sees_an_unknown_coordinate(name, shape, ordered):
             problem.position[0, 1, a] = place[0, 1, a] + inwards if known[a] else value
             if known[a]:
                 # RLE has a density of x and y, and one of x, y and z.
-                counts = not problem.method.widths or all(known[:2])
+                counts = not problem.objective.predicts_sigma or all(known[:2])
                 assert torch.equal(problem.run()[0][0, 1], expected[0][0, 1]) != counts
             else:
                 assert same(problem.run(), expected)
@@ -84,10 +83,10 @@ def test_no_loss_trains_towards_an_unknown_coordinate(name, shape):
     problem = start(name, shape, ordered=False)
     if problem is None or (name, shape) == ("cross_entropy", "cloud"):
         return
-    method, axes = problem.method, len(problem.size)
+    method, axes = problem.objective, len(problem.size)
     for known in itertools.product((0.0, 1.0), repeat=axes):
         problem.known = torch.tensor(known).expand(2, 3, axes)
-        loss, place, points = problem.run()[0], problem.place, problem.points
+        loss, place, points = problem.run()[0], problem.output, problem.points
         if name in ("sampling", "sampling_rle") and shape != "cloud":
             target = Target(problem.position, problem.weight, problem.size, problem.known)
             draws = (method if name == "sampling" else method.inner).draws(place, target, SEED)
@@ -103,10 +102,10 @@ def test_no_loss_trains_towards_an_unknown_coordinate(name, shape):
             if shape == "cloud":
                 problem.points = points * turned
             else:
-                problem.place = place * turned if method.regresses else place.flip(-1 - a)
-            counts = known[a] and (not method.widths or all(known[:2]))
+                problem.output = place * turned if method.regresses else place.flip(-1 - a)
+            counts = known[a] and (not method.predicts_sigma or all(known[:2]))
             assert torch.allclose(problem.run()[0], loss, rtol=1e-5, atol=1e-5) != counts
-            problem.place, problem.points = place, points
+            problem.output, problem.points = place, points
 
 
 @pytest.mark.parametrize("name, shape, ordered", cases([False, True]))
@@ -127,12 +126,12 @@ def test_no_loss_sees_a_point_that_does_not_count(name, shape, ordered):
             problem.position[0, 1] = value
             assert same(problem.run(), expected)
         problem.position = place
-        if not (ordered and problem.method.constrained):
-            answers = problem.place, problem.sigma
-            problem.place, problem.sigma = (x.index_put((torch.tensor(0), torch.tensor(1)), x.new_tensor(math.nan))
+        if not (ordered and problem.objective.constrained):
+            answers = problem.output, problem.sigma
+            problem.output, problem.sigma = (x.index_put((torch.tensor(0), torch.tensor(1)), x.new_tensor(math.nan))
                                             for x in answers)  # fmt: skip
             assert same(problem.run(), expected) and (expected[1][0, 1] == 0).all()
-            problem.place, problem.sigma = answers
+            problem.output, problem.sigma = answers
 
 
 @pytest.mark.parametrize("name, shape", cases())
@@ -141,8 +140,10 @@ def test_every_read_position_is_possible(name, shape):
     problem = start(name, shape, ordered=True)
     if problem is None:
         return
-    method, output = problem.method.eval(), problem.place
-    found = [method.read(Located(output, problem.sigma) if method.widths else output, problem.points)[0]]
+    method, output = problem.objective.eval(), problem.output
+    found = [
+        method.read(OutputWithSigma(output, problem.sigma) if method.predicts_sigma else output, problem.points)[0]
+    ]
     if "maps" in method.averages and problem.points is None:
         found.append(method.read_maps(method.maps(output))[0])
     draws = method.samples(output, 20, problem.points)
@@ -151,29 +152,31 @@ def test_every_read_position_is_possible(name, shape):
     for position in found:
         assert torch.equal(position, position.cummax(1).values)
     method.constraint = None
-    free = method.read(Located(output, problem.sigma) if method.widths else output, problem.points)[0]
+    free = method.read(OutputWithSigma(output, problem.sigma) if method.predicts_sigma else output, problem.points)[0]
     assert not torch.equal(free, found[0])
 
 
-CLOUD = partial(CloudKeypoints, basis="none", width=0.1, centers=(8, 4, 2, 1))
+CLOUD = partial(PointCloudKeypoints, basis="none", width=0.1, centers=(8, 4, 2, 1))
 SCANS, SCANS_WITH_ENTROPY = partial(RetinalSurfaces, width=2), partial(RetinalSurfaces, width=2, ce_weight=1.0)
 REFUSED_BY_TASKS = {
-    **{(CLOUD, name): f"method {name} needs a grid" for name in ("heatmap", "debiased", "direct", *RLE_OF)},
+    **{(CLOUD, name): f"method {name} needs a grid" for name in ("heatmap", "debiased", "direct", *RLE)},
     **{(task, name): f"task oct needs a method with maps alone, got {name}"
-       for task in (SCANS, SCANS_WITH_ENTROPY) for name in ("direct", *RLE_OF)},
+       for task in (SCANS, SCANS_WITH_ENTROPY) for name in ("direct", *RLE)},
     (SCANS_WITH_ENTROPY, "heatmap"): "ce_weight needs a method whose maps are logits, got heatmap",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("task", [CLOUD, SCANS, SCANS_WITH_ENTROPY], ids=["cloud", "scans", "scans_with_entropy"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_tasks_refuse_what_their_methods_cannot(name, task):
     """When the task is made, with the reason; what is not refused is trained as the tables above say."""
     if (task, name) in REFUSED_BY_TASKS:
         with pytest.raises(ValueError, match=f"model: {REFUSED_BY_TASKS[task, name]}"):
             task(method=name)
     else:
-        assert (name, "cloud" if task is CLOUD else "line") not in REFUSED and task(method=name).hparams.method == name
+        assert (name, "cloud" if task is CLOUD else "line") not in REFUSED and task(method=name).hparams.objective[
+            "name"
+        ] == name
 
 
 def test_a_keypoint_that_a_model_lacks_chooses_no_copy():
@@ -193,7 +196,7 @@ def test_cross_entropy_of_a_marginal():
                 (0, 0, 1): p.sum((3, 4))[..., 2], (0, 1, 0): p.sum((2, 4))[..., 1]}  # fmt: skip
     for known, share in expected.items():
         axes = torch.tensor(known, dtype=torch.float32).expand(2, 3, 3)
-        found = method_of("cross_entropy").loss(z, Target(position, torch.ones(2, 3), (5, 4, 3), axes), SEED)
+        found = objective_of("cross_entropy").loss(z, Target(position, torch.ones(2, 3), (5, 4, 3), axes), seed=SEED)
         torch.testing.assert_close(found, -share.log())
 
 
@@ -202,15 +205,15 @@ def test_a_perfect_volume_has_no_error_in_the_plane(known):
     """The largest value over unknown axes is the Gaussian of the others, wherever on them the point is."""
     position = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([11.0, 9.0, 7.0])
     maps, axes = gaussian_maps(position, (12, 10, 8), 1.3), torch.tensor(known).expand(2, 3, 3)
-    method, weight = method_of("heatmap", target_sigma=1.3), torch.ones(2, 3)
-    loss = method.loss(maps, Target(position, weight, (12, 10, 8), axes), SEED)
+    method, weight = objective_of("heatmap", target_sigma=1.3), torch.ones(2, 3)
+    loss = method.loss(maps, Target(position, weight, (12, 10, 8), axes), seed=SEED)
     assert (loss < 1e-12).all()
-    other = method.loss(maps.flip(-1), Target(position, weight, (12, 10, 8), axes), SEED)
+    other = method.loss(maps.flip(-1), Target(position, weight, (12, 10, 8), axes), seed=SEED)
     assert (other > 1e-4).all() == bool(known[0])
     flat = maps.amax(2) + 0.1
     both = Target(position, weight, (12, 10, 8), torch.tensor([1.0, 1.0, 0.0]).expand(2, 3, 3))
-    plane = method.loss(flat, Target(position[..., :2], weight, (12, 10)), SEED)
-    torch.testing.assert_close(method.loss(maps + 0.1, both, SEED), plane)
+    plane = method.loss(flat, Target(position[..., :2], weight, (12, 10)), seed=SEED)
+    torch.testing.assert_close(method.loss(maps + 0.1, both, seed=SEED), plane)
 
 
 def test_surfaces_entropy_sees_no_unknown_row():
@@ -233,7 +236,7 @@ def test_surfaces_entropy_sees_no_unknown_row():
 
 def test_true_maps_of_the_discriminator_are_those_of_the_network(monkeypatch):
     """Bit for bit: at maps of 0 the gradient of a heatmap's loss is minus the true map over its 256 cells."""
-    module, seen = PersonPose(stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8), []
+    module, seen = MpiiPose(stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8), []
     monkeypatch.setattr(module, "opposition", lambda images, maps, truth: seen.append(truth) or 0.0)
     monkeypatch.setattr(module, "row_seed", lambda output: SEED)
     rng = torch.Generator().manual_seed(0)
@@ -241,6 +244,6 @@ def test_true_maps_of_the_discriminator_are_those_of_the_network(monkeypatch):
     weight[0, 3] = 0
     maps = torch.zeros(2, 16, 16, 16, requires_grad=True)
     module.stage_loss([maps], Target(position, weight, (16, 16)), {"image": torch.zeros(2, 3, 64, 64)})
-    loss = module.method.loss(maps, Target(position, weight, (16, 16)), SEED)
+    loss = module.method.loss(maps, Target(position, weight, (16, 16)), seed=SEED)
     (gradient,) = torch.autograd.grad(loss.sum(), maps)
     assert torch.equal(seen[0], -256 * gradient) and seen[0].amax((2, 3)).eq(weight).all()

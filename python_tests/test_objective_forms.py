@@ -6,18 +6,17 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from method_problems import SEED, SIZES, Problem, method_of
+from objective_problems import SEED, SIZES, Problem, objective_of
 
 from sampling_argmax_cuda import axis_sample, sample
-from sampling_argmax_cuda.objectives.methods import METHODS
-from sampling_argmax_cuda.objectives.objective import Located
+from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
-from sampling_argmax_cuda.tasks.keypointnet.task import CloudKeypoints
+from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger
 from sampling_argmax_cuda.trainers import figures as pictures
-from sampling_argmax_cuda.trainers.test_time import Member, Views
+from sampling_argmax_cuda.trainers.test_time import EnsembleMember, TestTimeAugmentation
 
 # ---- beta: what is trained is what is read ----
 
@@ -29,17 +28,17 @@ NO_SOFTMAX = ("heatmap", "direct", "rle")
 @pytest.mark.parametrize("name, beta", list(itertools.product(ONE_MAP, BETAS)))
 def test_a_map_is_trained_and_read_with_one_beta(name, beta):
     """As that of logits times beta; of the released form of samples, softmax(z + g / tau), as softmax(z)."""
-    one, other = Problem(method_of(name, beta=1.0), "plane"), Problem(method_of(name, beta=beta), "plane")
+    one, other = Problem(objective_of(name, beta=1.0), "plane"), Problem(objective_of(name, beta=beta), "plane")
     factor = 1.0 if beta == "tau" else beta
-    one.place = other.place * factor
+    one.output = other.output * factor
     torch.testing.assert_close(one.run()[0], other.run()[0])
     torch.testing.assert_close(one.run()[1] * factor, other.run()[1])
-    read = [m.read(Located(x.place, x.sigma) if m.widths else x.place)
-            for x in (one, other) for m in (x.method.eval(),)]  # fmt: skip
+    read = [m.read(OutputWithSigma(x.output, x.sigma) if m.predicts_sigma else x.output)
+            for x in (one, other) for m in (x.objective.eval(),)]  # fmt: skip
     torch.testing.assert_close(read[0], read[1])
-    torch.testing.assert_close(one.method.maps(one.place), other.method.maps(other.place))
-    if "maps" in other.method.averages:
-        torch.testing.assert_close(other.method.read_maps(other.method.maps(other.place)), read[1])
+    torch.testing.assert_close(one.objective.maps(one.output), other.objective.maps(other.output))
+    if "maps" in other.objective.averages:
+        torch.testing.assert_close(other.objective.read_maps(other.objective.maps(other.output)), read[1])
 
 
 @pytest.mark.parametrize("estimator", ["cell", "axis"])
@@ -47,39 +46,39 @@ def test_a_map_is_trained_and_read_with_one_beta(name, beta):
 def test_samples_have_the_mean_that_is_read(name, beta, estimator):
     """As tau falls they are cells drawn by the map that is read; in the released form, as tau grows, its very mean."""
     tau = 1e5 if beta == "tau" else 1e-3
-    method = method_of(name, beta=beta, tau=tau, basis="none", estimator=estimator, num_samples=4000)
+    method = objective_of(name, beta=beta, tau=tau, basis="none", estimator=estimator, num_samples=4000)
     problem = Problem(method, "plane")
     target = Target(problem.position, problem.weight, problem.size)
-    draws = method.draws(problem.place, target, SEED) if name == "sampling" else method.inner.draws(
-        problem.place, target, SEED)  # fmt: skip
-    answer = Located(problem.place, problem.sigma) if method.widths else problem.place
+    draws = method.draws(problem.output, target, SEED) if name == "sampling" else method.inner.draws(
+        problem.output, target, SEED)  # fmt: skip
+    answer = OutputWithSigma(problem.output, problem.sigma) if method.predicts_sigma else problem.output
     read = method.eval().read(answer)[0]
     error = (draws.mean(2) - read).abs() / (draws.std(2) / 4000**0.5 + 1e-3)
     assert error.max() < 4.5
-    sampler = method.sampler if name == "sampling" else method.inner.sampler
-    torch.testing.assert_close(sampler.eval()(problem.place), read)
+    sampler = method if name == "sampling" else method.inner
+    torch.testing.assert_close(sampler.eval()(problem.output), read)
     if beta in (4.0, 0.5):
-        assert (read - method_of("soft").read(problem.place)[0]).abs().max() > 0.3
+        assert (read - objective_of("soft").read(problem.output)[0]).abs().max() > 0.3
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_beta_that_nobody_reads_is_refused(name):
     if name in NO_SOFTMAX:
         with pytest.raises(ValueError, match=f"model: beta must be 1 or tau for method {name}, .* got 4.0"):
-            method_of(name, beta=4.0)
-        assert method_of(name, beta="tau").beta == method_of(name, beta=1.0).beta == 1
+            objective_of(name, beta=4.0)
+        assert objective_of(name, beta="tau").beta == objective_of(name, beta=1.0).beta == 1
     else:
-        assert method_of(name, beta=4.0).beta == 4
+        assert objective_of(name, beta=4.0).beta == 4
     with pytest.raises(ValueError, match=r"beta must be .*got -1.0|beta must be a number > 0 or 'tau'"):
-        method_of(name, beta=-1.0)
+        objective_of(name, beta=-1.0)
 
 
 @pytest.mark.parametrize("average", ["coords", "maps"])
 def test_members_are_read_with_their_own_beta(average):
     """The mean of the members' positions, by maps as by coordinates: a mean of maps has the mean of their places."""
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    members = [Member(lambda images: z, method_of("soft", beta=beta)) for beta in (1.0, 4.0)]
-    _, found, _ = Views([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32))
+    members = [EnsembleMember(lambda images: z, objective_of("soft", beta=beta)) for beta in (1.0, 4.0)]
+    _, found, _ = TestTimeAugmentation([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32))
     expected = torch.stack([member.method.read(z)[0] for member in members]).mean(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -117,17 +116,19 @@ def test_drawn_samples_are_those_of_the_method(estimator, basis, beta, shape, na
     ):
         return
     reweight = 2.0 if (estimator, basis) == ("axis", "gaussian") else 0.0
-    method = method_of(name, shape, estimator=estimator, basis=basis, beta=beta, tau=0.7, sigma=1.7, reweight=reweight)
+    method = objective_of(
+        name, shape, estimator=estimator, basis=basis, beta=beta, tau=0.7, sigma=1.7, reweight=reweight
+    )
     problem = Problem(method, shape)
     options = dict(num_samples=11, tau=0.7, beta=0.7 if beta == "tau" else beta, basis=basis, sigma=1.7, seed=0)
     if estimator == "cell":
-        expected = sample(problem.place, points=problem.points, **options)
+        expected = sample(problem.output, points=problem.points, **options)
     else:
-        expected = axis_sample(problem.place, reweight=reweight, **options)
+        expected = axis_sample(problem.output, reweight=reweight, **options)
     for training in (False, True):
-        assert torch.equal(method.train(training).samples(problem.place, 11, problem.points), expected)
+        assert torch.equal(method.train(training).samples(problem.output, 11, problem.points), expected)
     if shape in ("plane", "volume"):
-        drawn = pictures.draw_samples(problem.place, method, 11)
+        drawn = pictures.draw_samples(problem.output, method, 11)
         assert torch.equal(torch.from_numpy(drawn), 4 * expected[..., :2])
 
 
@@ -141,7 +142,7 @@ def cyan(axes) -> torch.Tensor:
 @pytest.mark.parametrize("method, basis", [("sampling", "none"), ("sampling", "gaussian"), ("soft", "gaussian")])
 def test_pictures_of_clouds_show_the_methods_samples(method, basis):
     options = dict(method=method, basis=basis, beta=3.0, tau=0.4, width=0.1, centers=(8, 4, 2, 1), spacing=1.5)
-    module, rng = CloudKeypoints(**options), torch.Generator().manual_seed(0)
+    module, rng = PointCloudKeypoints(**options), torch.Generator().manual_seed(0)
     shown = {"points": torch.randn(1, 12, 3, generator=rng), "output": torch.randn(1, 2, 12, generator=rng),
              "position": torch.zeros(1, 2, 3), "sigma": torch.tensor([0.2])}  # fmt: skip
     (axes,) = module._figure(shown).axes

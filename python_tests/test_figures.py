@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sampling_argmax_cuda import SamplingArgmax
-from sampling_argmax_cuda.objectives.methods import Direct, Heatmap, Sampling, Soft
+from sampling_argmax_cuda.objectives import Direct, Heatmap, SamplingArgmax
 from sampling_argmax_cuda.trainers import figures as pictures
 
 pytestmark = pytest.mark.written_memory  # matplotlib reads memory that it did not write
@@ -23,9 +23,9 @@ def preview(output: torch.Tensor, axes: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "method, shape, panels",
-    [(Soft("l1", "index"), (2, 3, 16, 12), 4), (Soft("l1", "index"), (2, 3, 5, 16, 12), 4),
-     (Sampling("l1", "index", SamplingArgmax()), (2, 3, 5, 16, 12), 4),
-     (Heatmap("l1", "index", 2.0), (2, 3, 16, 12), 4), (Direct("l1", "index"), (2, 3, 2), 1)],
+    [(SoftArgmax(), (2, 3, 16, 12), 4), (SoftArgmax(), (2, 3, 5, 16, 12), 4),
+     (SamplingArgmax(), (2, 3, 5, 16, 12), 4),
+     (Heatmap(2.0), (2, 3, 16, 12), 4), (Direct(), (2, 3, 2), 1)],
 )  # fmt: skip
 def test_overlays_of_every_kind_of_output(method, shape, panels, tmp_path):
     output = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
@@ -41,14 +41,14 @@ def test_every_map_says_its_spread():
     output[0, 2, 2, 6] = 0
     position = torch.tensor([[6.0, 8], [6, 8], [6, 5]])
     names = ("nose", "left", "right")
-    method = Sampling("l1", "index", SamplingArgmax(tau=0.01))
+    method = SamplingArgmax(tau=0.01)
     figure = pictures.maps_figure(torch.zeros(3, 64, 48), output, method, position, names)
     titles = [axes.get_title() for axes in figure.axes[:3]]
     spread = [float(title.split("±")[1]) for title in titles]
     assert [title.split()[0] for title in titles] == list(names)
     # A peak of one cell has the triangular basis' deviation on two axes; two peaks six cells apart have 3 on one.
     assert spread[:2] == pytest.approx([np.sqrt(2 / 6)] * 2, abs=0.15) and spread[2] == pytest.approx(3, abs=0.4)
-    for other in (Heatmap("l1", "index", 2.0), Soft("l1", "index")):  # what has no samples has no spread of them
+    for other in (Heatmap(2.0), SoftArgmax()):  # what has no samples has no spread of them
         figure = pictures.maps_figure(torch.zeros(3, 64, 48), output, other, position, names)
         assert figure.axes[0].get_title() == "nose" and len(figure.axes[0].lines) == 1
 
@@ -67,7 +67,7 @@ def test_the_ellipse_is_one_deviation():
 
 def test_flat_maps_sum_over_depth():
     output = torch.randn(2, 3, 5, 4, 6)
-    maps = pictures.flat_maps(output, Soft("l1", "index"))
+    maps = pictures.flat_maps(output, SoftArgmax())
     expected = output.flatten(2).softmax(-1).view_as(output).sum(2)
     assert np.allclose(maps, expected) and np.allclose(maps.sum((2, 3)), 1)
 
