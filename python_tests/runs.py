@@ -15,14 +15,17 @@ from sampling_argmax_cuda.commands.configs import choose, spelled_out
 from sampling_argmax_cuda.objectives import options_of
 
 
+SAMPLES = "--objective.num_samples=4"
+
+
 def fitting(arguments: list[str]) -> list[str]:
     """A command line without the number of samples where its objective has none."""
-    name = choose(["fit", *spelled_out(arguments)]).objective
+    try:
+        name = choose(["fit", *spelled_out(arguments)]).objective
+    except (ValueError, FileNotFoundError):
+        return arguments  # the command itself has to refuse it
     known = name is not None and "num_samples" in options_of(name)
     return [item for item in arguments if known or item != SAMPLES]
-
-
-SAMPLES = "--objective.num_samples=4"
 
 
 def options(data: Path, run: Path, *more: str, config: str = "coco") -> list[str]:
