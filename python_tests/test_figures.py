@@ -5,8 +5,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from sampling_argmax_cuda import SamplingArgmax
-from sampling_argmax_cuda.objectives import Direct, Heatmap, SamplingArgmax
+from sampling_argmax_cuda.objectives import Direct, Heatmap, SamplingArgmax, SoftArgmax
 from sampling_argmax_cuda.trainers import figures as pictures
 
 pytestmark = pytest.mark.written_memory  # matplotlib reads memory that it did not write

@@ -130,9 +130,9 @@ def test_reductions():
 def bad_calls():
     z, t, w = problem()
     for name, loss in (
-        ("soft_argmax_loss", soft_argmax_loss),
-        ("discrete_expectation_loss", discrete_expectation_loss),
-        ("axis_sampling_loss", lambda *a, **o: axis_sampling_loss(*a, num_samples=2, **{"tau": 1.0, **o})),
+        ("SoftArgmax", soft_argmax_loss),
+        ("Discrete", discrete_expectation_loss),
+        ("SamplingArgmax", lambda *a, **o: axis_sampling_loss(*a, num_samples=2, **{"tau": 1.0, **o})),
     ):
         yield (
             name,
@@ -146,8 +146,8 @@ def bad_calls():
         yield name, lambda f=loss: f(z.long(), t, w), "logits must be float32, .*, got torch.int64"
         yield name, lambda f=loss: f(z, t.to("meta"), w), "target must be on the logits' device cpu, got meta"
     points = torch.zeros(2, 30, 2)
-    yield "soft_argmax_loss", lambda: soft_argmax_loss(z, t, points=points), "points need logits"
-    yield "axis_sample", lambda: axis_sampling_loss(z, t, num_samples=2, tau=0.0), "tau must be > 0, got 0.0"
+    yield "SoftArgmax", lambda: soft_argmax_loss(z, t, points=points), "points need logits"
+    yield "make_schedule", lambda: axis_sampling_loss(z, t, num_samples=2, tau=0.0), "tau must be > 0, got 0.0"
     yield "reduce_loss", lambda: reduce_loss(w, w, "sum"), "reduction must be one of mean, .*, got 'sum'"
     yield "reduce_loss", lambda: reduce_loss(w[0]), r"per_keypoint must be \[B, K\], got \(3,\)"
     yield "reduce_loss", lambda: reduce_loss(w, w[:1]), r"weight must be \[B, K\] = \[2, 3\], got \(1, 3\)"

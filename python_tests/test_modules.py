@@ -45,12 +45,12 @@ def test_points():
 
 def test_loss_is_the_operator_with_the_same_settings():
     z, target, weight = heatmaps(2, 3, 5, 6), heatmaps(2, 3, 2), torch.rand(2, 3)
-    cell = SamplingArgmax(num_samples=4, tau=0.5)
+    cell = SamplingArgmax(num_samples=4, tau=0.5, metric="l2")
     options = {"num_samples": 4, "tau": 0.5, "seed": 5, "metric": "l2"}
-    actual = cell.loss(z, target, weight, seed=5, metric="l2")
+    actual = cell.loss(z, target, weight, seed=5)
     assert torch.equal(actual, expected_error(z, target, weight, **options))
-    axis = SamplingArgmax(num_samples=4, tau=0.5, estimator="axis", basis="gaussian", reweight=2.0)
-    actual = axis.loss(z, target, weight, seed=5, metric="l2")
+    axis = SamplingArgmax(num_samples=4, tau=0.5, estimator="axis", basis="gaussian", reweight=2.0, metric="l2")
+    actual = axis.loss(z, target, weight, seed=5)
     expected = axis_sampling_loss(z, target, weight, basis="gaussian", reweight=2.0, **options)
     assert torch.equal(actual, expected)
 

@@ -1,4 +1,4 @@
-"""Every method with every form of its logits: what is trained is what is read, and what pictures show is what is trained."""
+"""Every objective with every form of its logits: what is trained is what is read, and what figures show is what is trained."""
 
 import itertools
 
@@ -9,13 +9,14 @@ import torch
 from objective_problems import SEED, SIZES, Problem, objective_of
 
 from sampling_argmax_cuda import axis_sample, sample
+from sampling_argmax_cuda.objectives import OBJECTIVES
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger
-from sampling_argmax_cuda.trainers import figures as pictures
+from sampling_argmax_cuda.trainers import figures
 from sampling_argmax_cuda.trainers.test_time import EnsembleMember, TestTimeAugmentation
 
 # ---- beta: what is trained is what is read ----
@@ -46,16 +47,15 @@ def test_a_map_is_trained_and_read_with_one_beta(name, beta):
 def test_samples_have_the_mean_that_is_read(name, beta, estimator):
     """As tau falls they are cells drawn by the map that is read; in the released form, as tau grows, its very mean."""
     tau = 1e5 if beta == "tau" else 1e-3
-    method = objective_of(name, beta=beta, tau=tau, basis="none", estimator=estimator, num_samples=4000)
-    problem = Problem(method, "plane")
+    objective = objective_of(name, beta=beta, tau=tau, basis="none", estimator=estimator, num_samples=4000)
+    problem = Problem(objective, "plane")
     target = Target(problem.position, problem.weight, problem.size)
-    draws = method.draws(problem.output, target, SEED) if name == "sampling" else method.inner.draws(
+    draws = objective.draws(problem.output, target, SEED) if name == "sampling" else objective.inner.draws(
         problem.output, target, SEED)  # fmt: skip
-    answer = OutputWithSigma(problem.output, problem.sigma) if method.predicts_sigma else problem.output
-    read = method.eval().read(answer)[0]
+    read = objective.eval().read(problem.answer())[0]
     error = (draws.mean(2) - read).abs() / (draws.std(2) / 4000**0.5 + 1e-3)
     assert error.max() < 4.5
-    sampler = method if name == "sampling" else method.inner
+    sampler = objective if name == "sampling" else objective.inner
     torch.testing.assert_close(sampler.eval()(problem.output), read)
     if beta in (4.0, 0.5):
         assert (read - objective_of("soft").read(problem.output)[0]).abs().max() > 0.3
@@ -64,13 +64,18 @@ def test_samples_have_the_mean_that_is_read(name, beta, estimator):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_beta_that_nobody_reads_is_refused(name):
     if name in NO_SOFTMAX:
-        with pytest.raises(ValueError, match=f"model: beta must be 1 or tau for method {name}, .* got 4.0"):
-            objective_of(name, beta=4.0)
-        assert objective_of(name, beta="tau").beta == objective_of(name, beta=1.0).beta == 1
-    else:
-        assert objective_of(name, beta=4.0).beta == 4
-    with pytest.raises(ValueError, match=r"beta must be .*got -1.0|beta must be a number > 0 or 'tau'"):
-        objective_of(name, beta=-1.0)
+        for beta in (4.0, 1.0, "tau"):
+            with pytest.raises(ValueError, match=f"objective: {name} has no option 'beta'"):
+                objective_of(name, beta=beta)
+        assert objective_of(name).beta == 1
+        return
+    assert objective_of(name, beta=4.0).beta == 4 and objective_of(name, beta="tau").beta == 1
+    for wrong, message in (
+        (-1.0, "beta must be > 0, got -1.0"),
+        ("two", "beta must be a number > 0 or 'tau', got 'two'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            objective_of(name, beta=wrong)
 
 
 @pytest.mark.parametrize("average", ["coords", "maps"])
@@ -79,7 +84,7 @@ def test_members_are_read_with_their_own_beta(average):
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     members = [EnsembleMember(lambda images: z, objective_of("soft", beta=beta)) for beta in (1.0, 4.0)]
     _, found, _ = TestTimeAugmentation([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32))
-    expected = torch.stack([member.method.read(z)[0] for member in members]).mean(0)
+    expected = torch.stack([member.objective.read(z)[0] for member in members]).mean(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -87,19 +92,19 @@ def test_members_are_read_with_their_own_beta(average):
                                         ("soft", "sampling_rle")])  # fmt: skip
 def test_maps_of_two_kinds_have_no_mean(own, other, tmp_path):
     """A probability and a height of 1 at a joint; coordinates of both have one."""
-    trained = CocoPose(depth=18, head_channels=16, method=other)
+    trained = CocoPose(depth=18, head_channels=16, objective=other)
     checkpoint = {"task": "coco", "state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams),
                   "datamodule_hyper_parameters": {"image_size": (64, 64)},
                   "pytorch-lightning_version": lightning.__version__}  # fmt: skip
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    module = CocoPose(depth=18, head_channels=16, method=own, average="maps")
-    with pytest.raises(ValueError, match=f"average maps needs maps of one kind, .* has method {other} beside {own}"):
+    module = CocoPose(depth=18, head_channels=16, objective=own, average="maps")
+    with pytest.raises(ValueError, match=f"average maps needs maps of one kind, .* has objective {other} beside {own}"):
         module._member(str(tmp_path / "other.ckpt"))
     module.hparams.average = "coords"
     assert module._member(str(tmp_path / "other.ckpt")).image_size == (64, 64)
 
 
-# ---- what pictures show ----
+# ---- what figures show ----
 
 SAMPLERS = [("cell", basis) for basis in ("none", "uniform", "triangular", "gaussian")]
 SAMPLERS += [("axis", basis) for basis in ("triangular", "gaussian")]
@@ -109,26 +114,28 @@ SAMPLERS += [("axis", basis) for basis in ("triangular", "gaussian")]
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("estimator, basis", SAMPLERS)
-def test_drawn_samples_are_those_of_the_method(estimator, basis, beta, shape, name):
+def test_samples_in_figures_are_those_of_the_objective(estimator, basis, beta, shape, name):
     """Estimator, basis, tau, beta, sigma and reweighting, in evaluation as in training."""
     if (shape == "cloud" and (estimator, basis) not in (("cell", "none"), ("cell", "gaussian"))) or (
         name == "sampling_rle" and shape in ("line", "cloud")
     ):
         return
     reweight = 2.0 if (estimator, basis) == ("axis", "gaussian") else 0.0
-    method = objective_of(
+    objective = objective_of(
         name, shape, estimator=estimator, basis=basis, beta=beta, tau=0.7, sigma=1.7, reweight=reweight
     )
-    problem = Problem(method, shape)
+    problem = Problem(objective, shape)
     options = dict(num_samples=11, tau=0.7, beta=0.7 if beta == "tau" else beta, basis=basis, sigma=1.7, seed=0)
     if estimator == "cell":
         expected = sample(problem.output, points=problem.points, **options)
     else:
         expected = axis_sample(problem.output, reweight=reweight, **options)
     for training in (False, True):
-        assert torch.equal(method.train(training).samples(problem.output, 11, problem.points), expected)
+        assert torch.equal(
+            objective.train(training).samples(problem.output, problem.points, num_samples=11, seed=0), expected
+        )
     if shape in ("plane", "volume"):
-        drawn = pictures.draw_samples(problem.output, method, 11)
+        drawn = figures.draw_samples(problem.output, objective, 11)
         assert torch.equal(torch.from_numpy(drawn), 4 * expected[..., :2])
 
 
@@ -139,14 +146,19 @@ def cyan(axes) -> torch.Tensor:
     return torch.tensor(np.stack([x, y, z], 1))
 
 
-@pytest.mark.parametrize("method, basis", [("sampling", "none"), ("sampling", "gaussian"), ("soft", "gaussian")])
-def test_pictures_of_clouds_show_the_methods_samples(method, basis):
-    options = dict(method=method, basis=basis, beta=3.0, tau=0.4, width=0.1, centers=(8, 4, 2, 1), spacing=1.5)
-    module, rng = PointCloudKeypoints(**options), torch.Generator().manual_seed(0)
+def of_points(name: str, basis: str) -> dict:
+    """The options of an objective of these tests' figures."""
+    return {"name": name, "beta": 3.0, **({"basis": basis, "tau": 0.4} if name == "sampling" else {})}
+
+
+@pytest.mark.parametrize("objective, basis", [("sampling", "none"), ("sampling", "gaussian"), ("soft", "gaussian")])
+def test_figures_of_point_clouds_show_the_objectives_samples(objective, basis):
+    module = PointCloudKeypoints(objective=of_points(objective, basis), width=0.1, centers=(8, 4, 2, 1), spacing=1.5)
+    rng = torch.Generator().manual_seed(0)
     shown = {"points": torch.randn(1, 12, 3, generator=rng), "output": torch.randn(1, 2, 12, generator=rng),
              "position": torch.zeros(1, 2, 3), "sigma": torch.tensor([0.2])}  # fmt: skip
     (axes,) = module._figure(shown).axes
-    if method == "soft":
+    if objective == "soft":
         assert not [line for line in axes.lines if line.get_color() == "cyan"]
         return
     own = dict(num_samples=30, tau=0.4, beta=3.0, basis=basis, sigma=torch.tensor([[0.3]]), seed=0)
@@ -154,10 +166,10 @@ def test_pictures_of_clouds_show_the_methods_samples(method, basis):
     torch.testing.assert_close(cyan(axes), expected.flatten(0, 2).double())
 
 
-@pytest.mark.parametrize("method, counts", [("sampling", [3, 3]), ("soft", [])])
-def test_pictures_of_skeletons_show_the_methods_samples(method, counts):
-    options = dict(method=method, basis="none", beta=3.0, tau=0.4, width=0.1, centers=(8, 4, 2, 1), keypoints=2)
-    module, rng = SkeletonMerger(**options), torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("objective, counts", [("sampling", [3, 3]), ("soft", [])])
+def test_figures_of_skeletons_show_the_objectives_samples(objective, counts):
+    module = SkeletonMerger(objective=of_points(objective, "none"), width=0.1, centers=(8, 4, 2, 1), keypoints=2)
+    rng = torch.Generator().manual_seed(0)
     shown = {"cloud": torch.randn(1, 12, 3, generator=rng), "logits": torch.randn(1, 2, 12, generator=rng),
              "strength": torch.zeros(1, 1), "keypoints": torch.zeros(1, 2, 3), "sigma": torch.tensor([[0.2]])}  # fmt: skip
     (axes,) = module._figure(shown).axes
@@ -168,13 +180,13 @@ def test_pictures_of_skeletons_show_the_methods_samples(method, counts):
         torch.testing.assert_close(torch.tensor(np.stack([x, y, z], 1)), draws.double())
 
 
-@pytest.mark.parametrize("method", ["sampling", "soft"])
-def test_pictures_of_scans_show_the_methods_samples(method):
-    module = RetinalSurfaces(width=2, method=method, basis="uniform", beta=3.0, tau=0.4)
+@pytest.mark.parametrize("objective", ["sampling", "soft"])
+def test_figures_of_scans_show_the_objectives_samples(objective):
+    module = RetinalSurfaces(width=2, objective=of_points(objective, "uniform"))
     output = torch.randn(1, 9 * 4, 16, generator=torch.Generator().manual_seed(0))
     spread = module._figure(torch.zeros(16, 4), output, torch.zeros(9, 4)).axes[2]
-    if method == "soft":
-        assert not spread.collections and spread.get_title() == "method soft has no samples"
+    if objective == "soft":
+        assert not spread.collections and spread.get_title() == "soft has no samples"
         return
     draws = module.in_order(sample(output, num_samples=50, tau=0.4, beta=3.0, basis="uniform", seed=0))
     draws = draws[0, ..., 0].unflatten(0, (9, 4)).double()

@@ -1,4 +1,4 @@
-"""Every method with everything that it may not see: each combination, or its refusal."""
+"""Every objective with everything that it may not see: each combination, or its refusal."""
 
 import itertools
 import math
@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 import torch
-from objective_problems import SEED, SIZES, Problem, objective_of
+from objective_problems import RLE, SEED, SIZES, Problem, objective_of
 
+from sampling_argmax_cuda.objectives import OBJECTIVES
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target, gaussian_maps
 from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints, nearest_copy
@@ -16,9 +17,8 @@ from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 
 # What has no meaning: the message that says so, when a task is made or at the first call.
 REFUSED = {
-    **{(name, "cloud"): f"method {kind} needs a grid, got points"
-       for name, kind in (("heatmap", "heatmap"), ("debiased", "debiased"), ("direct", "direct"),
-                          *((name, "rle") for name in RLE))},
+    **{(name, "cloud"): f"{OBJECTIVES[name].__name__}: needs a grid, got points"
+       for name in ("heatmap", "debiased", "direct", *RLE)},
     **{(name, "line"): r"RLELoss: prediction must be \[\.\.\., 2\]" for name in RLE},
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_no_loss_sees_an_unknown_coordinate(name, shape, ordered):
         problem.known = torch.ones(2, 3, axes)
         problem.known[0, 1] = torch.tensor(known)
         if (name, shape) == ("cross_entropy", "cloud"):
-            with pytest.raises(ValueError, match="cross-entropy needs every coordinate where cells are points"):
+            with pytest.raises(ValueError, match="where cells are points every coordinate must be known"):
                 problem.run()
             continue
         expected, place = problem.run(), problem.position.clone()
@@ -83,18 +83,18 @@ def test_no_loss_trains_towards_an_unknown_coordinate(name, shape):
     problem = start(name, shape, ordered=False)
     if problem is None or (name, shape) == ("cross_entropy", "cloud"):
         return
-    method, axes = problem.objective, len(problem.size)
+    objective, axes = problem.objective, len(problem.size)
     for known in itertools.product((0.0, 1.0), repeat=axes):
         problem.known = torch.tensor(known).expand(2, 3, axes)
         loss, place, points = problem.run()[0], problem.output, problem.points
         if name in ("sampling", "sampling_rle") and shape != "cloud":
             target = Target(problem.position, problem.weight, problem.size, problem.known)
-            draws = (method if name == "sampling" else method.inner).draws(place, target, SEED)
+            draws = (objective if name == "sampling" else objective.inner).draws(place, target, SEED)
             offsets = torch.where(problem.known.unsqueeze(2) > 0, draws - problem.position.unsqueeze(2), 0)
             expected = offsets.abs().sum(-1).mean(-1)
             if name == "sampling_rle":
                 sigma, counts = (x.unsqueeze(2).expand_as(offsets) for x in (problem.sigma, problem.known))
-                expected = method.likelihood(offsets, sigma, torch.zeros_like(offsets), None, counts).mean(-1)
+                expected = objective.likelihood(offsets, sigma, torch.zeros_like(offsets), None, counts).mean(-1)
             torch.testing.assert_close(loss, expected)
             continue
         for a in range(axes):
@@ -102,8 +102,8 @@ def test_no_loss_trains_towards_an_unknown_coordinate(name, shape):
             if shape == "cloud":
                 problem.points = points * turned
             else:
-                problem.output = place * turned if method.regresses else place.flip(-1 - a)
-            counts = known[a] and (not method.predicts_sigma or all(known[:2]))
+                problem.output = place * turned if objective.regresses else place.flip(-1 - a)
+            counts = known[a] and (not objective.predicts_sigma or all(known[:2]))
             assert torch.allclose(problem.run()[0], loss, rtol=1e-5, atol=1e-5) != counts
             problem.output, problem.points = place, points
 
@@ -140,43 +140,44 @@ def test_every_read_position_is_possible(name, shape):
     problem = start(name, shape, ordered=True)
     if problem is None:
         return
-    method, output = problem.objective.eval(), problem.output
+    objective, output = problem.objective.eval(), problem.output
     found = [
-        method.read(OutputWithSigma(output, problem.sigma) if method.predicts_sigma else output, problem.points)[0]
+        objective.read(OutputWithSigma(output, problem.sigma) if objective.predicts_sigma else output, problem.points)[
+            0
+        ]
     ]
-    if "maps" in method.averages and problem.points is None:
-        found.append(method.read_maps(method.maps(output))[0])
-    draws = method.samples(output, 20, problem.points)
+    if "maps" in objective.averages and problem.points is None:
+        found.append(objective.read_maps(objective.maps(output))[0])
+    draws = objective.samples(output, problem.points, num_samples=20, seed=0)
     found += [] if draws is None else [draws]
     assert (draws is not None) == (name in ("sampling", "sampling_rle"))
     for position in found:
         assert torch.equal(position, position.cummax(1).values)
-    method.constraint = None
-    free = method.read(OutputWithSigma(output, problem.sigma) if method.predicts_sigma else output, problem.points)[0]
+    objective.constraint = None
+    free = objective.read(problem.answer(), problem.points)[0]
     assert not torch.equal(free, found[0])
 
 
-CLOUD = partial(PointCloudKeypoints, basis="none", width=0.1, centers=(8, 4, 2, 1))
+CLOUD = partial(PointCloudKeypoints, width=0.1, centers=(8, 4, 2, 1))
 SCANS, SCANS_WITH_ENTROPY = partial(RetinalSurfaces, width=2), partial(RetinalSurfaces, width=2, ce_weight=1.0)
 REFUSED_BY_TASKS = {
-    **{(CLOUD, name): f"method {name} needs a grid" for name in ("heatmap", "debiased", "direct", *RLE)},
-    **{(task, name): f"task oct needs a method with maps alone, got {name}"
+    **{(CLOUD, name): f"objective {name} needs a grid" for name in ("heatmap", "debiased", "direct", *RLE)},
+    **{(task, name): f"task oct needs an objective with maps alone, got {name}"
        for task in (SCANS, SCANS_WITH_ENTROPY) for name in ("direct", *RLE)},
-    (SCANS_WITH_ENTROPY, "heatmap"): "ce_weight needs a method whose maps are logits, got heatmap",
+    (SCANS_WITH_ENTROPY, "heatmap"): "ce_weight needs an objective whose maps are logits, got heatmap",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("task", [CLOUD, SCANS, SCANS_WITH_ENTROPY], ids=["cloud", "scans", "scans_with_entropy"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_tasks_refuse_what_their_methods_cannot(name, task):
+def test_tasks_refuse_what_their_objectives_cannot(name, task):
     """When the task is made, with the reason; what is not refused is trained as the tables above say."""
     if (task, name) in REFUSED_BY_TASKS:
         with pytest.raises(ValueError, match=f"model: {REFUSED_BY_TASKS[task, name]}"):
-            task(method=name)
+            task(objective=options(name, cloud=task is CLOUD))
     else:
-        assert (name, "cloud" if task is CLOUD else "line") not in REFUSED and task(method=name).hparams.objective[
-            "name"
-        ] == name
+        made = task(objective=options(name, cloud=task is CLOUD))
+        assert (name, "cloud" if task is CLOUD else "line") not in REFUSED and made.hparams.objective["name"] == name
 
 
 def test_a_keypoint_that_a_model_lacks_chooses_no_copy():
@@ -205,19 +206,19 @@ def test_a_perfect_volume_has_no_error_in_the_plane(known):
     """The largest value over unknown axes is the Gaussian of the others, wherever on them the point is."""
     position = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([11.0, 9.0, 7.0])
     maps, axes = gaussian_maps(position, (12, 10, 8), 1.3), torch.tensor(known).expand(2, 3, 3)
-    method, weight = objective_of("heatmap", target_sigma=1.3), torch.ones(2, 3)
-    loss = method.loss(maps, Target(position, weight, (12, 10, 8), axes), seed=SEED)
+    objective, weight = objective_of("heatmap", target_sigma=1.3), torch.ones(2, 3)
+    loss = objective.loss(maps, Target(position, weight, (12, 10, 8), axes), seed=SEED)
     assert (loss < 1e-12).all()
-    other = method.loss(maps.flip(-1), Target(position, weight, (12, 10, 8), axes), seed=SEED)
+    other = objective.loss(maps.flip(-1), Target(position, weight, (12, 10, 8), axes), seed=SEED)
     assert (other > 1e-4).all() == bool(known[0])
     flat = maps.amax(2) + 0.1
     both = Target(position, weight, (12, 10, 8), torch.tensor([1.0, 1.0, 0.0]).expand(2, 3, 3))
-    plane = method.loss(flat, Target(position[..., :2], weight, (12, 10)), seed=SEED)
-    torch.testing.assert_close(method.loss(maps + 0.1, both, seed=SEED), plane)
+    plane = objective.loss(flat, Target(position[..., :2], weight, (12, 10)), seed=SEED)
+    torch.testing.assert_close(objective.loss(maps + 0.1, both, seed=SEED), plane)
 
 
 def test_surfaces_entropy_sees_no_unknown_row():
-    module = RetinalSurfaces(width=2, method="soft", ce_weight=2.0, beta=3.0)
+    module = RetinalSurfaces(width=2, objective={"name": "soft", "beta": 3.0}, ce_weight=2.0)
     z = torch.randn(1, 9 * 4, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     row, weight = torch.randint(16, (1, 36), generator=torch.Generator().manual_seed(1)), torch.ones(1, 36)
     weight[0, ::5] = 0
@@ -236,14 +237,14 @@ def test_surfaces_entropy_sees_no_unknown_row():
 
 def test_true_maps_of_the_discriminator_are_those_of_the_network(monkeypatch):
     """Bit for bit: at maps of 0 the gradient of a heatmap's loss is minus the true map over its 256 cells."""
-    module, seen = MpiiPose(stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8), []
-    monkeypatch.setattr(module, "opposition", lambda images, maps, truth: seen.append(truth) or 0.0)
+    module, seen = MpiiPose(stacks=1, channels=8, objective="heatmap", adversary=dict(stacks=1, channels=8)), []
+    monkeypatch.setattr(module.adversary, "step", lambda module, images, maps, truth: seen.append(truth) or 0.0)
     monkeypatch.setattr(module, "row_seed", lambda output: SEED)
     rng = torch.Generator().manual_seed(0)
     position, weight = torch.rand(2, 16, 2, generator=rng) * 15, torch.ones(2, 16)
     weight[0, 3] = 0
     maps = torch.zeros(2, 16, 16, 16, requires_grad=True)
     module.stage_loss([maps], Target(position, weight, (16, 16)), {"image": torch.zeros(2, 3, 64, 64)})
-    loss = module.method.loss(maps, Target(position, weight, (16, 16)), seed=SEED)
+    loss = module.objective.loss(maps, Target(position, weight, (16, 16)), seed=SEED)
     (gradient,) = torch.autograd.grad(loss.sum(), maps)
     assert torch.equal(seen[0], -256 * gradient) and seen[0].amax((2, 3)).eq(weight).all()

@@ -1,4 +1,4 @@
-"""The localization methods of the trainers against closed forms, slow references and dsntnn."""
+"""The objectives against closed forms, slow references and dsntnn."""
 
 import itertools
 import math
@@ -7,15 +7,21 @@ import dsntnn
 import numpy as np
 import pytest
 import torch
+from objective_problems import SEED, objective_of, options
 
 from sampling_argmax_cuda import js_divergence, sample, soft_argmax
 from sampling_argmax_cuda.objectives import (
+    OBJECTIVES,
     Debiased,
     Direct,
     Discrete,
+    DistributionRegularized,
     Heatmap,
+    Objective,
+    SamplingArgmax,
+    SoftArgmax,
+    make_objective,
 )
-from sampling_argmax_cuda.objectives import make_objective as make
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
@@ -24,9 +30,8 @@ from sampling_argmax_cuda.trainers.resnet import NormedLinear, PoseNet, Regressi
 SHAPE = (2, 3, 12, 10)  # B, K, H, W
 
 
-def options(**more) -> dict:
-    h = dict(CocoPose(depth=18, head_channels=16).hparams)
-    return {**h, "tau": 1.0, **more}
+def sampling(**more) -> SamplingArgmax:
+    return make_objective({"name": "sampling", "tau": 1.0, **more}).train()
 
 
 def problem(shape=SHAPE, axes=None, seed: int = 0) -> tuple[torch.Tensor, Target]:
@@ -35,9 +40,6 @@ def problem(shape=SHAPE, axes=None, seed: int = 0) -> tuple[torch.Tensor, Target
     position = torch.rand(*shape[:2], len(size), generator=rng) * (torch.tensor(size) - 1.0)
     weight = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
     return 3 * torch.randn(*shape, generator=rng), Target(position, weight, size, axes)
-
-
-SEED = torch.tensor([5, 0])
 
 
 @pytest.mark.parametrize("units", ["index", "centered", "unit", "cell", "corners"])
@@ -78,32 +80,32 @@ def test_unknown_axes_reach_no_loss():
     z, target = problem(shape, axes)
     other = Target(target.position.clone(), target.weight, target.size, axes)
     other.position[0, 0, 2] = other.position[1, 1, 0] = 1e3
-    for method in (SoftArgmax(units="centered"), Discrete(metric="l2"), make(options()), Direct()):
-        method.train()
-        output = soft_argmax(z) if method.regresses else z
-        a, b = (method.loss(output, t, seed=SEED) for t in (target, other))
+    for objective in (SoftArgmax(units="centered"), Discrete(metric="l2"), sampling(), Direct()):
+        objective.train()
+        output = soft_argmax(z) if objective.regresses else z
+        a, b = (objective.loss(output, t, seed=SEED) for t in (target, other))
         assert torch.equal(a, b) and (a[target.weight > 0] > 0).all()
-    plain = make(options()).train()
+    plain = sampling()
     everything = plain.loss(z, Target(target.position, target.weight, target.size, torch.ones(2, 3, 3)), seed=SEED)
     torch.testing.assert_close(plain.loss(z, Target(*list(vars(target).values())[:3]), seed=SEED), everything)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_masked_points_reach_nothing(name):
-    method = make(options(method=name)).train()
+    objective = make_objective(options(name)).train()
     z, target = problem()
-    output = (soft_argmax(z) if method.regresses else z).clone()
+    output = (soft_argmax(z) if objective.regresses else z).clone()
     output[0, 2] = float("nan")
     output.requires_grad_()
     target.position[0, 2] = float("nan")
     sigma = torch.full((2, 3, 2), 0.1)
     sigma[0, 2] = float("nan")
     sigma.requires_grad_()
-    loss = method.loss(OutputWithSigma(output, sigma) if method.predicts_sigma else output, target, seed=SEED)
+    loss = objective.loss(OutputWithSigma(output, sigma) if objective.predicts_sigma else output, target, seed=SEED)
     loss.sum().backward()
     assert loss.shape == (2, 3) and loss[0, 2] == 0 and loss.isfinite().all()
     assert output.grad.isfinite().all() and (output.grad[0, 2] == 0).all() and (output.grad[1] != 0).any()
-    assert not method.predicts_sigma or ((sigma.grad[0, 2] == 0).all() and (sigma.grad[1] != 0).all())
+    assert not objective.predicts_sigma or ((sigma.grad[0, 2] == 0).all() and (sigma.grad[1] != 0).all())
 
 
 @pytest.mark.parametrize("form, density", [("corrected", "laplace"), ("released", "released")])
@@ -113,28 +115,28 @@ def test_rle_is_the_likelihood_of_what_the_method_trains(name, form, density):
     axes = torch.ones(2, 3, 3)
     axes[0, 0, 2] = axes[1, 1, 1] = 0  # a point in the plane, and one that is no point
     z, target = problem((2, 3, 4, 6, 5), axes)
-    method = make(options(method=name, rle_form=form, rle_density=density, units="centered", volume=4)).train()
+    objective = objective_of(name, "volume", form=form, density=density, units="centered")
     output, sigma = soft_argmax(z) if name == "rle" else z, torch.rand(2, 3, 3) / 5 + 0.05
     draws = output.unsqueeze(2) if name == "rle" else soft_argmax(z).unsqueeze(2)
     if name == "sampling_rle":
-        draws = sample(z, num_samples=30, tau=1.0, seed=SEED)
+        draws = sample(z, num_samples=5, tau=1.0, seed=SEED)
     size = torch.tensor([5, 6, 4])
-    total = sum(method.likelihood(draws[:, :, s] / size, sigma, target.position / size, target.weight, axes)
+    total = sum(objective.likelihood(draws[:, :, s] / size, sigma, target.position / size, target.weight, axes)
                 for s in range(draws.shape[2]))  # fmt: skip
-    found = method.loss(OutputWithSigma(output, sigma), target, seed=SEED)
+    found = objective.loss(OutputWithSigma(output, sigma), target, seed=SEED)
     torch.testing.assert_close(found, total / draws.shape[2], rtol=1e-4, atol=1e-4)
     assert found[1, 1] == 0 and (found[0, :2] != 0).all()
-    position, confidence = method.eval().read(OutputWithSigma(output, sigma))
+    position, confidence = objective.eval().read(OutputWithSigma(output, sigma))
     torch.testing.assert_close(position, soft_argmax(z))
     torch.testing.assert_close(confidence, 1 - sigma.mean(-1))
-    torch.testing.assert_close(method.in_cells(sigma, (5, 6, 4)), sigma * size)
+    torch.testing.assert_close(objective.in_cells(sigma, (5, 6, 4)), sigma * size)
 
 
 def test_networks_with_widths():
     """sigma is bounded on both sides however large the features are; positions depend on their direction alone."""
     images, net = torch.randn(2, 3, 64, 64), RegressionNet(5, 18, "group", None, widths=True).eval()
     found = net(images)
-    assert found.place.shape == found.sigma.shape == (2, 5, 2)
+    assert found.output.shape == found.sigma.shape == (2, 5, 2)
     for factor in (1e6, -1e6):
         with torch.no_grad():
             net.sigma.weight.fill_(factor)
@@ -144,7 +146,7 @@ def test_networks_with_widths():
     torch.testing.assert_close(layer(100 * x), layer(x))
     assert not torch.equal(layer(-x), layer(x)) and layer(torch.zeros(1, 7)).isfinite().all()
     maps = PoseNet(5, 18, 16, "group", 4, widths=True)(images)
-    assert maps.place.shape == (2, 5, 4, 16, 16) and maps.sigma.shape == (2, 5, 3)
+    assert maps.output.shape == (2, 5, 4, 16, 16) and maps.sigma.shape == (2, 5, 3)
 
 
 def gaussian_maps(position: torch.Tensor, shape, sigma: float = 2.0) -> torch.Tensor:
@@ -214,36 +216,45 @@ def test_debiased_positions_of_a_flat_map_are_finite():
 def test_sampling_in_units_equals_the_fused_loss():
     """On a square grid centered units divide the fused loss by the number of cells."""
     z, target = problem((2, 3, 12, 12))
-    fused = make(options()).train().loss(z, target, seed=SEED)
-    scaled = make(options(units="centered")).train().loss(z, target, seed=SEED)
+    fused = sampling().loss(z, target, seed=SEED)
+    scaled = sampling(units="centered").loss(z, target, seed=SEED)
     torch.testing.assert_close(scaled * 12, fused, rtol=1e-4, atol=1e-5)
 
 
 def test_options_reach_the_sampler():
     chosen = dict(estimator="axis", basis="gaussian", num_samples=7, beta="tau", reweight=2.0, clip_grad=2.0, sigma=1.5)
-    method = make(options(**chosen))
-    assert isinstance(method, Sampling)
-    assert {name: getattr(method, name) for name in chosen} == chosen
-    method = make(options(tau="coco"))
-    method.set_epoch(10)
-    assert method.tau == pytest.approx(2 - 0.6)
+    objective = make_objective({"name": "sampling", **chosen})
+    assert isinstance(objective, SamplingArgmax) and objective.released and chosen.pop("beta") == "tau"
+    assert {name: getattr(objective, name) for name in chosen} == chosen
+    objective = sampling(tau="coco")
+    objective.set_epoch(10)
+    assert objective.tau == pytest.approx(2 - 0.6)
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (dict(method="hard"), "model: method must be one of soft, .* got 'hard'"),
-        (dict(units="pixels"), "model: units must be one of index, .* got 'pixels'"),
-        (dict(method="heatmap", target_sigma=0.0), "model: target_sigma must be > 0, got 0.0"),
-        (dict(method="direct", average="maps"), "model: average must be coords for method direct, got 'maps'"),
-        (dict(method="debiased", average="maps"), "model: average must be coords for method debiased, got 'maps'"),
-        (dict(average="all"), "model: average must be coords or maps for method sampling, got 'all'"),
+        (dict(objective="hard"), "objective: name must be one of soft, .* got 'hard'"),
+        (dict(objective={"tau": 1.0}), "objective: name must be one of soft, .* got None"),
+        (dict(objective={"name": "soft", "tau": 1.0}), r"objective: soft has no option 'tau' \(it has beta, "),
+        (
+            dict(objective={"name": "soft", "units": "pixels"}),
+            "SoftArgmax: units must be one of index, .* got 'pixels'",
+        ),
+        (dict(objective={"name": "soft", "metric": "l3"}), "SoftArgmax: metric must be one of l1, .* got 'l3'"),
+        (dict(objective={"name": "heatmap", "target_sigma": 0.0}), "Heatmap: target_sigma must be > 0, got 0.0"),
+        (dict(objective={"name": "rle", "flow_lr": 0.0}), "Rle: flow_lr must be > 0, got 0.0"),
+        (dict(objective="direct", average="maps"), "model: average must be coords for objective direct, got 'maps'"),
+        (
+            dict(objective="debiased", average="maps"),
+            "model: average must be coords for objective debiased, got 'maps'",
+        ),
+        (dict(average="all"), "model: average must be coords or maps for objective sampling, got 'all'"),
         (dict(scales=()), r"model: scales must be numbers > 0, got \[\]"),
         (dict(scales=(1.0, -1.0)), "model: scales must be numbers > 0"),
         (dict(reduction="sum"), "model: reduction must be one of mean, batch, visible, axes, got 'sum'"),
         (dict(loss_scale=0.0), "model: loss_scale must be > 0, got 0.0"),
         (dict(lr=0.0), "model: lr must be > 0, got 0.0"),
-        (dict(rle_flow_lr=0.0), "model: rle_flow_lr must be > 0, got 0.0"),
         (dict(seed=-1), r"model: seed must be in \[0, 2\*\*31\), got -1"),
     ],
 )
@@ -267,16 +278,16 @@ def rates(epochs, **options) -> list[float]:
 
 
 def test_a_flow_has_a_rate_of_its_own():
-    module = CocoPose(depth=18, head_channels=16, method="soft_rle", units="centered", rle_flow_lr=0.1)
+    module = CocoPose(depth=18, head_channels=16, objective={"name": "soft_rle", "units": "centered", "flow_lr": 0.1})
     groups = module.configure_optimizers().param_groups
     assert [(group["part"], group["decays"]) for group in groups] == [
         ("", False),
         ("", True),
-        ("method", False),
-        ("method", True),
+        ("objective", False),
+        ("objective", True),
     ]
-    assert module.rates() == {"method": 0.1}
-    for part, parameters in (("method", module.method.likelihood.parameters()), ("", module.model.parameters())):
+    assert module.rates() == {"objective": 0.1}
+    for part, parameters in (("objective", module.objective.likelihood.parameters()), ("", module.model.parameters())):
         own = [group for group in groups if group["part"] == part]
         assert {id(p) for group in own for p in group["params"]} == {id(p) for p in parameters}
         assert all((p.dim() > 1) == group["decays"] for group in own for p in group["params"])

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from sampling_argmax_cuda.objectives import Direct, Heatmap
+from sampling_argmax_cuda.objectives import Direct, Heatmap, SoftArgmax
 from sampling_argmax_cuda.trainers.test_time import EnsembleMember, TestTimeAugmentation, resample
 
 SWAPPED = [1, 0, 2]
