@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from objective_problems import RLE, SEED, SIZES, Problem, objective_of
+from objective_problems import RLE, SEED, SIZES, Problem, objective_of, options
 
 from sampling_argmax_cuda.objectives import OBJECTIVES
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
