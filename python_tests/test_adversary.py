@@ -23,7 +23,7 @@ pytestmark = pytest.mark.written_memory
 def problem() -> tuple[Adversary, torch.Tensor, torch.Tensor, torch.Tensor]:
     """An adversary with a balance, images, maps and true maps."""
     torch.manual_seed(0)
-    adversary = Adversary(5, stacks=2, channels=8, norm="group", factor=0.3)
+    adversary = Adversary(2, 8, factor=0.3, maps=5, norm="group")
     adversary.k.fill_(0.4)
     return adversary, torch.randn(2, 3, 64, 64), torch.rand(2, 5, 16, 16), torch.rand(2, 5, 16, 16)
 
@@ -52,7 +52,7 @@ def test_each_network_has_the_gradient_of_its_own_loss():
 
 
 def test_the_balance_follows_its_recurrence():
-    adversary, expected, seen = Adversary(5, 1, 8, rate=0.02), 0.0, []
+    adversary, expected, seen = Adversary(1, 8, rate=0.02, maps=5), 0.0, []
     for pair in torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5]):
         adversary.balance(*pair)
         expected = min(1.0, max(0.0, expected + 0.02 * (0.5 * pair[0].item() - pair[1].item())))
@@ -66,13 +66,13 @@ def test_the_balance_follows_its_recurrence():
 
 def test_learning_rates_are_apart():
     module = MpiiPose(
-        stacks=1, channels=8, method="heatmap", adversary=1, adversary_channels=8, lr=0.1, adversary_lr=0.32
+        stacks=1, channels=8, objective="heatmap", adversary={"stacks": 1, "channels": 8, "lr": 0.32}, lr=0.1
     )
     optimizer = module.configure_optimizers()
-    assert module.rates()["opponent"] == 0.32
+    assert module.rates()["adversary"] == 0.32
     counts = {part: sum(len(group["params"]) for group in optimizer.param_groups if group["part"] == part)
-              for part in ("", "opponent")}  # fmt: skip
-    assert counts["opponent"] == len(list(module.opponent.parameters()))
+              for part in ("", "adversary")}  # fmt: skip
+    assert counts["adversary"] == len(list(module.adversary.parameters()))
     assert sum(counts.values()) == len(list(module.parameters()))
 
 
@@ -88,15 +88,16 @@ def test_a_joint_that_does_not_count_has_no_map_on_either_side():
 @pytest.mark.parametrize(
     "module, wrong, message",
     [
-        (MpiiPose, dict(method="sampling"), "an adversary needs method heatmap, got sampling"),
-        (MpiiPose, dict(method="heatmap", adversary_rate=0.0), "adversary_rate must be > 0, got 0.0"),
-        (BottomUpPose, dict(adversary_lr=0.0), "adversary_lr must be > 0, got 0.0"),
-        (BottomUpPose, dict(adversary=0), "stacks must be >= 1, got 0"),
+        (MpiiPose, dict(objective="sampling"), "model: an adversary needs objective heatmap, got sampling"),
+        (MpiiPose, dict(objective="heatmap", adversary={"rate": 0.0}), "adversary: rate must be > 0, got 0.0"),
+        (BottomUpPose, dict(adversary={"lr": 0.0}), "adversary: lr must be > 0, got 0.0"),
+        (BottomUpPose, dict(adversary={"stacks": 0}), "model: stacks must be >= 1, got 0"),
     ],
 )
 def test_wrong_options_are_named(module, wrong, message):
-    with pytest.raises(ValueError, match=f"model: {message}"):
-        module(**{"stacks": 1, "channels": 8, "adversary": 1, "adversary_channels": 8, **wrong})
+    adversary = {"stacks": 1, "channels": 8, **wrong.pop("adversary", {})}
+    with pytest.raises(ValueError, match=message):
+        module(stacks=1, channels=8, adversary=adversary, **wrong)
 
 
 # ---- the command line ----
@@ -115,7 +116,7 @@ def data(tmp_path_factory) -> Path:
 def test_resumed_run_equals_an_uninterrupted_one(task, data, tmp_path):
     """The balance, too, goes on where it was."""
     fit = partial(runs.fit, config=task, options=OPTIONS[task])
-    assert resumed(fit, data / task, tmp_path, *SMALL)["state_dict"]["opponent.k"] > 0
+    assert resumed(fit, data / task, tmp_path, *SMALL)["state_dict"]["adversary.k"] > 0
     numbers = logged(tmp_path / "whole")
     assert (
         numbers["train/k"] == sorted(numbers["train/k"])
@@ -131,7 +132,7 @@ def test_two_processes_equal_one(task, data, tmp_path):
     """
     two = one_and_two(data / task, tmp_path, *SMALL, "--trainer.max_epochs=2", "--model.lr=1e-4", "--model.norm=frozen",
                       half=2, config=task, options=OPTIONS[task], least_dims=4)  # fmt: skip
-    k = [run["state_dict"]["opponent.k"].item() for run in two]
+    k = [run["state_dict"]["adversary.k"].item() for run in two]
     assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0
 
 

@@ -231,7 +231,7 @@ def test_regions_that_do_not_count():
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
+def synthetic(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "coco"
     write_synthetic_coco(root, 6, 4, image_size=128, pairs=1.0)
     return root
@@ -242,8 +242,8 @@ def images(root: Path, train: bool, **more) -> CocoImages:
     return CocoImages(root, path, root / f"{'train' if train else 'val'}2017", train, (128, 64), (32, 16), **more)
 
 
-def test_samples_have_all_people(drawn):
-    data = images(drawn, train=True)
+def test_samples_have_all_people(synthetic):
+    data = images(synthetic, train=True)
     assert len(data) == 6
     for sample, record in zip(data, data.records, strict=True):
         assert sample["target"].shape == (30, 17, 2) and sample["mask"].min() == 1
@@ -254,17 +254,17 @@ def test_samples_have_all_people(drawn):
         assert np.abs(back - record["keypoints"][..., :2])[seen].max() < 1e-3 and seen.any()
 
 
-def test_mirrored_samples_swap_sides(drawn):
-    plain = images(drawn, train=True)[0]
-    data = images(drawn, train=True, augment=Augment(0.0, 0.0, 1.0, 0.0, 0.0))
+def test_mirrored_samples_swap_sides(synthetic):
+    plain = images(synthetic, train=True)[0]
+    data = images(synthetic, train=True, augment=Augment(0.0, 0.0, 1.0, 0.0, 0.0))
     turned, order = data[0], data.landmarks.mirrored()
     seen = (plain["weight"] > 0) & (turned["weight"][:, order] > 0)
     x = (127 - 4 * plain["target"][..., 0]) / 4
     assert np.abs(turned["target"][:, order, 0] - x)[seen].max() < 1e-3 and seen.sum() > 10
 
 
-def test_crowds_are_masked_and_people_are_cut_to_the_largest(drawn, tmp_path):
-    path = drawn / "annotations" / "person_keypoints_train2017.json"
+def test_crowds_are_masked_and_people_are_cut_to_the_largest(synthetic, tmp_path):
+    path = synthetic / "annotations" / "person_keypoints_train2017.json"
     content = json.loads(path.read_text())
     first = content["images"][0]["id"]
     content["annotations"].append({"id": 999, "image_id": first, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 128, 64],
@@ -272,7 +272,7 @@ def test_crowds_are_masked_and_people_are_cut_to_the_largest(drawn, tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / path.name).write_text(json.dumps(content))
     data = CocoImages(
-        drawn, tmp_path / "annotations" / path.name, drawn / "train2017", True, (64, 64), (16, 16), most=1
+        synthetic, tmp_path / "annotations" / path.name, synthetic / "train2017", True, (64, 64), (16, 16), most=1
     )
     sample = data[0]
     assert data.records[0]["image_id"] == first and (sample["mask"][:7] == 0).all() and (sample["mask"][9:] == 1).all()
@@ -282,14 +282,14 @@ def test_crowds_are_masked_and_people_are_cut_to_the_largest(drawn, tmp_path):
     assert np.abs(apply(sample["inverse"], sample["target"][0] * 4) - largest[:, :2])[seen].max() < 1e-3
 
 
-def test_validation_has_images_without_people(drawn, tmp_path):
-    path = drawn / "annotations" / "person_keypoints_val2017.json"
+def test_validation_has_images_without_people(synthetic, tmp_path):
+    path = synthetic / "annotations" / "person_keypoints_val2017.json"
     content = json.loads(path.read_text())
     name = "000000000077.png"
     content["images"].append({"id": 77, "file_name": name, "width": 10, "height": 10})
     path.write_text(json.dumps(content))
-    cv2.imwrite(str(drawn / "val2017" / name), np.zeros((10, 10, 3), np.uint8))
-    data = images(drawn, train=False)
+    cv2.imwrite(str(synthetic / "val2017" / name), np.zeros((10, 10, 3), np.uint8))
+    data = images(synthetic, train=False)
     assert len(data) == 5 and data.records[0]["image_id"] == 77 and data[0]["weight"].sum() == 0
 
 
@@ -371,8 +371,7 @@ def data(tmp_path_factory) -> Path:
 def options(data: Path, run: Path, *more: str, config: str = "associative") -> list[str]:
     own = ["--data.synthetic_train=8", "--data.synthetic_val=4", "--data.batch_size=4", "--data.image_size=[64,64]",
            "--model.stacks=2", "--model.channels=16", "--model.plain=false", "--model.norm=group"]  # fmt: skip
-    every = options_without_images(data, run, config, [*own, *more])
-    return [option for option in every if not option.startswith("--objective.num_samples")]
+    return options_without_images(data, run, config, [*own, *more])
 
 
 fit = partial(runs.fit, config="associative", options=options)
@@ -411,7 +410,7 @@ def test_real_images(tmp_path):
     assert len(logged(tmp_path)["val/people"]) == 1
 
 
-def test_pictures_leave_out_people_of_low_scores():
+def test_figures_leave_out_people_of_low_scores():
     module = BottomUpPose(stacks=1, channels=8, shown_score=0.5)
     module.preview = {
         "image": torch.zeros(1, 3, 64, 64),

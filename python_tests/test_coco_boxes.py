@@ -1,4 +1,4 @@
-"""Predictions of a person's own boxes: no annotated people are needed, and every box has its record and its picture."""
+"""Predictions of a person's own boxes: no annotated people are needed, and every box has its record and its figure."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_boxes_are_cropped_as_those_of_training(folder, tmp_path, content):
     ]
 
 
-def test_pictures_of_one_name_do_not_meet(folder, tmp_path):
+def test_figures_of_one_name_do_not_meet(folder, tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/a.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 3), np.uint8))

@@ -33,7 +33,7 @@ def write(folder: Path, annotations=(PERSON,), images=(IMAGE,), picture: np.ndar
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
+def synthetic(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "coco"
     write_synthetic_coco(root, 12, 6, seed=3)
     return root
@@ -88,9 +88,9 @@ def test_target_follows_the_pixels_through_every_augmentation(tmp_path, joint):
     assert found_at == {joint, other}
 
 
-def test_a_mirrored_crop_swaps_sides(drawn):
+def test_a_mirrored_crop_swaps_sides(synthetic):
     """The mirror takes crop pixel x to 191 - x, hence cell c to 191 / 4 - c."""
-    plain, mirrored = reader(drawn)[0], reader(drawn, augment=Augment(0, 0, 1.0, 0, 0))[0]
+    plain, mirrored = reader(synthetic)[0], reader(synthetic, augment=Augment(0, 0, 1.0, 0, 0))[0]
     order = np.arange(17)
     for left, right in FLIP_PAIRS:
         order[[left, right]] = right, left
@@ -100,8 +100,8 @@ def test_a_mirrored_crop_swaps_sides(drawn):
     assert np.allclose(mirrored["target"][order][seen, 1], plain["target"][seen, 1], atol=1e-3)
 
 
-def test_joints_outside_the_crop_have_weight_0(drawn):
-    data, hidden = reader(drawn, augment=Augment(scale=0.7, rotation=40, flip=0.5)), 0
+def test_joints_outside_the_crop_have_weight_0(synthetic):
+    data, hidden = reader(synthetic, augment=Augment(scale=0.7, rotation=40, flip=0.5)), 0
     for i in range(len(data)):
         item, truth = data[i], data.people[i]["keypoints"]
         seen = item["weight"] > 0
@@ -148,9 +148,9 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
     assert len(images) == 18
 
 
-def test_lasting_loaders_follow_the_epoch(drawn):
+def test_lasting_loaders_follow_the_epoch(synthetic):
     """The processes of a loader that outlive an epoch draw the next one's augmentation."""
-    data = reader(drawn, augment=Augment())
+    data = reader(synthetic, augment=Augment())
     loader = DataLoader(data, batch_size=2, num_workers=2, persistent_workers=True)
     for epoch in (0, 1, 4):
         data.set_epoch(epoch)
@@ -240,8 +240,8 @@ def test_a_detection_finds_one_free_person_of_its_image():
     assert [m["annotation_id"] for m in match_people(detections[:1], people)] == [11]
 
 
-def test_crops_of_detections_have_the_truth_of_the_person_they_match(drawn):
-    truth, data = reader(drawn, "val"), reader(drawn, "val", boxes=str(drawn / "detections_val.json"))
+def test_crops_of_detections_have_the_truth_of_the_person_they_match(synthetic):
+    truth, data = reader(synthetic, "val"), reader(synthetic, "val", boxes=str(synthetic / "detections_val.json"))
     found = [i for i, p in enumerate(data.people) if p["annotation_id"] >= 0]
     assert [data.people[i]["annotation_id"] for i in found] == [p["annotation_id"] for p in truth.people]
     for i, person in zip(found, truth.people, strict=True):
@@ -281,8 +281,8 @@ def perfect(data: CocoKeypoints) -> list[dict]:
     return coco_results([p["image_id"] for p in people], points, [1.0] * len(people), [p["area"] for p in people])
 
 
-def test_drawn_annotations_can_be_evaluated(drawn):
-    data = reader(drawn, "val")
+def test_synthetic_annotations_can_be_evaluated(synthetic):
+    data = reader(synthetic, "val")
     results = perfect(data)
     assert evaluate_coco(data.truth, results)["AP"] == pytest.approx(1.0)
     moved = [{**r, "keypoints": [v + 8 * (i % 3 < 2) for i, v in enumerate(r["keypoints"])]} for r in results]

@@ -174,7 +174,7 @@ def test_bones_give_back_the_pose():
 # ---- files ----
 
 
-def test_drawn_poses_are_read_as_they_were_drawn(root):
+def test_synthetic_poses_are_read_as_they_were_drawn(root):
     for file, part, count in ((TRAIN, 0, 6), (VAL, 1, 4)):
         data = poses(root, file)
         assert len(data) == count
@@ -261,7 +261,7 @@ def half_and_half(root, size: int) -> HalfAndHalf:
 
 def test_every_pose_comes_equally_often(root):
     """After three epochs of 4 each of 6 poses came twice, with loader processes too."""
-    data, drawn = half_and_half(root, 4), []
+    data, draws = half_and_half(root, 4), []
     loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=2, persistent_workers=True)
     for epoch in range(3):
         data.set_epoch(epoch)
@@ -270,10 +270,10 @@ def test_every_pose_comes_equally_often(root):
         again = half_and_half(root, 4)
         images = torch.cat([b["image"] for b in batches])
         assert all(np.array_equal(image, again.sample(i, epoch)["image"]) for i, image in enumerate(images))
-        drawn += [data.draw(i, epoch) for i in range(8)]
+        draws += [data.draw(i, epoch) for i in range(8)]
     for part in range(2):
-        assert np.bincount([own for k, own, _ in drawn if k == part]).tolist() == [2] * 6
-    orders = [[own for k, own, _ in drawn[8 * e : 8 * e + 8] if k == part] for e in range(3) for part in range(2)]
+        assert np.bincount([own for k, own, _ in draws if k == part]).tolist() == [2] * 6
+    orders = [[own for k, own, _ in draws[8 * e : 8 * e + 8] if k == part] for e in range(3) for part in range(2)]
     assert len({tuple(order) for order in orders}) == 6
 
 
@@ -493,5 +493,5 @@ def test_recipes_take_a_step_and_are_scored(config, data, tmp_path):
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 3 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)
-    pictures = 0 if config == "h36m_rle" else 3  # it has no maps
-    assert records[0]["depth"][0] == 0 and len(list((tmp_path / "out").rglob("*_maps.png"))) == pictures
+    figures = 0 if config == "h36m_rle" else 3  # it has no maps
+    assert records[0]["depth"][0] == 0 and len(list((tmp_path / "out").rglob("*_maps.png"))) == figures

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import logged, losses_of, one_and_two, options_without_images, resumed
+from runs import fitting, logged, losses_of, one_and_two, options_without_images, resumed
 
 from sampling_argmax_cuda import expected_error
 from sampling_argmax_cuda.__main__ import main
@@ -42,7 +42,7 @@ NAME = "88382b877be91b2a572f8e1c1caad99e"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "clouds"
+    path = tmp_path_factory.mktemp("data") / "point_clouds"
     write_synthetic_keypointnet(path, "chair", 4, 2, points=256, seed=3)
     return path
 
@@ -75,7 +75,7 @@ def test_real_keypoints_lie_on_their_points():
 PCD = "VERSION .7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\nPOINTS 2\nDATA ascii\n1 2 3 9\n4 5 6.5 9\n"
 
 
-def test_clouds_with_other_fields(tmp_path):
+def test_point_clouds_with_other_fields(tmp_path):
     (tmp_path / "a.pcd").write_text("# .PCD\n" + PCD)
     assert read_pcd(tmp_path / "a.pcd").tolist() == [[1, 2, 3], [4, 5, 6.5]]
     (tmp_path / "b.pcd").write_text("FIELDS n z x y\nPOINTS 1\nDATA ascii\n7 3 1 2\n")
@@ -96,7 +96,7 @@ def test_clouds_with_other_fields(tmp_path):
         ((PCD, ""), "line DATA is missing"),
     ],
 )
-def test_malformed_clouds_are_named(tmp_path, change, message):
+def test_malformed_point_clouds_are_named(tmp_path, change, message):
     (tmp_path / "a.pcd").write_text(PCD.replace(*change), encoding="latin-1")
     with pytest.raises(ValueError, match=f"cloud .*a.pcd: {message}"):
         read_pcd(tmp_path / "a.pcd")
@@ -138,7 +138,7 @@ def test_malformed_models_are_named(tmp_path, content, message):
     assert str(tmp_path / "a.json") in str(error.value)
 
 
-def test_drawn_models_are_read_as_they_were_drawn(root):
+def test_synthetic_models_are_read_as_they_were_drawn(root):
     data = KeypointClouds(root, "chair", "train")
     assert len(data) == 4 and data.count == 10 and data.copies == 1
     for i in range(4):
@@ -151,7 +151,7 @@ def test_drawn_models_are_read_as_they_were_drawn(root):
 
 
 @pytest.mark.parametrize("category", DRAWN)
-def test_drawn_keypoints_lie_on_their_shapes(category):
+def test_synthetic_keypoints_lie_on_their_shapes(category):
     for i in range(6):
         cloud, keypoints, _, symmetries = draw_model(category, 2048, np.random.default_rng((1, i)))
         assert cloud.shape == (2048, 3) and np.abs(cloud).max() < 0.7
@@ -193,14 +193,14 @@ def test_augmentation_moves_cloud_and_keypoints_together(root):
 # ---- PointNet++ ----
 
 
-def clouds(batch: int = 2, count: int = 60, seed: int = 0) -> torch.Tensor:
+def point_clouds(batch: int = 2, count: int = 60, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, count, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def test_features_between_centres_by_a_loop():
     torch.manual_seed(0)
     layer = FeaturePropagation(4, [4]).eval()
-    points, centers, coarse = clouds(1, 10), clouds(1, 5, seed=1), torch.randn(1, 5, 4)
+    points, centers, coarse = point_clouds(1, 10), point_clouds(1, 5, seed=1), torch.randn(1, 5, 4)
     spread = torch.empty(1, 10, 4)
     for i in range(10):
         distance = (points[0, i] - centers[0]).norm(dim=1)
@@ -216,7 +216,7 @@ def test_maps_move_with_the_points(grouping):
     """A network over sets: permuted points have permuted maps, and the same cloud has the same answer."""
     torch.manual_seed(0)
     net = PointNet(4, grouping, (32, 16, 8, 4), width=0.25).eval()
-    points, order = clouds(2, 64), torch.randperm(64)
+    points, order = point_clouds(2, 64), torch.randperm(64)
     maps, coarse = net(points)
     again, other = net(points[:, order])
     assert maps.shape == (2, 4, 64) and coarse.shape == (2, 4, net.coarse)
@@ -231,6 +231,10 @@ def test_full_networks_have_the_published_channels():
     assert isinstance(net.down[0], SetAbstraction) and net.down[0].shapes == [(0.1, 32)]
 
 
+def gaussian(**more) -> dict:
+    return {"name": "sampling", "basis": "gaussian", **more}
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
@@ -239,14 +243,20 @@ def test_full_networks_have_the_published_channels():
         (dict(centers=(4, 4, 2, 1)), "centers must be 4 falling numbers"),
         (dict(width=0.0), "width must be > 0, got 0.0"),
         (dict(spacing=0.0), "spacing must be > 0, got 0.0"),
-        (dict(basis="triangular"), "clouds have basis none or gaussian and estimator cell, got triangular and cell"),
-        (dict(estimator="axis"), "clouds have basis none or gaussian and estimator cell, got gaussian and axis"),
-        (dict(method="heatmap"), "method heatmap needs a grid"),
+        (
+            dict(objective=gaussian(basis="triangular")),
+            "point clouds have basis none or gaussian and estimator cell, got triangular and cell",
+        ),
+        (
+            dict(objective=gaussian(estimator="axis")),
+            "point clouds have basis none or gaussian and estimator cell, got gaussian and axis",
+        ),
+        (dict(objective="heatmap"), "objective heatmap needs a grid"),
     ],
 )
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=f"model: {message}"):
-        PointCloudKeypoints(**{"basis": "gaussian", **wrong})
+        PointCloudKeypoints(**{"objective": gaussian(), **wrong})
 
 
 # ---- what is trained ----
@@ -254,10 +264,12 @@ def test_wrong_options_are_named(wrong, message):
 
 def test_the_loss_is_that_of_the_nearest_copy():
     torch.manual_seed(0)
-    module = PointCloudKeypoints(keypoints=3, centers=(16, 8, 4, 2), width=0.1, basis="gaussian", tau=1.0, metric="euclidean",
-                            dropout=0.0).train()  # fmt: skip
+    objective = gaussian(tau=1.0, metric="euclidean")
+    module = PointCloudKeypoints(
+        keypoints=3, centers=(16, 8, 4, 2), width=0.1, objective=objective, dropout=0.0
+    ).train()
     copies = torch.rand(2, 4, 3, 3)
-    batch = {"points": clouds(2, 32), "copies": copies, "weight": torch.tensor([[1.0, 1, 0], [1, 1, 1]]),
+    batch = {"points": point_clouds(2, 32), "copies": copies, "weight": torch.tensor([[1.0, 1, 0], [1, 1, 1]]),
              "sigma": torch.tensor([0.02, 0.05])}  # fmt: skip
     output, target = module.rows(batch)
     mean = (output.softmax(-1) @ batch["points"]).detach()
@@ -267,7 +279,7 @@ def test_the_loss_is_that_of_the_nearest_copy():
     seed = torch.tensor([7, 0])
     expected = expected_error(output, target.position, batch["weight"], num_samples=30, tau=1.0, basis="gaussian",
                               sigma=batch["sigma"].unsqueeze(1), metric="euclidean", points=batch["points"], seed=seed)  # fmt: skip
-    torch.testing.assert_close(module.method.loss(output, target, seed), expected)
+    torch.testing.assert_close(module.objective.loss(output, target, seed=seed), expected)
     assert not torch.equal(nearest_copy(copies[:, 2], copies, batch["weight"]), copies[:, 0])
 
 
@@ -321,13 +333,13 @@ def test_scores_of_perfect_and_turned_answers():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data") / "clouds"
+    return tmp_path_factory.mktemp("data") / "point_clouds"
 
 
 def options(data: Path, run: Path, *more: str, config: str = "keypointnet") -> list[str]:
     own = ["--data.synthetic_train=8", "--data.synthetic_val=4", "--data.batch_size=4", "--data.points=128",
            "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1"]  # fmt: skip
-    return options_without_images(data, run, config, [*own, *more])
+    return fitting(options_without_images(data, run, config, [*own, *more]))
 
 
 fit = partial(runs.fit, config="keypointnet", options=options)
@@ -350,10 +362,10 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     assert list((tmp_path / "whole").rglob("epoch_0001_thresholds.png"))
 
 
-@pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr", "discrete", "cross_entropy", "sampling"])
-def test_methods_take_a_step(method, data, tmp_path):
-    basis = "--objective.basis=none" if method == "sampling" else "--model.grouping=msg"
-    fit(data, tmp_path, f"--objective={method}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+@pytest.mark.parametrize("objective", ["soft", "soft_vr", "soft_dr", "discrete", "cross_entropy", "sampling"])
+def test_objectives_take_a_step(objective, data, tmp_path):
+    basis = "--objective.basis=none" if objective == "sampling" else "--model.grouping=msg"
+    fit(data, tmp_path, f"--objective={objective}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     assert np.isfinite(losses_of(tmp_path)).all()
     checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
     assert main(["validate", *options(data, tmp_path / "val"), checkpoint]) == 0
@@ -362,7 +374,7 @@ def test_methods_take_a_step(method, data, tmp_path):
 
 
 @pytest.mark.parametrize("task, fields", [("keypointnet", 2), ("skeleton", 3)])
-def test_predict_on_a_folder_of_clouds(task, fields, data, tmp_path, capfd):
+def test_predict_on_a_folder_of_point_clouds(task, fields, data, tmp_path, capfd):
     fit(data, tmp_path / "run", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", config=task)
     checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
     folder = f"--data.point_clouds={data / 'pcds' / '03001627'}"
@@ -388,7 +400,7 @@ def test_number_of_keypoints_may_differ_from_the_category(task, keypoints, data,
     assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [keypoints] * 4
 
 
-def test_folders_of_unequal_clouds_are_refused(tmp_path):
+def test_folders_of_unequal_point_clouds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no .pcd file"):
         CloudFolder(tmp_path)
     (tmp_path / "a.pcd").write_text(PCD)
@@ -423,7 +435,7 @@ def test_error_messages(data, tmp_path, capfd, more, message):
     assert not (tmp_path / "other").exists()
 
 
-def test_missing_clouds_are_named(root, tmp_path):
+def test_missing_point_clouds_are_named(root, tmp_path):
     data = KeypointClouds(root, "chair", "train")
     data.root = tmp_path
     with pytest.raises(

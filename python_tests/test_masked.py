@@ -89,7 +89,7 @@ def oct_(weight: Tensor, wrong: Tensor) -> dict[str, float]:
     return evaluation.compute(list)
 
 
-def of_clouds(evaluation, weight: Tensor, wrong: Tensor) -> dict[str, float]:
+def of_point_clouds(evaluation, weight: Tensor, wrong: Tensor) -> dict[str, float]:
     cloud = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(1)).expand(FOUND, -1, -1)
     found, target = answer(cloud[:, : weight.shape[1]], weight[..., None], wrong[..., None])
     copies = target.unsqueeze(1).expand(-1, 2, -1, -1)
@@ -98,7 +98,7 @@ def of_clouds(evaluation, weight: Tensor, wrong: Tensor) -> dict[str, float]:
 
 
 def keypointnet(weight: Tensor, wrong: Tensor) -> dict[str, float]:
-    return of_clouds(KeypointEvaluation(), weight, wrong)
+    return of_point_clouds(KeypointEvaluation(), weight, wrong)
 
 
 TASKS = {"mtfl": (mtfl, 5), "mpii": (mpii, 16), "h36m": (h36m, 18), "oct": (oct_, 9), "keypointnet": (keypointnet, 6)}
@@ -174,17 +174,17 @@ def test_of_nothing_there_is_no_score(make):
 def test_alignment_is_of_the_models_that_are_annotated():
     """Targets of masked annotations are never read, and a model without any has no part in the scores."""
     weight, wrong = torch.ones(FOUND, 5), torch.zeros(FOUND, 5)
-    whole = of_clouds(AlignmentEvaluation(), weight, wrong)
+    whole = of_point_clouds(AlignmentEvaluation(), weight, wrong)
     assert whole["das"] == 1 and whole["error"] == 0 and whole["miou_euclidean_0.01"] == 1
     weight[0] = 0
-    assert of_clouds(AlignmentEvaluation(), weight, 1 - weight) == whole
+    assert of_point_clouds(AlignmentEvaluation(), weight, 1 - weight) == whole
     weight[1] = 0
-    assert of_clouds(AlignmentEvaluation(), weight, 1 - weight) == {}
+    assert of_point_clouds(AlignmentEvaluation(), weight, 1 - weight) == {}
     weight = torch.ones(FOUND, 5)
     weight[:, 2] = 0  # its keypoint takes the name of the same neighbour in every model
-    assert of_clouds(AlignmentEvaluation(), weight, wrong)["das_forward"] == 1
+    assert of_point_clouds(AlignmentEvaluation(), weight, wrong)["das_forward"] == 1
     weight = torch.eye(FOUND, 5)  # no annotation in common
-    assert not {"das", "das_backward"} & of_clouds(AlignmentEvaluation(), weight, wrong).keys()
+    assert not {"das", "das_backward"} & of_point_clouds(AlignmentEvaluation(), weight, wrong).keys()
 
 
 @pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "outside"])

@@ -1,4 +1,4 @@
-"""Single people: annotation files, the hourglass, PCKh by hand, and the command line."""
+"""Single-person pose: annotation files, the hourglass, PCKh by hand, and the command line."""
 
 import json
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import logged, one_and_two, options_without_images, resumed
+from runs import SAMPLES, fitting, logged, one_and_two, options_without_images, resumed
 from scipy.io import savemat
 
 from sampling_argmax_cuda.__main__ import main
@@ -132,7 +132,7 @@ def test_a_missing_image_is_named(tmp_path):
         data[0]
 
 
-def test_drawn_people_are_read_back(tmp_path):
+def test_synthetic_people_are_read_back(tmp_path):
     data = MpiiData(
         root=str(tmp_path / "data"), synthetic=True, synthetic_train=3, synthetic_val=2, image_size=(64, 64)
     )
@@ -180,11 +180,11 @@ def test_parameters_are_those_of_the_published_shape():
 
 
 def test_every_stack_is_trained_alike(tmp_path):
-    module = MpiiPose(stacks=2, channels=8, norm="group", method="soft", reduction="mean", loss_scale=2.0)
+    module = MpiiPose(stacks=2, channels=8, norm="group", objective="soft", reduction="mean", loss_scale=2.0)
     batch = {"image": torch.randn(2, 3, 64, 64), "target": torch.rand(2, 16, 2) * 15, "weight": torch.ones(2, 16)}
     maps = module.train()(batch["image"])
     _, target = module.rows(batch)
-    expected = 2 * sum(module.method.loss(x, target, torch.tensor([0])).mean() for x in maps)
+    expected = 2 * sum(module.objective.loss(x, target, seed=torch.tensor([0])).mean() for x in maps)
     module.row_seed = lambda output: torch.tensor([0])
     torch.testing.assert_close(module.step_loss(batch), expected)
     torch.save(module.state_dict(), tmp_path / "a.ckpt")
@@ -197,8 +197,8 @@ def test_every_stack_is_trained_alike(tmp_path):
     [
         (dict(stacks=0), "stacks must be >= 1, got 0"),
         (dict(channels=12), "channels must be a multiple of 8, got 12"),
-        (dict(method="direct"), "hourglasses need a method with maps alone, got direct"),
-        (dict(method="soft_rle"), "hourglasses need a method with maps alone, got soft_rle"),
+        (dict(objective="direct"), "hourglasses need an objective with maps alone, got direct"),
+        (dict(objective="soft_rle"), "hourglasses need an objective with maps alone, got soft_rle"),
         (dict(optimizer="lion"), "optimizer must be one of adam, adamw, rmsprop, sgd, got 'lion'"),
     ],
 )
@@ -212,7 +212,7 @@ def test_wrong_options_are_named(wrong, message):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_have_their_names(name):
-    module = MpiiPose(stacks=1, channels=8, method="heatmap", optimizer=name, lr=0.01)
+    module = MpiiPose(stacks=1, channels=8, objective="heatmap", optimizer=name, lr=0.01)
     optimizer, before = module.configure_optimizers(), [p.detach().clone() for p in module.parameters()]
     sum(p.sum() for p in module.parameters()).backward()
     optimizer.step()
@@ -279,8 +279,8 @@ def data(tmp_path_factory) -> Path:
 
 def options(data: Path, run: Path, *more: str, config: str = "mpii") -> list[str]:
     own = ["--data.synthetic_train=8", "--data.synthetic_val=4", "--data.batch_size=4", "--data.image_size=[64,64]",
-           "--model.stacks=2", "--model.channels=16", "--model.norm=group"]  # fmt: skip
-    return options_without_images(data, run, config, [*own, *more])
+           "--model.stacks=2", "--model.channels=16", "--model.norm=group", SAMPLES]  # fmt: skip
+    return fitting(options_without_images(data, run, config, [*own, *more]))
 
 
 fit = partial(runs.fit, config="mpii", options=options)
@@ -314,7 +314,7 @@ def test_two_processes_equal_one(data, tmp_path):
 @pytest.mark.parametrize(
     "more", [["--config=triangular"], ["--model.stacks=null", "--model.depth=18", "--config=rle"]], ids=str
 )
-def test_other_methods_and_networks(more, data, tmp_path):
+def test_other_objectives_and_networks(more, data, tmp_path):
     fit(data, tmp_path / "run", *more, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
     assert main(["validate", *options(data, tmp_path / "val", *more), checkpoint]) == 0

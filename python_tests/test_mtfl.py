@@ -1,4 +1,4 @@
-"""MTFL: both annotation formats, drawn faces, errors in closed form, and training through the command line."""
+"""MTFL: both annotation formats, synthetic faces, errors in closed form, and training through the command line."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_missing_files(tmp_path):
 # ---- samples ----
 
 
-def test_drawn_faces_are_read_as_they_were_drawn(tmp_path):
+def test_synthetic_faces_are_read_as_they_were_drawn(tmp_path):
     root = tmp_path / "faces"
     write_synthetic_mtfl(root, 3, 2, image_size=96, seed=5)
     assert (root / "training.txt").read_bytes().startswith(b" drawn_train\\face_00000.png ")

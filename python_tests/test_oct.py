@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import runs
 import torch
-from runs import logged, one_and_two, options_without_images, resumed
+from runs import fitting, logged, one_and_two, options_without_images, resumed
 from scipy.io import savemat
 
-from sampling_argmax_cuda import soft_argmax
+from sampling_argmax_cuda import sample, soft_argmax
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.oct.delineation import SURFACES, read_delineation, write_delineation
@@ -242,13 +242,13 @@ def test_order_is_a_running_maximum():
     assert torch.allclose(ours, theirs)
 
 
-@pytest.mark.parametrize("method", ["soft", "sampling", "cross_entropy"])
-def test_surfaces_of_a_random_network_are_in_order(method):
+@pytest.mark.parametrize("objective", ["soft", "sampling", "cross_entropy"])
+def test_surfaces_of_a_random_network_are_in_order(objective):
     torch.manual_seed(0)
-    module = RetinalSurfaces(width=4, method=method, tau=1.0).eval()
+    module = RetinalSurfaces(width=4, objective=objective).eval()
     output, found = module.surfaces(torch.rand(2, 1, 32, 48))
     assert output.shape == (2, 9 * 48, 32) and found.shape == (2, 9, 48) and (found.diff(dim=1) >= 0).all()
-    free = RetinalSurfaces(width=4, method=method, tau=1.0, ordered=False).eval()
+    free = RetinalSurfaces(width=4, objective=objective, ordered=False).eval()
     free.load_state_dict(module.state_dict())
     _, other = free.surfaces(torch.rand(2, 1, 32, 48, generator=torch.Generator().manual_seed(0)))
     assert (other.diff(dim=1) < 0).any()
@@ -256,24 +256,29 @@ def test_surfaces_of_a_random_network_are_in_order(method):
 
 def test_samples_are_in_order_in_training():
     """The loss of samples under the constraint, by hand."""
-    module = RetinalSurfaces(width=4, tau=1.0, num_samples=3, metric="l1").train()
+    module = RetinalSurfaces(width=4, objective={"name": "sampling", "num_samples": 3, "metric": "l1"}).train()
     z = torch.randn(2, 9 * 4, 16, generator=torch.Generator().manual_seed(0))
     target = Target(torch.rand(2, 36, 1) * 15, torch.ones(2, 36), (16,))
     target.weight[0, 5] = 0
     seed = torch.tensor([3, 0])
-    samples = module.method.sampler(z, seed=seed).unflatten(1, (9, 4)).cummax(1).values.flatten(1, 2)
+    samples = (
+        sample(z, num_samples=3, tau=1.0, basis="triangular", seed=seed)
+        .unflatten(1, (9, 4))
+        .cummax(1)
+        .values.flatten(1, 2)
+    )
     expected = (samples - target.position.unsqueeze(2)).abs().mean((2, 3)) * target.weight
-    torch.testing.assert_close(module.method.loss(z, target, seed), expected)
+    torch.testing.assert_close(module.objective.loss(z, target, seed=seed), expected)
 
 
 def test_a_surface_without_target_keeps_its_place():
     """Masking its map would put it in the middle, above which no later surface could lie."""
-    module = RetinalSurfaces(width=4, method="soft", metric="l1").train()
+    module = RetinalSurfaces(width=4, objective={"name": "soft", "metric": "l1"}).train()
     z = torch.full((1, 9, 32), -30.0)
     z[0, torch.arange(9), torch.arange(9)] = 30.0
     target = Target(torch.arange(9.0).view(1, 9, 1), torch.ones(1, 9), (32,))
     target.weight[0, 2] = 0
-    assert module.method.loss(z, target, torch.tensor([0, 0])).abs().max() < 1e-4
+    assert module.objective.loss(z, target, seed=torch.tensor([0, 0])).abs().max() < 1e-4
 
 
 def test_columns_are_rows_of_the_operator():
@@ -286,7 +291,7 @@ def test_columns_are_rows_of_the_operator():
 def test_cross_entropy_of_the_true_row():
     z, target = torch.randn(1, 9, 8), Target(torch.full((1, 9, 1), 2.6), torch.ones(1, 9), (8,))
     target.weight[0, 3] = 0
-    plain, more = (RetinalSurfaces(width=4, method="soft", ce_weight=w) for w in (0.0, 2.0))
+    plain, more = (RetinalSurfaces(width=4, objective="soft", ce_weight=w) for w in (0.0, 2.0))
     expected = -2 * z.log_softmax(-1)[..., 3] * target.weight
     torch.testing.assert_close(more.extra_loss(z, target), expected)
     assert plain.extra_loss(z, target) == 0
@@ -371,7 +376,7 @@ def options(data: Path, run: Path, *more: str, config: str = "oct") -> list[str]
         "--data.rows=64",
         "--model.width=4",
     ]
-    return options_without_images(data, run, config, [*own, *more])
+    return fitting(options_without_images(data, run, config, [*own, *more]))
 
 
 fit = partial(runs.fit, config="oct", options=options)
@@ -398,7 +403,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
 
 
 @pytest.mark.parametrize("config", ["oct_released", "soft", "soft_dr", "gaussian", "cross_entropy"])
-def test_methods_take_a_step_and_predict(config, data, tmp_path):
+def test_objectives_take_a_step_and_predict(config, data, tmp_path):
     own = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     own += [] if config.startswith("oct") else ["--config", config]
     task = config if config.startswith("oct") else "oct"
@@ -428,7 +433,7 @@ def test_two_processes_equal_one(data, tmp_path):
         (["--data.synthetic=false", "--data.root=/nowhere"], "data: /nowhere/volumes is not a folder"),
         (["--data.rows=60"], "data: rows must be a positive multiple of 16, got 60"),
         (["--model.ce_weight=-1"], "model: ce_weight must be >= 0, got -1"),
-        (["--objective=direct"], "model: task oct needs a method with maps alone, got direct"),
+        (["--objective=direct"], "model: task oct needs an objective with maps alone, got direct"),
     ],
 )
 def test_error_messages(data, tmp_path, capfd, more, message):

@@ -60,8 +60,8 @@ def check_batch(seen: set, trainer, module, batch, dataset) -> None:
             assert batch[name].dtype == value.dtype and torch.equal(batch[name], value), name
     assert {p.dtype for p in module.parameters()} == {PRECISIONS[str(trainer.precision)]}
     assert torch.get_default_dtype() == torch.float32
-    if getattr(module, "opponent", None) is not None:
-        assert module.opponent.k.dtype == torch.float64
+    if getattr(module, "adversary", None) is not None:
+        assert module.adversary.k.dtype == torch.float64
     seen.add(trainer.state.stage)
 
 
@@ -76,7 +76,7 @@ def test_geometry_has_the_readers_precision(name, precision, data, tmp_path, mon
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1",
              f"--trainer.precision={precision}", *(["--model.optimizer=sgd"] if precision == "16-true" else [])]  # fmt: skip
     assert main(["fit", *options(data / task, tmp_path, *more, *short, config=task)]) == 0
-    assert len(seen) == 2 and list(tmp_path.glob("version_0/pictures/epoch_0000_*.png"))
+    assert len(seen) == 2 and list(tmp_path.glob("version_0/figures/epoch_0000_*.png"))
     numbers = runs.logged(tmp_path)
     for name in ("train/loss_epoch", "val/error"):
         assert torch.tensor(numbers.get(name, [0.0])).isfinite().all()

@@ -141,15 +141,15 @@ def test_normalising_uses_one_number_a_cloud():
 def test_every_sample_is_a_skeleton():
     """The expectation over samples is the mean of single ones."""
     torch.manual_seed(0)
-    module = SkeletonMerger(keypoints=3, centers=(16, 8, 4, 2), width=0.1, norm="group", basis="gaussian", tau=1.0,
-                            num_samples=3, offset_weight=0.0).train()  # fmt: skip
+    module = SkeletonMerger(keypoints=3, centers=(16, 8, 4, 2), width=0.1, norm="group", offset_weight=0.0,
+                            objective=test_keypointnet.gaussian(tau=1.0, num_samples=3)).train()  # fmt: skip
     batch = {"points": torch.rand(2, 40, 3), "sigma": torch.tensor([0.05, 0.02])}
     seed = torch.tensor([5, 0])
     module.row_seed = lambda logits: seed
     cloud, _, scale = normalised(batch["points"])
     logits, strength = module(cloud)
     sigma = batch["sigma"].unsqueeze(1) / scale.squeeze(-1)
-    draws = module.method.sampler(logits, cloud, sigma=sigma, seed=seed)
+    draws = module.objective.samples(logits, cloud, sigma=sigma, seed=seed)
     assert draws.shape == (2, 3, 3, 3)
     keypoints = draws.transpose(1, 2).flatten(0, 1)
     parts, used = module.model.skeleton(keypoints, module.model.lengths(keypoints))
@@ -161,8 +161,8 @@ def test_every_sample_is_a_skeleton():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (dict(method="heatmap"), "task skeleton has methods soft, soft_vr, soft_dr, sampling, got heatmap"),
-        (dict(basis="uniform"), "clouds have basis none or gaussian"),
+        (dict(objective="heatmap"), "task skeleton has objectives soft, soft_vr, soft_dr, sampling, got heatmap"),
+        (dict(objective=test_keypointnet.gaussian(basis="uniform")), "point clouds have basis none or gaussian"),
         (dict(keypoints=1), "keypoints must be >= 2, got 1"),
         (dict(spacing=0.0), "spacing must be > 0, got 0.0"),
         (dict(offset_weight=-1.0), "offset_weight must be >= 0, got -1.0"),
@@ -170,7 +170,7 @@ def test_every_sample_is_a_skeleton():
 )
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=f"model: {message}"):
-        SkeletonMerger(**{"basis": "gaussian", **wrong})
+        SkeletonMerger(**{"objective": test_keypointnet.gaussian(), **wrong})
 
 
 # ---- scores ----
@@ -233,7 +233,7 @@ fit = partial(runs.fit, options=options, config="skeleton")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data") / "clouds"
+    return tmp_path_factory.mktemp("data") / "point_clouds"
 
 
 def random_score(data: Path) -> float:
@@ -262,25 +262,25 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     assert list((tmp_path / "whole").rglob("epoch_0001_skeletons.png"))
 
 
-def test_clouds_alone_are_enough(data, tmp_path, capfd):
+def test_point_clouds_alone_are_enough(data, tmp_path, capfd):
     """Neither annotations nor splits: a run trains, says that it has no scores, and its checkpoint is the last one."""
     fit(data, tmp_path / "synthetic", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
-    shutil.copytree(data / "pcds", tmp_path / "clouds" / "pcds")
+    shutil.copytree(data / "pcds", tmp_path / "point_clouds" / "pcds")
     plain = ("--data.synthetic=false", "--trainer.limit_train_batches=1")
     capfd.readouterr()
-    fit(tmp_path / "clouds", tmp_path / "run", *plain, "--trainer.max_epochs=2")
+    fit(tmp_path / "point_clouds", tmp_path / "run", *plain, "--trainer.max_epochs=2")
     text = capfd.readouterr().out
     assert text.count("so validation has no scores\n") == 1 and text.count("has all 12 clouds of ") == 2
     assert text.count("validation has no val/das, so there is no best.ckpt; last.ckpt is the newest\n") == 1
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [name for name in logged(tmp_path / "run") if name.startswith("val/")]
     checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    assert main(["validate", *options(tmp_path / "clouds", tmp_path / "val"), *plain, checkpoint]) == 0
+    assert main(["validate", *options(tmp_path / "point_clouds", tmp_path / "val"), *plain, checkpoint]) == 0
     assert capfd.readouterr().out.count("so validation has no scores\n") == 1
     (file,) = (tmp_path / "val").rglob("results.json")
     assert len(json.loads(file.read_text())) == 12
     with pytest.raises(ValueError, match="no cloud of class 04379243 is in "):
-        PlainClouds(tmp_path / "clouds", "table", "train", annotated=False)
+        PlainClouds(tmp_path / "point_clouds", "table", "train", annotated=False)
 
 
 def test_no_training_reads_annotations(data, tmp_path):
@@ -307,9 +307,9 @@ def test_no_training_reads_annotations(data, tmp_path):
         PlainClouds(tmp_path, "chair", "nowhere", annotated=False)
 
 
-@pytest.mark.parametrize("method", ["soft", "soft_vr", "soft_dr"])
-def test_methods_take_a_step(method, data, tmp_path):
-    fit(data, tmp_path, f"--objective={method}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+@pytest.mark.parametrize("objective", ["soft", "soft_vr", "soft_dr"])
+def test_objectives_take_a_step(objective, data, tmp_path):
+    fit(data, tmp_path, f"--objective={objective}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
     scores = []
     for run in ("a", "b"):  # evaluation is a function of the weights and the clouds

@@ -1,4 +1,4 @@
-"""Drawn figures: stable by seed and place, true visibility, told-apart sides, written whole or not at all."""
+"""Synthetic people: stable by seed and place, true visibility, told-apart sides, written whole or not at all."""
 
 import hashlib
 import json
