@@ -102,12 +102,16 @@ def test_options_of_the_trainer(source, start, tmp_path):
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_task_and_the_checkpoint(source, start, checkpoints, tmp_path, capfd):
     """The last task that is named wins; a checkpoint has its own, which no other is taken for."""
-    assert start("fit", *COMMON, *given(source, "task", "mtfl", tmp_path)).task == "mtfl"
-    assert start("fit", *COMMON, "--task=coco", *given(source, "task", "mtfl", tmp_path)).task == "mtfl"
-    assert start("fit", *COMMON, *given(source, "task", "mtfl", tmp_path), "--task=coco").task == "coco"
+    assert start("fit", *COMMON, *given(source, "task", "mtfl", tmp_path)).choice.task == "mtfl"
+    assert start("fit", *COMMON, "--task=coco", *given(source, "task", "mtfl", tmp_path)).choice.task == "mtfl"
+    assert start("fit", *COMMON, *given(source, "task", "mtfl", tmp_path), "--task=coco").choice.task == "coco"
     path = given(source, "ckpt_path", str(checkpoints / "mtfl.ckpt"), tmp_path)
     cli = start("validate", *path)
-    assert cli.task == "mtfl" and cli.model.hparams.depth == 18 and tuple(cli.datamodule.hparams.image_size) == (64, 64)
+    assert (
+        cli.choice.task == "mtfl"
+        and cli.model.hparams.depth == 18
+        and tuple(cli.datamodule.hparams.image_size) == (64, 64)
+    )
     assert cli.config.validate.ckpt_path == str(checkpoints / "mtfl.ckpt")
     assert main(["validate", "--task=coco", *path]) == 1
     assert "mtfl.ckpt is of task mtfl, not coco" in capfd.readouterr().err
@@ -132,17 +136,17 @@ def test_what_is_written_wins_over_the_checkpoint(source, start, checkpoints, tm
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_recipe_of_the_package_is_none_of_the_checkpoint(source, start, checkpoints, tmp_path, capfd):
-    """coco has another depth and size, heatmap another method; what is written besides them wins over all."""
-    own = given(source, "model.num_samples", 7, tmp_path)
+    """coco has another depth and size, heatmap another objective; what is written besides them wins over all."""
+    own = given(source, "objective.num_samples", 7, tmp_path)
     for flags in (["-c", "coco", "--config=heatmap"], ["--config", "coco", "-c=heatmap"]):
         cli = start("predict", *flags, *own, f"--ckpt_path={checkpoints / 'coco.ckpt'}")
         assert cli.model.hparams.depth == 18 and cli.model.hparams.objective["name"] == "sampling"
-        assert tuple(cli.datamodule.hparams.image_size) == (64, 96) and cli.model.hparams.num_samples == 7
+        assert tuple(cli.datamodule.hparams.image_size) == (64, 96) and cli.model.hparams.objective["num_samples"] == 7
         assert cli.datamodule.hparams.rotation == 40.0 and cli.config.predict.trainer.max_epochs == 140
     said = capfd.readouterr().out.splitlines()
     lines = [line for line in said if "instead of the checkpoint's" in line]
     assert lines == ["--objective.num_samples 7 instead of the checkpoint's 30"] * 2
-    assert said.count("--objective 'sampling' of the checkpoint, not 'heatmap' of the package's config") == 2
+    assert said.count("--objective.name 'sampling' of the checkpoint, not 'heatmap' of the package's config") == 2
     assert said.count("--model.depth 18 of the checkpoint, not 50 of the package's config") == 2
     assert not [
         line for line in said if line.startswith("--objective.num_samples") and "of the checkpoint, not" in line
@@ -159,18 +163,20 @@ def test_a_checkpoint_of_another_network_is_one_line(checkpoints, tmp_path, capf
     assert message in capfd.readouterr().err
 
 
+GAUSSIAN = {"name": "sampling", "basis": "gaussian"}
+ADVERSARY = {"stacks": 1, "channels": 8, "factor": 0.1, "rate": 0.1, "gamma": 0.5, "lr": 0.3}
 TASK_OPTIONS = {
     "associative": ({"stacks": 1, "channels": 8, "threshold": 0.3}, {"image_size": (64, 64)}),
     "coco": ({**SMALL, "rescore": "product"}, {"image_size": (64, 64)}),
     "h36m": ({**SMALL, "volume": 8, "lift": "bones"}, {"image_size": (64, 64)}),
     "keypointnet": (
-        {"keypoints": 5, "width": 0.1, "basis": "gaussian", "centers": (8, 4, 2, 1)},
+        {"keypoints": 5, "width": 0.1, "objective": GAUSSIAN, "centers": (8, 4, 2, 1)},
         {"category": "table"},
     ),
-    "mpii": ({"stacks": 1, "channels": 8}, {"image_size": (64, 64)}),
+    "mpii": ({"stacks": 1, "channels": 8, "objective": "heatmap", "adversary": ADVERSARY}, {"image_size": (64, 64)}),
     "mtfl": (SMALL, {"image_size": (64, 64)}),
-    "oct": ({"width": 4, "ordered": False}, {"rows": 48}),
-    "skeleton": ({"keypoints": 4, "width": 0.1, "basis": "gaussian", "self_pairs": True}, {"category": "table"}),
+    "oct": ({"width": 4, "ordered": False, "objective": {"name": "soft_vr", "reg_weight": 0.3}}, {"rows": 48}),
+    "skeleton": ({"keypoints": 4, "width": 0.1, "objective": GAUSSIAN, "self_pairs": True}, {"category": "table"}),
 }
 
 

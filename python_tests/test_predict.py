@@ -34,7 +34,7 @@ SMALL = {
     "oct": ["--model.width=4", "--data.rows=32"],
     "skeleton": OF_CLOUDS,
 }
-NAMED = {"keypointnet": "clouds", "skeleton": "clouds", "oct": "volumes"}
+NAMED = {"keypointnet": "point_clouds", "skeleton": "point_clouds", "oct": "volumes"}
 
 
 def write_inputs(task: str, folder: Path, count: int) -> list[str]:
@@ -44,7 +44,7 @@ def write_inputs(task: str, folder: Path, count: int) -> list[str]:
     kind = NAMED.get(task, "images")
     for i in range(count):
         path = folder / f"input{i:02d}.{'pcd' if kind == 'clouds' else 'vol' if kind == 'volumes' else 'png'}"
-        if kind == "clouds":
+        if kind == "point_clouds":
             cloud, *_ = draw_model("chair", 64, rng)
             rows = "\n".join(" ".join(map(str, point)) for point in cloud)
             path.write_text(f"FIELDS x y z\nPOINTS {len(cloud)}\nDATA ascii\n{rows}\n")

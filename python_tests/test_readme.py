@@ -8,7 +8,7 @@ import pytest
 import yaml
 from runs import logged
 
-from sampling_argmax_cuda.__main__ import TASK_COMMANDS, main
+from sampling_argmax_cuda.__main__ import COMMANDS, main
 from sampling_argmax_cuda.commands.configs import config_path
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
 
@@ -24,7 +24,7 @@ CLOUDS = ["--data.synthetic=true", "--data.synthetic_train=4", "--data.synthetic
 STACKS = ["--model.stacks=1", "--model.channels=8"]
 # The tasks without the ResNet, or without images.
 OTHER = {
-    "associative": [*DATA, *STACKS, "--data.root=data/people"],  # its drawn images have more people than coco's
+    "associative": [*DATA, *STACKS, "--data.root=data/people"],  # its synthetic images have more people than coco's
     "mpii": [*DATA, *STACKS],
     "oct": ["--data.synthetic=true", "--data.synthetic_train=2", "--data.synthetic_val=1", "--data.rows=64",
             "--data.num_workers=0", "--model.width=4", "--objective.num_samples=2"],
@@ -43,7 +43,7 @@ def commands() -> list[list[str]]:
 def smoke(argv: list[str]) -> list[str]:
     """What makes a command small; a checkpoint brings its own model."""
     if argv[0] == "study":
-        return ["--epochs=1", "--seeds", "0", "--methods", "soft", "sampling", "--forms", "paper", "--bases", "uniform",
+        return ["--epochs=1", "--seeds", "0", "--objectives", "soft", "sampling", "--forms", "paper", "--bases", "uniform",
                 "--samples", "2", *DATA, *TRAINER, "--model.depth=18", "--model.head_channels=16"]  # fmt: skip
     if argv[0] == "fit" and argv[2] in OTHER:
         return [*OTHER[argv[2]], *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
@@ -55,10 +55,10 @@ def smoke(argv: list[str]) -> list[str]:
 
 def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    write_synthetic_coco("pictures", 1, 2, image_size=96)
-    Path("pictures/val2017").rename("photos")
+    write_synthetic_coco("images", 1, 2, image_size=96)
+    Path("images/val2017").rename("photos")
     found = commands()
-    assert len(found) == 13 and {argv[0] for argv in found} == set(TASK_COMMANDS) - {"demo"}
+    assert len(found) == 13 and {argv[0] for argv in found} == set(COMMANDS) - {"demo", "doctor"}
     for argv in found:
         assert main([*argv, *smoke(argv)]) == 0, argv
     assert len(list(Path("runs").rglob("*_maps.png"))) == 2 and len(list(Path("runs").rglob("predictions.json"))) == 2
@@ -87,7 +87,7 @@ def test_every_config_has_options_of_its_task(path, capfd):
         main(["fit", "--config", task, "--config", path.stem, "--print_config"])
     assert stop.value.code == 0
     understood = yaml.safe_load(capfd.readouterr().out)
-    for part in ("model", "data", "trainer"):
+    for part in ("objective", "adversary", "model", "data", "trainer"):
         for name, value in content.get(part, {}).items():
             got = understood[part][name]
             assert (list(got) if isinstance(got, tuple) else got) == value

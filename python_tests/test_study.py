@@ -16,7 +16,7 @@ pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that
 def grid(**more) -> list[study.Setting]:
     defaults = dict(
         task="coco",
-        methods=["soft", "sampling"],
+        objectives=["soft", "sampling"],
         forms=["paper", "released"],
         bases=["uniform", "gaussian"],
         samples=[1, 30],
@@ -66,16 +66,16 @@ def fake(monkeypatch, fail_at: int | None = None) -> list[list[str]]:
         (folder / "metrics.csv").write_text(f"epoch,val/AP,val/error,train/loss\n0,,,3\n1,0.1,9,\n2,{ap},{error},\n")
         return 0
 
-    monkeypatch.setattr(study.cli, "main", run)
+    monkeypatch.setattr(study.fit, "main", run)
     return seen
 
 
-ARGUMENTS = ["--methods", "soft", "sampling", "--forms", "paper", "--bases", "triangular", "--model.depth=18"]
+ARGUMENTS = ["--objectives", "soft", "sampling", "--forms", "paper", "--bases", "triangular", "--model.depth=18"]
 
 
 def test_table_of_means_and_spread(monkeypatch, tmp_path, capsys):
     seen = fake(monkeypatch)
-    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0
+    assert main(["study", *ARGUMENTS, "--output", str(tmp_path)]) == 0
     assert len(seen) == 6 and all("--model.depth=18" in argv for argv in seen)
     lines = (tmp_path / "study.md").read_text().splitlines()
     assert lines[0] == "| setting | seeds | AP | error | AP, paper |"
@@ -90,24 +90,24 @@ def test_table_of_means_and_spread(monkeypatch, tmp_path, capsys):
 
 
 def test_a_task_that_the_paper_does_not_have():
-    row = {"method": "soft", "form": "", "basis": "", "num_samples": "", "pckh": "0.5", "error": "2"}
+    row = {"objective": "soft", "form": "", "basis": "", "num_samples": "", "pckh": "0.5", "error": "2"}
     assert study.table([row], "mpii").splitlines()[0] == "| setting | seeds | pckh | error |"
     assert study.table([row], "mpii").splitlines()[2] == "| soft | 1 | 0.500 ± nan | 2.000 ± nan |"
 
 
 def test_a_stopped_study_goes_on(monkeypatch, tmp_path, capsys):
     fake(monkeypatch, fail_at=3)
-    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 1
+    assert main(["study", *ARGUMENTS, "--output", str(tmp_path)]) == 1
     assert "sampling paper triangular S=30 with seed 1 failed" in capsys.readouterr().err
     assert len(study.read_rows(tmp_path / "study.csv")) == 3
     folder = tmp_path / "runs" / "sampling_paper_triangular_S30_seed1" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "last.ckpt").write_bytes(b"")
     seen = fake(monkeypatch)
-    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0
+    assert main(["study", *ARGUMENTS, "--output", str(tmp_path)]) == 0
     assert len(seen) == 3 and [("--ckpt_path=last" in argv) for argv in seen] == [True, False, False]
     assert len(study.read_rows(tmp_path / "study.csv")) == 6
-    assert main([*ARGUMENTS, "--output", str(tmp_path)]) == 0 and len(seen) == 3
+    assert main(["study", *ARGUMENTS, "--output", str(tmp_path)]) == 0 and len(seen) == 3
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_a_stopped_study_goes_on(monkeypatch, tmp_path, capsys):
 )
 def test_wrong_options(more, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
-        main(["--output", str(tmp_path), *more])
+        main(["study", "--output", str(tmp_path), *more])
     assert stop.value.code == 2 and message in capsys.readouterr().err

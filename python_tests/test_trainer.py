@@ -163,12 +163,12 @@ def test_maps_start_from_a_heatmap_checkpoint(data, tmp_path, capfd):
     assert torch.equal(module.model.head[-1].weight, 10 * heat["model.head.9.weight"])
     assert torch.equal(module.model.backbone.conv1.weight, heat["model.backbone.conv1.weight"])
     assert "0 skipped; 0 mismatched; 0 missing" in capfd.readouterr().out
-    CocoPose(**given, method="direct")
+    CocoPose(**given, objective="direct")
     assert "skipped (head.0.weight, " in capfd.readouterr().out
     with pytest.raises(ValueError, match=r"does not fit the model: .*2 missing \(head.bias, head.weight\)"):
-        CocoPose(**given, method="direct", weights_strict=True)
-    with pytest.raises(ValueError, match="model: weights_gain needs a method with maps"):
-        CocoPose(**given, method="direct", weights_gain=2.0)
+        CocoPose(**given, objective="direct", weights_strict=True)
+    with pytest.raises(ValueError, match="model: weights_gain needs an objective with maps"):
+        CocoPose(**given, objective="direct", weights_gain=2.0)
 
 
 def validate(data: Path, run: Path, boxes: Path) -> dict[str, list[float]]:
@@ -227,7 +227,7 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
         (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/annotations/"),
         (["--objective.tau=0.0"], "tau must be > 0, got 0.0"),
         (["--objective.basis=tri"], "basis must be one of none, uniform, triangular, gaussian, got 'tri'"),
-        (["--objective=hard"], "method must be one of soft"),
+        (["--objective=hard"], "objective: name must be one of soft"),
         (["--model.depth=19"], "depth must be one of 18, 34, 50, 101, 152, got 19"),
         (["--model.weights=/nowhere.pth"], "weights file /nowhere.pth does not exist"),
         (["--data.batch_size=99"], "training samples are fewer than one global batch of 99"),

@@ -82,10 +82,12 @@ class Choice:
     Args:
         task: its name in :data:`.TASKS`.
         objective: its name in :data:`.OBJECTIVES`, or None for a task that has none.
+        recipe: the objective that the package's configs name last, chosen or not; None if they name none.
     """
 
     task: str
     objective: str | None
+    recipe: str | None = None
 
     def read(self, name: str) -> dict:
         """A config without the options of other objectives than the chosen one.
@@ -161,13 +163,14 @@ def choose(argv: list[str]) -> Choice:
     _refuse_renamed(argv, named, module)
     if not issubclass(module, ObjectiveModule):
         return Choice(task, None)
-    written = [value for name, value, own in named if name == "objective.name" and own]
-    recipes = [value for name, value, _ in named if name == "objective.name"]
-    own = saved.get("hyper_parameters", {}).get("objective", {}).get("name")
-    before = (written[-1] if written else own) if own else None
-    objective = before or (recipes[-1] if recipes else module.default_objective["name"])
+    last = {own: value for name, value, own in named if name == "objective.name"}  # by whether the user wrote it
+    trained = saved.get("hyper_parameters", {}).get("objective", {}).get("name")
+    if trained is None:
+        objective = said.get("objective.name", module.default_objective["name"])
+    else:
+        objective = last.get(True, trained)
     options_of(objective)
-    return Choice(task, objective)
+    return Choice(task, objective, last.get(False))
 
 
 def _refuse_renamed(argv: list[str], named: list[tuple[str, object, bool]], module: type) -> None:

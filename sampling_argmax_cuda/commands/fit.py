@@ -71,7 +71,7 @@ class TaskCLI(LightningCLI):
         self.argv = ["--help" if item == "--help_all" else item for item in self.argv]
         self.choice: Choice = choose(self.argv)
         self.module, data = TASKS[self.choice.task]
-        self.linked = self.module.linked
+        self.links = True  # whether options of the model are taken from others
         trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
                    "log_every_n_steps": 10}  # fmt: skip
         # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
@@ -97,8 +97,6 @@ class TaskCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name, own in self.linked.items():
-            parser.link_arguments(f"model.{name}", f"data.{own}")
         parser.add_argument(
             "--task", default=self.choice.task, choices=tuple(TASKS), help="what is localized; a config names its own"
         )
@@ -106,7 +104,8 @@ class TaskCLI(LightningCLI):
         if "adversary" in signature(self.module).parameters:
             parser.add_class_arguments(Adversary, "adversary", instantiate=False, skip={"maps", "norm", "plain"})
             parser.set_defaults({"adversary.stacks": None})
-            parser.link_arguments("adversary", "model.adversary", _adversary)
+        if self.links:
+            self._link(parser)
         arrange(parser, self.module, self.everything)
 
     def _add_objective(self, parser: LightningArgumentParser) -> None:
@@ -121,7 +120,14 @@ class TaskCLI(LightningCLI):
         own = self.module.default_objective
         if own["name"] == name:
             parser.set_defaults({f"objective.{key}": value for key, value in own.items()})
-        parser.link_arguments("objective", "model.objective", _as_dict)
+
+    def _link(self, parser: LightningArgumentParser) -> None:
+        """The parts are options of the model, and some of these of the data."""
+        for name, own in self.module.linked.items():
+            parser.link_arguments(f"model.{name}", f"data.{own}")
+        for part, as_option in (("objective", _as_dict), ("adversary", _adversary)):
+            if part in parser.groups:
+                parser.link_arguments(part, f"model.{part}", as_option)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parse ``args``, which are the command line itself."""
@@ -129,7 +135,7 @@ class TaskCLI(LightningCLI):
 
     def named(self, recipes: bool) -> dict[str, dict]:
         """What the command line and its files say, the package's configs or not, without defaults and linked options."""
-        self.linked = {}
+        self.links = False
         parser = self._prepare_subcommand_parser(TaskTrainer, self.config.subcommand, allow_abbrev=False)
         parser.of_files = not recipes
         found = parser.parse_args(self.argv[1:], defaults=False)
@@ -166,6 +172,8 @@ class TaskCLI(LightningCLI):
                 saved["model"]["weights"] = None  # those of the checkpoint itself are loaded
             for name, (before, now) in _differences(saved, written):
                 tell(f"--{name} {now!r} instead of the checkpoint's {before!r}")
+        if self.choice.recipe is not None:
+            recipes["objective"]["name"] = self.choice.recipe
         known = self.config[command]
         taken = {part: {name: value for name, value in options.items() if name in known[part] and name not in written[part]}
                  for part, options in saved.items() if part in known}  # fmt: skip
