@@ -22,7 +22,7 @@ from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
 from ..trainers.weights import read_checkpoint
 from .configs import Choice, checkpoint_path, choose, config_path, spelled_out
-from .help import arrange
+from .help import Page, arrange
 from .tasks import TASKS
 
 COMMANDS = ("fit", "validate", "predict", "visualize")
@@ -75,11 +75,12 @@ class TaskCLI(LightningCLI):
         trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
                    "log_every_n_steps": 10}  # fmt: skip
         # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
-        parsers = {name: {"allow_abbrev": False} for name in COMMANDS}
+        usage = "sampling-argmax {} [--config NAME] [--objective NAME] [--OPTION VALUE ...]"
+        parsers = {name: {"allow_abbrev": False, "usage": usage.format(name)} for name in COMMANDS}
         super().__init__(
             self.module, data, args=self.argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_class=TaskTrainer, auto_configure_optimizers=False, trainer_defaults=trainer,
-            parser_kwargs={"allow_abbrev": False, **parsers},
+            parser_kwargs={"allow_abbrev": False, "formatter_class": Page, **parsers},
         )  # fmt: skip
 
     @staticmethod
@@ -106,7 +107,11 @@ class TaskCLI(LightningCLI):
             parser.set_defaults({"adversary.stacks": None})
         if self.links:
             self._link(parser)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         arrange(parser, self.module, self.everything)
+        return parser
 
     def _add_objective(self, parser: LightningArgumentParser) -> None:
         name = self.choice.objective

@@ -99,7 +99,9 @@ class Objective(nn.Module):
         """
         if isinstance(target, Target):
             if any(x is not None for x in (weight, points, sigma)):
-                raise ValueError(f"{type(self).__name__}: a Target has its own weight, points and sigma, got them twice")
+                raise ValueError(
+                    f"{type(self).__name__}: a Target has its own weight, points and sigma, got them twice"
+                )
         else:
             size = tuple(reversed(output_of(output).shape[2:])) if points is None else (1,) * points.shape[2]
             target = Target(target, weight, size, points=points, sigma=sigma)

@@ -187,8 +187,8 @@ class VarianceRegularized(SoftArgmax):
     """Soft-argmax and ``reg_weight`` times :func:`variance_regularizer` (Eq. 15): the map's own, wherever its target is.
 
     Args:
-        reg_weight: factor of the regulariser.
-        target_sigma: width in cells (or the points' units) that it wants; a :class:`.Target` may have its own.
+        reg_weight: factor of the regulariser, >= 0.
+        target_sigma: width, > 0, in cells (or the points' units) that it wants; a :class:`.Target` may have its own.
         beta, backend, metric, units: as :class:`.SoftArgmax`.
     """
 

@@ -219,7 +219,7 @@ class LikelihoodOf(Objective):
     Args:
         inner: the objective whose positions they are, in the same units.
         form, density: as :class:`RLELoss`.
-        flow_lr: learning rate of the flow as a factor of the network's.
+        flow_lr: learning rate of the flow as a factor of the network's, > 0.
         axes: 2 or 3, the coordinates of a point.
     """
 
@@ -270,7 +270,7 @@ class Rle(LikelihoodOf):
     Args:
         form: ``corrected`` or ``released``: whether the width counts once, as in the paper, or twice, as in its code.
         density: what the flow is a residual of: ``laplace``, ``gaussian``, or the released code's mixture of both.
-        flow_lr: learning rate of the flow as a factor of the network's.
+        flow_lr: learning rate of the flow as a factor of the network's, > 0.
         units: as :class:`.Objective`.
         axes: 2 or 3, the coordinates of a point.
     """

@@ -20,17 +20,17 @@ class SamplingArgmax(Objective):
     ``weight * mean_s d(target, y_s)``: of the cell estimator in cells, with all coordinates known, in one fused pass.
 
     Args:
-        num_samples: samples S per row.
+        num_samples: samples S per row, >= 1.
         basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
-        tau: temperature: a number, ``"coco"``, ``"h36m"`` or a callable ``tau(epoch)`` (:mod:`.schedules`).
-        beta: factor of the logits, or ``"tau"``, the released form ``softmax(z + g / tau)``, whose evaluation
+        tau: temperature: a number > 0, ``"coco"``, ``"h36m"`` or a callable ``tau(epoch)`` (:mod:`.schedules`).
+        beta: factor of the logits, > 0, or ``"tau"``, the released form ``softmax(z + g / tau)``, whose evaluation
             decodes ``softmax(z)``.
         estimator: ``cell``, the paper's noise per cell (:func:`.sample`), or ``axis``, the released estimator
             (:func:`.axis_sample`).
-        sigma: width of the gaussian basis in cells or the points' units.
-        reweight: exponent of the released reweighting of the gaussian basis, 2 in 2-D, 0 in 3-D (axis estimator).
-        clip_grad: A of the released clipped gradient (axis estimator); None for the true one.
-        backend: as the operators.
+        sigma: width of the gaussian basis, >= 0, in cells or the points' units.
+        reweight: exponent, >= 0, of the released reweighting of the gaussian basis, 2 in 2-D, 0 in 3-D (axis estimator).
+        clip_grad: A, > 0, of the released clipped gradient (axis estimator); None for the true one.
+        backend: auto, cpu, cuda, triton or reference.
         metric, units: as :class:`.Objective`.
 
     The epoch is a buffer, so a loaded checkpoint has its temperature back; :meth:`set_epoch` moves it on.

@@ -24,12 +24,12 @@ class Adversary(nn.Module):
     ``k <- clip(k + rate (gamma real - fake), 0, 1)``, of the means over all processes.
 
     Args:
-        stacks: hourglasses of the discriminator; null to train without one.
-        channels: of its hourglasses, a multiple of 8.
-        factor: factor of the network's part of the adversarial loss.
-        rate: rate of the balance k.
-        gamma: the balance keeps the error on the network's maps at this share of that on true ones.
-        lr: its learning rate as a factor of the network's.
+        stacks: hourglasses of the discriminator, >= 1; null to train without one.
+        channels: channels of its hourglasses, a multiple of 8.
+        factor: factor of the network's part of the adversarial loss, > 0.
+        rate: rate of the balance k, > 0.
+        gamma: the balance keeps the error on the network's maps at this share, > 0, of that on true ones.
+        lr: its learning rate as a factor of the network's, > 0.
         maps: number of maps K.
         norm, plain: as of :class:`.HourglassNet`.
     """

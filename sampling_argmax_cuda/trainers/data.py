@@ -51,14 +51,14 @@ class TaskData(lightning.LightningDataModule):
     """What the data of all tasks share. A wrong argument is a ValueError at once.
 
     Args:
-        root: folder of the task's files; generated data is written here.
+        root: folder of the task's files; synthetic data is written here.
         synthetic: generate data in the task's own file format under root first, and use it.
-        synthetic_train: number of generated training images (volumes, objects).
-        synthetic_val: number of generated validation images (volumes, objects).
-        batch_size: samples a process and step.
-        num_workers: loader processes a process, 0 to load in the process itself.
-        flip: probability of mirroring.
-        seed: seed of the order, the augmentation and the generated data.
+        synthetic_train: number of synthetic training images (volumes, objects), >= 1.
+        synthetic_val: number of synthetic validation images (volumes, objects), >= 1.
+        batch_size: samples a process and step, >= 1.
+        num_workers: loader processes a process, >= 0; 0 to load in the process itself.
+        flip: probability of mirroring, in [0, 1].
+        seed: seed, >= 0, of the order, the augmentation and the synthetic data.
     """
 
     # Options that a resumed run may change: those that no training sees.

@@ -26,13 +26,13 @@ class LandmarkModule(ObjectiveModule):
 
     Args:
         depth: layers of the ResNet: 18, 34, 50, 101 or 152.
-        head_channels: channels of the three deconvolutions.
+        head_channels: channels of the three deconvolutions, >= 1.
         norm: batch, frozen (running statistics only) or group.
         weights: state dict to start from (torchvision's ResNet, or a checkpoint of this trainer).
         weights_strict: refuse weights that do not fit in every name and shape.
-        weights_gain: factor of the loaded maps: a heatmap's peak of 1 is flat as logits, 10 makes it a peak.
+        weights_gain: factor of the loaded maps, > 0: a heatmap's peak of 1 is flat as logits, 10 makes it a peak.
         flip_test: average with the mirrored image in evaluation.
-        scales: factors of the image's size that evaluation averages over.
+        scales: factors of the image's size, > 0, that evaluation averages over.
         ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
         average: what evaluation averages: coords or maps.
     """

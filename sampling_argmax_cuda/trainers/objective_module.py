@@ -19,7 +19,7 @@ class ObjectiveModule(TrainedModule):
 
     Args:
         objective: name, or name and options, of what is trained (--objective NAME --help lists them).
-        loss_scale: factor of the loss; the released 3-D code has 64, with units centered and reduction axes.
+        loss_scale: factor of the loss, > 0; the released 3-D code has 64, with units centered and reduction axes.
         reduction: mean, batch (sum / B, as released), visible (sum / visible points) or axes (sum / known coordinates).
     """
 

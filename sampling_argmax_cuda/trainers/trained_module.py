@@ -51,13 +51,13 @@ class TrainedModule(lightning.LightningModule):
 
     Args:
         optimizer: adam, adamw, rmsprop or sgd (with momentum 0.9).
-        lr: its learning rate.
+        lr: learning rate, > 0.
         lr_world: multiply the learning rate by the number of processes.
-        milestones: epochs at which the learning rate falls to a tenth.
-        restarts: epochs at which the learning rate begins again, later milestones counting from there.
-        weight_decay: of matrices and kernels; norms, biases and other vectors have none.
-        clip_each: longest gradient of each parameter by itself, as RLE's code has it; trainer.gradient_clip_val has that of all.
-        seed: seed of the noise of training.
+        milestones: epochs, >= 0, at which the learning rate falls to a tenth.
+        restarts: epochs, >= 0, at which the learning rate begins again, later milestones counting from there.
+        weight_decay: weight decay, >= 0, of matrices and kernels; norms, biases and other vectors have none.
+        clip_each: longest gradient of each parameter by itself, > 0, as RLE's code has it; null for no limit.
+        seed: seed of the noise of training, in [0, 2^31).
     """
 
     task: str  # the name in the command line

@@ -32,16 +32,16 @@ class BottomUpPose(TrainedModule):
     """All people of an image without boxes: one map and one map of tags a joint, scored by OKS-AP without boxes.
 
     Args:
-        stacks: hourglasses of the network.
+        stacks: hourglasses of the network, >= 1.
         channels: channels of the hourglasses, a multiple of 8.
         plain: associative embedding's own blocks without norms; false for the residuals of single-person pose.
         norm: of the residuals: batch, frozen (running statistics only) or group.
-        target_sigma: width of the maps' Gaussians in cells.
-        detection_weight: factor of the squared error of the maps.
-        pull_weight: factor of the spread of a person's tags.
-        push_weight: factor of the nearness of different people's tags.
+        target_sigma: width of the maps' Gaussians in cells, > 0.
+        detection_weight: factor, >= 0, of the squared error of the maps.
+        pull_weight: factor, >= 0, of the spread of a person's tags.
+        push_weight: factor, >= 0, of the nearness of different people's tags.
         threshold: least score of a joint that joins or makes a person.
-        tag_distance: largest distance of a joint's tag to its person's.
+        tag_distance: largest distance, > 0, of a joint's tag to its person's.
         refine: look for the joints that a person lacks.
         shown_score: least score of a person that pictures show; files and metrics have all.
         flip_test: average with the mirrored image in evaluation, whose tags are a second number.

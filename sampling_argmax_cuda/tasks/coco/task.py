@@ -32,7 +32,7 @@ class CocoFiles(LandmarkData):
     """What the tasks on COCO's files share. ``root`` has annotations/ and the image folders.
 
     Args:
-        root: folder with annotations/ and the image folders; generated data is written here.
+        root: folder with annotations/ and the image folders; synthetic data is written here.
         train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
         val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
     """
@@ -57,7 +57,7 @@ class CocoData(CocoFiles):
             visualize: boxes on the images of data.images instead of whole images, as a list of {file_name, bbox, score} (x, y,
             w, h in pixels; score may be missing) or as a file like COCO's, whose people need no keypoints.
         image_size: width and height of the network's input in pixels, multiples of 32.
-        half_body: probability of cropping the upper or lower body.
+        half_body: probability of cropping the upper or lower body, in [0, 1].
     """
 
     def __init__(

@@ -20,9 +20,9 @@ class H36mPose(LandmarkModule):
     """3-D poses of people: Human3.6M's joints in a volume, scored by MPJPE in mm.
 
     Args:
-        volume: cells of the maps' depth axis (released 32, Integral Pose 64).
+        volume: cells of the maps' depth axis, >= 1 (released 32, Integral Pose 64).
         lift: from the volume to mm: camera (intrinsics and true depth of the pelvis) or bones (their total length).
-        bones_mm: total length of the bones that lift bones gives every pose (4502.881 in the challenge's data).
+        bones_mm: total length of the bones, > 0, that lift bones gives every pose (4502.881 in the challenge's data).
     """
 
     task, landmarks, best = "h36m", BODY, ("mpjpe_mm", "min")
@@ -75,14 +75,14 @@ class H36mData(LandmarkData):
     """Human3.6M, and MPII as its flat half. ``root`` has annotations/, images/, and mpii/ with the same two.
 
     Args:
-        root: folder with annotations/, images/ and mpii/; generated data is written here.
+        root: folder with annotations/, images/ and mpii/; synthetic data is written here.
         train_file: training annotations under root/annotations.
         val_file: validation annotations under root/annotations.
         mpii_file: annotations under root/mpii/annotations of the flat half of every epoch; null to train without.
-        epoch_size: samples of each half an epoch, drawn anew; null for all of Human3.6M.
+        epoch_size: samples, >= 1, of each half an epoch, drawn anew; null for all of Human3.6M.
         volume: cells of the depth axis, as the model's.
         lift: what the volume's depth is, as the model's.
-        occlusion: probability of a rectangle of noise over 0 to 70 % of the crop.
+        occlusion: probability, in [0, 1], of a rectangle of noise over 0 to 70 % of the crop.
     """
 
     def __init__(

@@ -29,9 +29,9 @@ class PointCloudModule(ObjectiveModule):
 
     Args:
         centers: centres of PointNet++'s four levels.
-        width: factor of the networks' channels.
+        width: factor of the networks' channels, > 0.
         norm: batch, frozen (running statistics only) or group.
-        spacing: width of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
+        spacing: width, > 0, of the gaussian basis (and of VR's and DR's target) in mean distances of neighbouring points.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PointCloudKeypoints(PointCloudModule):
     Args:
         keypoints: semantic keypoints of the category (chair 21, those generated: chair 10, table 8, bottle 3).
         grouping: ssg (single-scale) or msg (multi-scale).
-        dropout: of the last features.
+        dropout: share of the last features that training drops, in [0, 1).
     """
 
     task, best = "keypointnet", ("pck_0.05", "max")
@@ -138,13 +138,13 @@ class PointCloudData(TaskData):
     """What the data of the tasks on point clouds share: one category of KeypointNet.
 
     Args:
-        root: folder with annotations/, pcds/ and splits/; generated data is written here.
+        root: folder with annotations/, pcds/ and splits/; synthetic data is written here.
         category: one of KeypointNet's 16; generated are chair, table and bottle.
         train_split: name of the training split, a file of splits/.
         val_split: name of the validation split.
-        noise: deviation of every point in training, clipped at 2.5 of them.
-        shift: largest move of a cloud on each axis in training.
-        points: points of a generated cloud.
+        noise: deviation, >= 0, of every point in training, clipped at 2.5 of them.
+        shift: largest move, >= 0, of a cloud on each axis in training.
+        points: points of a synthetic cloud, >= 1.
         point_clouds: folder of .pcd files to predict on.
     """
 

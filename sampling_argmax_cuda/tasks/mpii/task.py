@@ -23,7 +23,7 @@ class MpiiPose(LandmarkModule):
     """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same objective.
 
     Args:
-        stacks: hourglasses of the network; null for the ResNet with a head.
+        stacks: hourglasses of the network, >= 1; null for the ResNet with a head.
         channels: channels of the hourglasses, a multiple of 8.
         adversary: options of the discriminator of self-adversarial training, or null to train without one.
     """
@@ -68,11 +68,11 @@ class MpiiData(LandmarkData):
     """MPII or LSP. ``root`` has annotations/ and images/.
 
     Args:
-        root: folder with annotations/ and images/; generated data is written here.
+        root: folder with annotations/ and images/; synthetic data is written here.
         train_file: training annotations under root/annotations: COCO's structure, HRNet's list, or LSP's joints.mat.
         val_file: validation annotations; where it is the same file, training has its first half and validation the second.
-        boxes: gt, or a JSON of boxes on the images of data.images to predict on, as :class:`..coco.task.CocoData` has it.
-        half_body: probability of cropping the upper or lower body.
+        boxes: gt, or a JSON of boxes on the images of data.images to predict on, as task coco has it.
+        half_body: probability of cropping the upper or lower body, in [0, 1].
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class MtflData(LandmarkData):
     """MTFL's faces: each image whole, with five landmarks.
 
     Args:
-        root: folder of the annotation files and the images that they name; generated data is written here.
+        root: folder of the annotation files and the images that they name; synthetic data is written here.
         train_file: training annotations under root: the original training.txt, or JSON.
         val_file: validation annotations under root: the original testing.txt, or JSON.
     """

@@ -36,10 +36,10 @@ class RetinalSurfaces(ObjectiveModule):
     """Retinal surfaces: a map down every column, ordered surfaces, scored in pixels and micrometres.
 
     Args:
-        width: channels of the U-Net.
+        width: channels of the U-Net, >= 1.
         norm: batch, frozen (running statistics only) or group.
         ordered: let no surface lie above the one before it, by a running maximum, in training and in evaluation.
-        ce_weight: factor of the cross-entropy of the true row, added to the loss.
+        ce_weight: factor, >= 0, of the cross-entropy of the true row, added to the loss.
     """
 
     task, best = "oct", ("mad_px", "min")
@@ -137,7 +137,7 @@ class OctData(TaskData):
     """OCT volumes: ``root`` has volumes/NAME.vol and delineations/NAME.mat.
 
     Args:
-        root: folder with volumes/ and delineations/; generated data is written here.
+        root: folder with volumes/ and delineations/; synthetic data is written here.
         train_subjects: how the names of the training volumes begin; those of the published split.
         val_subjects: how the names of the validation volumes begin.
         volumes: folder of .vol files to predict on.

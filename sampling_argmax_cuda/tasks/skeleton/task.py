@@ -34,9 +34,9 @@ class SkeletonMerger(PointCloudModule):
     is the expectation of the composite chamfer distance. VR and DR follow the map's own mean, for there is no target.
 
     Args:
-        keypoints: number of keypoints.
+        keypoints: number of keypoints, >= 2.
         grouping: ssg (single-scale) or msg (multi-scale).
-        offset_weight: factor of the squared offsets of the edges' points.
+        offset_weight: factor, >= 0, of the squared offsets of the edges' points.
         self_pairs: count a model with itself in the alignment scores, as the published script does.
     """
 
