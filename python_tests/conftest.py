@@ -132,6 +132,10 @@ def machine(request, monkeypatch):
         from sampling_argmax_cuda._triton import NAMESPACE
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            from triton_interpreter import hurry
+
+            hurry()
         monkeypatch.setattr("conftest._device", device)
         monkeypatch.setitem(backends.NAMESPACES, device, NAMESPACE)
         yield request.param
