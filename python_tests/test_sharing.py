@@ -1,9 +1,13 @@
-"""A folder that several processes ask for is made once and whole, whatever happens to the first of them."""
+"""What the processes of the tests share is made once and whole, whatever happens to the first of them."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import cuda_shim
 import pytest
 from sharing import made_once
 
@@ -61,3 +65,27 @@ def test_the_fixture_gives_one_folder_a_name(shared_run):
 
     folders = [shared_run("test_sharing", make) for _ in range(2)]
     assert folders[0] == folders[1] and (folders[0] / "number").read_text() == "5" and len(made) <= 1
+
+
+def test_the_shim_is_kept_by_content(tmp_path):
+    csrc = tmp_path / "csrc"
+    shutil.copytree(cuda_shim.CSRC, csrc)
+    before = cuda_shim.content(csrc, "-O1")
+    os.utime(csrc / "philox.h", (1, 1))  # as a checkout does
+    assert cuda_shim.content(csrc, "-O1") == before != cuda_shim.content(csrc, "-O0")
+    header = csrc / "cuda" / "row.cuh"
+    header.write_text(header.read_text().replace("<", ">", 1))
+    assert cuda_shim.content(csrc, "-O1") != before
+
+
+def test_pieces_share_what_is_made_for_them(tmp_path):
+    distribution = pytest.importorskip("distribution", reason="pytest-xdist is not installed")
+    (tmp_path / "test_whole.py").write_text('@pytest.fixture(scope="module")')
+    (tmp_path / "test_parts.py").touch()
+    scheduling = object.__new__(distribution.PieceScheduling)
+    scheduling.config = SimpleNamespace(rootpath=tmp_path)
+    pieces = {"test_whole.py::test_a[1]": "test_whole.py", "test_whole.py::Group::test_b": "test_whole.py",
+              "test_parts.py::test_a": "test_parts.py::test_a", "test_parts.py::test_a[x]": "test_parts.py::test_a[x]",
+              "test_parts.py::test_a[x-avx2]": "test_parts.py::test_a[x",
+              "test_parts.py::test_a[x-cuda_shim]": "test_parts.py::test_a[x"}  # fmt: skip
+    assert {test: scheduling._split_scope(test) for test in pieces} == pieces
