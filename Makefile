@@ -1,4 +1,4 @@
-# build: .venv with everything in it | test | demo | bench | lint. A second run does only what has changed.
+# build: .venv with everything in it | test | test-long | demo | bench | lint. A second run does only what has changed.
 PYTHON ?= python3
 # Installed first, and without a GPU from PyTorch's CPU index too (there 2.13.0+cpu, which pip prefers), so that no
 # CUDA build is pulled where it is of no use.
@@ -9,7 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: build test demo bench lint
+TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 python_tests
+
+.PHONY: build test test-long demo bench lint
 
 build: $(VENV)/.built
 
@@ -25,7 +27,11 @@ $(VENV)/.built: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 test: build
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile python_tests
+	$(TESTS) -m "not long"
+
+# What takes minutes for one statement and has a short sibling in `test`. Exit status 5: no test has the mark.
+test-long: build
+	$(TESTS) -m long || [ $$? -eq 5 ]
 
 demo: build
 	$(BIN)/sampling-argmax demo

@@ -7,6 +7,7 @@ from pathlib import Path
 import cuda_shim
 import pytest
 import torch
+from sharing import made_once
 
 from sampling_argmax_cuda import backends, library
 
@@ -63,7 +64,6 @@ def pytest_configure(config):
     if workers > 1:  # the processes of the tests share the cores, and so do those that they start
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    config.addinivalue_line("markers", "written_memory: the test's own tools read memory they did not write")
 
 
 @pytest.fixture(autouse=True)
@@ -93,17 +93,57 @@ def pytest_addoption(parser):
     build = Path(__file__).parents[1] / "build" / "cuda_shim"
     parser.addoption("--shim-sources", type=Path, default=cuda_shim.CSRC, help="csrc to build the CUDA kernels from")
     parser.addoption("--shim-build", type=Path, default=build, help="folder to build them in")
-    parser.addoption("--shim-optimize", default="-O2", help="optimisation to build them with")
+    parser.addoption("--shim-optimize", default="-O1", help="optimisation to build them with")
+
+
+def shim_options(config) -> tuple[Path, Path, str]:
+    return tuple(config.getoption(f"--shim-{name}") for name in ("build", "sources", "optimize"))
+
+
+def needs_shim(item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return "shim" in item.fixturenames or parameters.get("machine") == "cuda_shim"
+
+
+BUILDS = pytest.StashKey[cuda_shim.BackgroundBuild]()
+
+
+def pytest_collection_finish(session):
+    """Begin to compile the CUDA kernels, in one process of the tests' (the controller of several collects none)."""
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    if first and not session.config.option.collectonly and any(needs_shim(item) for item in session.items):
+        session.config.stash[BUILDS] = cuda_shim.BackgroundBuild(*shim_options(session.config))
+
+
+def pytest_sessionfinish(session):
+    if BUILDS in session.config.stash:
+        session.config.stash[BUILDS].stop()
 
 
 @pytest.fixture(scope="session")
 def shim(request):
     """The operators of the CUDA kernels as compiled for the host."""
-    option = request.config.getoption
-    cuda_shim.build(option("--shim-build"), option("--shim-sources"), option("--shim-optimize"))
+    cuda_shim.build(*shim_options(request.config))
     library.register(cuda_shim.NAMESPACE)
     library.register_searches(cuda_shim.NAMESPACE)
     return cuda_shim.operators()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where no other ``--dist`` than that of ``-n`` is asked for."""
+    if config.getvalue("dist") == "load":
+        from distribution import PieceScheduling
+
+        return PieceScheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory):
+    """``shared_run(name, make)``: the folder that ``make(folder)`` fills, once for all processes of the tests."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    return lambda name, make: made_once(root / "shared_runs" / name, make)
 
 
 def cuda_machines() -> list[str]:
@@ -132,6 +172,10 @@ def machine(request, monkeypatch):
         from sampling_argmax_cuda._triton import NAMESPACE
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            from triton_interpreter import hurry
+
+            hurry()
         monkeypatch.setattr("conftest._device", device)
         monkeypatch.setitem(backends.NAMESPACES, device, NAMESPACE)
         yield request.param

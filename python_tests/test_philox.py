@@ -1,5 +1,7 @@
 """The generator and the map from words to exponentials: known answers, bit-equality, and every one of 2^32 words."""
 
+import math
+
 import pytest
 import torch
 from conftest import machine_isas
@@ -7,6 +9,7 @@ from sampling_argmax_cuda.reference.philox import philox4x32, words
 
 ISAS = machine_isas()
 OPS = torch.ops.sampling_argmax
+COUNTING = torch.arange(2**20, dtype=torch.int32)
 
 # Random123's tests/kat_vectors for philox4x32 with 10 rounds: counter, key, result.
 KNOWN_ANSWERS = [
@@ -72,21 +75,23 @@ def test_words_equal_the_reference(isa):
 
 
 def check_exponentials(first: int, count: int) -> tuple[float, float]:
-    """E of the words [first, first + count): positive, finite and rising; the smallest and the largest."""
-    unsigned = torch.arange(first, first + count)
-    e = OPS.exponential(unsigned.to(torch.int32))
-    smallest, largest = e.aminmax()
-    assert smallest > 0 and largest < torch.inf  # a NaN fails here too
-    assert (e[1:] >= e[:-1]).all()
+    """E of the words [first, first + count): positive, finite and rising; the smallest and the largest.
+
+    Rising leaves out NaN, and makes the first the smallest and the last the largest.
+    """
+    e = OPS.exponential(COUNTING[:count] + (first if first < 2**31 else first - 2**32))  # modulo 2^32
+    assert (e[1:] - e[:-1]).min() >= 0  # two thirds faster than to compare; a difference keeps its sign however small
     if first < 2**26:
-        exact = -torch.log1p(-(unsigned.double() + 0.5) / 2**32) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+        exact = -torch.log1p(-(torch.arange(first, first + count).double() + 0.5) / 2**32) / math.log(2)
         assert ((e.double() - exact).abs() / exact).max() <= 4e-5
-    return e[0].item(), e[-1].item()
+    smallest, largest = e[0].item(), e[-1].item()
+    assert 0 < smallest and largest < math.inf
+    return smallest, largest
 
 
 def test_exponential_of_every_word():
     """All 2^32 words; E is in base 2, so that the largest Gumbel is -log(E ln 2)."""
-    chunk, last = 2**24, 0.0
+    chunk, last = 2**18, 0.0  # a chunk's numbers stay in the processor's cache
     for first in range(0, 2**32, chunk):
         low, high = check_exponentials(first, chunk)
         assert low >= last

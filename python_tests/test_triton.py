@@ -11,8 +11,8 @@ import sys
 import pytest
 import torch
 from conftest import assert_close, check_exponential, machine_device, random_counters, triton_machines
+from contract_cases import Case, cloud_cases, grid_cases, noise
 from sampling_argmax_cuda.reference.philox import words
-from test_contract import Case, cloud_cases, grid_cases, noise
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
