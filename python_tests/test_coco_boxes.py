@@ -75,7 +75,7 @@ def test_figures_of_one_name_do_not_meet(folder, tmp_path):
         cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 3), np.uint8))
     boxes = [{"file_name": name, "bbox": [0, 0, 5, 5]} for name in ("a.png", "sub/a.png", "a.png")]
     data = BoxCrops(read_boxes(written(tmp_path, boxes), tmp_path, 17), (32, 32))
-    assert [data.picture(i) for i in range(3)] == ["a.png_0", "a.png_1", "a.png_2"]
+    assert [data.overlay(i) for i in range(3)] == ["a.png_0", "a.png_1", "a.png_2"]
 
 
 def test_boxes_of_other_categories_are_no_people(folder, tmp_path):

@@ -15,7 +15,7 @@ from runs import SMALL, launched, same_weights, small
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.trainers import callbacks
-from sampling_argmax_cuda.trainers.loader import EpochLoader, EpochOrder, GlobalBatches
+from sampling_argmax_cuda.trainers.epochs import EpochLoader, EpochOrder, GlobalBatches
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

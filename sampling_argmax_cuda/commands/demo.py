@@ -1,4 +1,4 @@
-"""``sampling-argmax demo``: train soft-argmax and sampling-argmax on synthetic images, compare, and show pictures."""
+"""``sampling-argmax demo``: train soft-argmax and sampling-argmax on synthetic images, compare, and show figures."""
 
 import argparse
 import time
@@ -40,7 +40,7 @@ class History(Callback):
 
 
 def train(options: dict, epochs: int, folder: Path) -> tuple[History, CocoPose]:
-    """One run on generated data; both objectives see the same images, order and initial weights."""
+    """One run on synthetic data; both objectives see the same images, order and initial weights."""
     lightning.seed_everything(0, verbose=False)
     data = CocoData(
         root=str(folder / "data"), synthetic=True, synthetic_train=448, synthetic_val=96, image_size=(96, 128),
@@ -81,7 +81,7 @@ def measure_op(function) -> tuple[float, float]:
 
 
 def print_table(rows: list[tuple[str, History]], ops: dict[str, tuple[float, float]]) -> None:
-    print(f"\n{'method':<17}{'error (cells)':>14}{'AP':>8}{'calibration':>13}{'ms / step':>11}")
+    print(f"\n{'objective':<17}{'error (cells)':>14}{'AP':>8}{'calibration':>13}{'ms / step':>11}")
     for name, history in rows:
         last, step = history.epochs[-1], sorted(history.steps)[len(history.steps) // 2] * 1e3
         print(f"{name:<17}{last['val/error']:>14.3f}{last['val/AP']:>8.3f}{last['val/pearson']:>13.3f}{step:>11.1f}")
@@ -106,8 +106,8 @@ def plot(rows: list[tuple[str, History]], path: Path) -> None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("sampling-argmax demo", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=13, help="epochs of each method")
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of data, pictures and plot")
+    parser.add_argument("--epochs", type=int, default=13, help="epochs of each objective")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of data, figures and plot")
     args = parser.parse_args(argv[1:])
     if args.epochs < 1:
         parser.error(f"--epochs must be >= 1, got {args.epochs}")
@@ -126,5 +126,5 @@ def main(argv: list[str]) -> int:
         "naive eager": measure_op(lambda z: paper_samples(z, 30, 1.0, "triangular")),
     }
     print_table(rows, ops)
-    print(f"\npictures: {args.output}/soft-argmax.png, sampling-argmax.png, training.png")
+    print(f"\nfigures: {args.output}/soft-argmax.png, sampling-argmax.png, training.png")
     return 0

@@ -42,7 +42,7 @@ CLAIMS = {
 
 
 # Factors of VR and DR where they are not those of the images. Of the order of DSNT's 100 in [-1, 1] coordinates, VR's falls
-# with the 4th power of the map's cells (128 in a column); the units of clouds are no cells but lengths below 1.
+# with the 4th power of the map's cells (128 in a column); the units of point clouds are no cells but lengths below 1.
 REGULARIZERS = {"oct": (6e-6, 1.0), "keypointnet": (10.0, 0.1), "skeleton": (10.0, 0.1)}
 # The config that makes a task small enough for two cores; the other tasks on images share one.
 SYNTHETIC = {name: f"synthetic_{name}" for name in ("mpii", "oct", "keypointnet", "skeleton")}
@@ -196,8 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and noise")
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["soft", "soft_vr", "soft_dr", "sampling"],
                         help="objectives to compare")  # fmt: skip
-    parser.add_argument("--forms", nargs="+", choices=FORMS, help="forms of sampling (clouds: paper)")
-    parser.add_argument("--bases", nargs="+", choices=BASES, help="bases of sampling (clouds: gaussian)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="forms of sampling (point clouds: paper)")
+    parser.add_argument("--bases", nargs="+", choices=BASES, help="bases of sampling (point clouds: gaussian)")
     parser.add_argument("--samples", type=int, nargs="+", default=[30], help="numbers of samples S")
     return parser
 

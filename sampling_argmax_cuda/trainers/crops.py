@@ -100,8 +100,8 @@ class ImageFolder(Dataset):
         """The box x, y, w, h in pixels that the crop shows."""
         return np.array([0, 0, image.shape[1], image.shape[0]])
 
-    def picture(self, index: int) -> str:
-        """How the drawn prediction is called: no two inputs share a name."""
+    def overlay(self, index: int) -> str:
+        """The name of the overlay's file: no two inputs share a name."""
         return self.files[index].name
 
     def about(self, index: int) -> dict[str, object]:
@@ -118,4 +118,4 @@ class ImageFolder(Dataset):
         matrix = crop_matrix(center, scale, 0.0, self.image_size)
         crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
         return {"image": crop, "inverse": invert(matrix).astype(np.float32), "index": index,
-                "file_name": str(self.files[index]), "picture": self.picture(index)}  # fmt: skip
+                "file_name": str(self.files[index]), "overlay": self.overlay(index)}  # fmt: skip

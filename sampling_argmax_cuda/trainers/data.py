@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .crops import ImageFolder
-from .loader import EpochLoader, EpochOrder, GlobalBatches
+from .epochs import EpochLoader, EpochOrder, GlobalBatches
 from .messages import tell
 
 _NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")

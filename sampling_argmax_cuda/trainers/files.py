@@ -81,7 +81,7 @@ def read_image(path: Path) -> np.ndarray:
         image = None
     if image is None:
         raise ValueError(f"image {path} cannot be read")
-    # OpenCV reads a JPEG file of which half is missing as a picture whose rest is grey.
+    # OpenCV reads a JPEG file of which half is missing as an image whose rest is grey.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
         raise ValueError(f"image {path} is cut off: it has no end marker")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

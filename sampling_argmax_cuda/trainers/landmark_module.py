@@ -112,7 +112,7 @@ class LandmarkModule(ObjectiveModule):
         return EnsembleMember(module.model, module.objective, tuple(size))
 
     def decode(self, images: Tensor) -> dict[str, Tensor]:
-        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the views.
+        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the passes of test-time augmentation.
 
         Of the images themselves besides: the network's ``output`` and, if it has any, the widths ``sigma`` in cells.
         """
@@ -150,7 +150,7 @@ class LandmarkModule(ObjectiveModule):
         return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, name = Path(item["file_name"]), item["picture"]
+        path, name = Path(item["file_name"]), item["overlay"]
         pixels, peak = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak"))
         overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
         save_figure(overlay, folder / f"{name}.png")

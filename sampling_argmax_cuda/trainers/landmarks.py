@@ -1,4 +1,4 @@
-"""What a task's points are: their names, their mirror, and how pictures join them."""
+"""What a task's points are: their names, their mirror, and how figures join them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Landmarks:
     Args:
         names: one a point.
         pairs: points that a mirror swaps.
-        bones: points that pictures join.
+        bones: points that figures join.
         upper: points of the upper body, which half-body crops keep or leave out together.
     """
 

@@ -1,4 +1,4 @@
-"""What the generated data sets share: backgrounds, distractors, and folders that are written whole or not at all."""
+"""What the synthetic data sets share: backgrounds, distractors, and folders that are written whole or not at all."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Test-time averaging: the mirrored image, other scales and other checkpoints, by coordinates or by maps.
+"""Test-time augmentation: the mirrored image, other scales and other checkpoints, by coordinates or by maps.
 
 Cell i is the left edge of the input's pixels 4 i .. 4 i + 3. A mirror takes pixel x of W_in to ``W_in - 1 - x``, and so place p
 of W cells to ``W - 1/4 - p``. Resizing keeps the images' borders and so scales pixel centres x + 1/2: place p becomes
@@ -32,7 +32,7 @@ class TestTimeAugmentation:
 
     Args:
         swapped: the point that each one becomes in a mirror.
-        flip: whether the mirrored image is one of the views.
+        flip: whether the mirrored image is one of the passes.
         scales: factors of the image's size, each rounded to multiples of 32 pixels.
         average: ``coords`` or ``maps``.
     """
@@ -60,7 +60,7 @@ class TestTimeAugmentation:
     def _outputs(
         self, members: Sequence[EnsembleMember], images: Tensor
     ) -> Iterator[tuple[Objective, Tensor | OutputWithSigma, Tensor, bool]]:
-        """Objective, output, image and whether it was mirrored, of every view."""
+        """Objective, output, image and whether it was mirrored, of every pass."""
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
             for scale in self.scales:

@@ -1,4 +1,4 @@
-"""From an image and a box to the network's input: crops, their inverses, and drawn augmentations."""
+"""From an image and a box to the network's input: crops, their inverses, and random augmentations."""
 
 from dataclasses import dataclass
 from numbers import Real

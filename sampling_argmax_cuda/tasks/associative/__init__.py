@@ -1,1 +1,1 @@
-"""People of whole images without boxes: associative embedding (Newell et al., NeurIPS 2017)."""
+"""Bottom-up pose: all people of an image, without boxes, by associative embedding (Newell et al., NeurIPS 2017)."""

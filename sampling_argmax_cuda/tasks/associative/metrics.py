@@ -1,4 +1,4 @@
-"""COCO's evaluation of people that were found without boxes."""
+"""COCO's evaluation of bottom-up poses."""
 
 import numpy as np
 from torch import Tensor

@@ -43,7 +43,7 @@ class BottomUpPose(TrainedModule):
         threshold: least score of a joint that joins or makes a person.
         tag_distance: largest distance, > 0, of a joint's tag to its person's.
         refine: look for the joints that a person lacks.
-        shown_score: least score of a person that pictures show; files and metrics have all.
+        shown_score: least score of a person that figures show; files and metrics have all.
         flip_test: average with the mirrored image in evaluation, whose tags are a second number.
         scales: factors of the image's size that evaluation averages maps over; tags are those of the first.
         weights: checkpoint of this trainer to start from.
@@ -152,7 +152,7 @@ class BottomUpPose(TrainedModule):
         return {**batch, "maps": maps, "tags": tags}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, name = Path(item["file_name"]), item["picture"]
+        path, name = Path(item["file_name"]), item["overlay"]
         people, scores = self.grouping.people(item["maps"][0], item["tags"][0])
         pixels = to_image(people, item["inverse"][0].double().cpu().numpy())
         image = read_image(path)

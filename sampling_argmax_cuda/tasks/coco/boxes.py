@@ -53,16 +53,16 @@ class BoxCrops(ImageFolder):
     def __init__(self, boxes: list[dict], image_size: tuple[int, int]) -> None:
         self.boxes, self.files, self.image_size = boxes, [box["file"] for box in boxes], tuple(image_size)
         counts = Counter()
-        self.pictures = []
+        self.overlays = []
         for file in self.files:
-            self.pictures.append(f"{file.name}_{counts[file.name]}")
+            self.overlays.append(f"{file.name}_{counts[file.name]}")
             counts[file.name] += 1
 
     def box(self, index: int, image: np.ndarray) -> np.ndarray:
         return self.boxes[index]["box"]
 
-    def picture(self, index: int) -> str:
-        return self.pictures[index]
+    def overlay(self, index: int) -> str:
+        return self.overlays[index]
 
     def about(self, index: int) -> dict[str, object]:
         known = self.boxes[index]

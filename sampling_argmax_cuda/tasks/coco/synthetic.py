@@ -1,4 +1,4 @@
-"""Drawn figures as COCO files: articulated people with distractors and occluders, for the real reader."""
+"""Synthetic people as COCO files: articulated people with distractors and occluders, for the real reader."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from ...trainers.synthetic import LEFT, MIDDLE, RIGHT, background, distract, wri
 from .annotations import KEYPOINT_NAMES, SKELETON
 from .reader import box_iou
 
-# Rest pose in units of the figure's height, x to the right of the picture, y down, the pelvis at the origin.
+# Rest pose in units of the figure's height, x to the right of the image, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
 # Blue, green, red, as OpenCV writes them.
 SKIN, SHIRT = (160, 190, 225), (120, 180, 110)
@@ -160,7 +160,7 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int, pai
 
 def write_synthetic_coco(root: str | Path, num_train: int, num_val: int, image_size: int = 160, seed: int = 0,
                          pairs: float = 0.2) -> None:  # fmt: skip
-    """Write drawn figures in COCO's layout under ``root`` (see :func:`..drawing.write_data_set`).
+    """Write synthetic people in COCO's layout under ``root`` (see :func:`.write_data_set`).
 
     ``pairs`` is the chance that an image has two people.
     """

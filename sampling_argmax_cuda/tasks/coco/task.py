@@ -43,7 +43,7 @@ class CocoFiles(LandmarkData):
         super().__init__(root=root, **kwargs)
 
     def files(self, train: bool) -> tuple[Path, Path]:
-        """The annotation file and the image folder of a split; generated ones have COCO's names."""
+        """The annotation file and the image folder of a split; synthetic ones have COCO's names."""
         h = self.hparams
         split = ("train2017" if train else "val2017") if h.synthetic else h.train_split if train else h.val_split
         return self.root / "annotations" / f"person_keypoints_{split}.json", self.root / split

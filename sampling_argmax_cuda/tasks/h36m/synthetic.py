@@ -1,4 +1,4 @@
-"""Drawn figures in space, seen by cameras, as Human3.6M's and MPII's annotation files."""
+"""Synthetic figures in space, seen by cameras, as Human3.6M's and MPII's annotation files."""
 
 import json
 from pathlib import Path
@@ -128,7 +128,7 @@ def _write_poses(folder: Path, file: str, subjects: tuple[int, ...], count: int,
 
 
 def write_flat(folder: Path, file: str, count: int, size: int, seed: tuple, prefix: str = "") -> None:
-    """Write ``count`` drawn people as MPII's 16 joints in COCO's structure, with boxes of their heads."""
+    """Write ``count`` synthetic people as MPII's 16 joints in COCO's structure, with boxes of their heads."""
     images, annotations = [], []
     for i in range(count):
         rng = np.random.default_rng((*seed, i))
@@ -154,9 +154,9 @@ def _write_json(folder: Path, file: str, content: dict) -> None:
 
 def write_synthetic_h36m(root: str | Path, num_train: int, num_val: int, files: tuple[str, str, str],
                          image_size: int = 192, seed: int = 0) -> None:  # fmt: skip
-    """Write drawn poses in Human3.6M's layout, and as many flat ones in MPII's, under ``root``.
+    """Write synthetic poses in Human3.6M's layout, and as many flat ones in MPII's, under ``root``.
 
-    ``files`` are the annotation files of training, validation and MPII; see :func:`..drawing.write_data_set`.
+    ``files`` are the annotation files of training, validation and MPII; see :func:`.write_data_set`.
     """
     train, val, flat = files
 

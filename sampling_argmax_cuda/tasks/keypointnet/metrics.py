@@ -1,4 +1,4 @@
-"""Keypoints of clouds: PCK and mIoU by geodesic and by Euclidean distance."""
+"""Keypoints of point clouds: PCK and mIoU by geodesic and by Euclidean distance."""
 
 import numpy as np
 from scipy.sparse import csr_matrix

@@ -89,7 +89,7 @@ _UP = ((256, 256), (256, 256), (256, 128), (128, 128, 128))  # from the coarsest
 
 
 class PointNet(nn.Module):
-    """Clouds ``[B, N, 3]`` to logits ``[B, K, N]``, and the features ``[B, M, C]`` of the coarsest level.
+    """Point clouds ``[B, N, 3]`` to logits ``[B, K, N]``, and the features ``[B, M, C]`` of the coarsest level.
 
     Args:
         outputs: maps K.

@@ -1,4 +1,4 @@
-"""KeypointNet's files (You et al., CVPR 2020): coloured clouds, semantic keypoints, symmetries and splits; as samples."""
+"""KeypointNet's files (You et al., CVPR 2020): coloured point clouds, semantic keypoints, symmetries and splits; as samples."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,11 +29,11 @@ def _pcd_head(lines: Iterable[str], path: Path) -> dict[str, list[str]]:
             break
     missing = {"FIELDS", "POINTS", "DATA"} - head.keys()
     if missing:
-        raise ValueError(f"cloud {path}: line {min(missing)} is missing")
+        raise ValueError(f"point cloud {path}: line {min(missing)} is missing")
     if head["DATA"] != ["ascii"]:
-        raise ValueError(f"cloud {path}: DATA must be ascii, got {' '.join(head['DATA'])}")
+        raise ValueError(f"point cloud {path}: DATA must be ascii, got {' '.join(head['DATA'])}")
     if not {"x", "y", "z"} <= set(head["FIELDS"]):
-        raise ValueError(f"cloud {path}: FIELDS must have x, y and z, got {' '.join(head['FIELDS'])}")
+        raise ValueError(f"point cloud {path}: FIELDS must have x, y and z, got {' '.join(head['FIELDS'])}")
     return head
 
 
@@ -42,22 +42,22 @@ def count_pcd(path: Path) -> int:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         points = _pcd_head(lines, path)["POINTS"]
     if len(points) != 1 or not points[0].isdecimal():
-        raise ValueError(f"cloud {path}: POINTS must be a number, got {' '.join(points)}")
+        raise ValueError(f"point cloud {path}: POINTS must be a number, got {' '.join(points)}")
     return int(points[0])
 
 
 def read_pcd(path: str | Path) -> np.ndarray:
     """Points ``[N, 3]`` of an ASCII ``.pcd`` file, whatever other fields it has. Raises ValueError that names the line."""
     path = Path(path)
-    lines = read_text(path, "cloud").split("\n")
+    lines = read_text(path, "point cloud").split("\n")
     head = _pcd_head(lines, path)
     start = next(i for i, line in enumerate(lines, 1) if line.split()[:1] == ["DATA"])
     rows = [(number, line.split()) for number, line in enumerate(lines[start:], start + 1) if line.strip()]
     if [str(len(rows))] != head["POINTS"] or not rows:
-        raise ValueError(f"cloud {path}: POINTS says {' '.join(head['POINTS'])}, got {len(rows)}")
+        raise ValueError(f"point cloud {path}: POINTS says {' '.join(head['POINTS'])}, got {len(rows)}")
     columns, points = [head["FIELDS"].index(axis) for axis in "xyz"], np.empty((len(rows), 3))
     for point, (number, row) in zip(points, rows, strict=True):
-        where = f"cloud {path}: line {number}"
+        where = f"point cloud {path}: line {number}"
         if len(row) != len(head["FIELDS"]):
             raise ValueError(f"{where} must have {len(head['FIELDS'])} numbers, got {len(row)}")
         values = [row[column] for column in columns]
@@ -142,7 +142,7 @@ def read_split(path: str | Path) -> set[str]:
 
 
 def spacing(points: np.ndarray) -> float:
-    """Mean distance of a point to its nearest neighbour: the paper's sigma for clouds."""
+    """Mean distance of a point to its nearest neighbour: the paper's sigma for point clouds."""
     return float(cKDTree(points).query(points, 2)[0][:, 1].mean())
 
 
@@ -156,13 +156,13 @@ def check_augmentation(category: str, noise: float, shift: float) -> None:
 
 
 def moved(points: np.ndarray, noise: float, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A cloud ``[N, 3]`` with noise on every point, moved as a whole; and that move ``[3]``."""
+    """A point cloud ``[N, 3]`` with noise on every point, moved as a whole; and that move ``[3]``."""
     move = rng.uniform(-shift, shift, 3)
     return points + move + np.clip(rng.normal(size=points.shape), -2.5, 2.5) * noise, move
 
 
 class KeypointClouds(EpochDataset):
-    """Clouds ``points`` ``[N, 3]`` of a category with their keypoints by semantic number.
+    """Point clouds ``points`` ``[N, 3]`` of a category with their keypoints by semantic number.
 
     ``copies`` ``[C, K, 3]`` are the keypoints and what rotational symmetry makes of them (repeated up to the same C for
     all), ``weight`` ``[K]`` is 0 for a keypoint that a model lacks, ``sigma`` the mean distance of neighbours. Augmentation
@@ -219,7 +219,9 @@ class CloudFolder(Dataset):
         self.files, self.left_out = files_of(folder, lambda path: path.suffix.lower() == ".pcd", ".pcd file")
         counts = {count_pcd(file) for file in self.files}
         if len(counts) > 1:
-            raise ValueError(f"predict: the clouds of {folder} must have equally many points, got {sorted(counts)}")
+            raise ValueError(
+                f"predict: the point clouds of {folder} must have equally many points, got {sorted(counts)}"
+            )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -227,4 +229,4 @@ class CloudFolder(Dataset):
     def __getitem__(self, index: int) -> dict:
         cloud = read_pcd(self.files[index])
         return {"points": cloud.astype(np.float32), "sigma": np.float32(spacing(cloud)), "index": index,
-                "file_name": str(self.files[index]), "picture": self.files[index].name}  # fmt: skip
+                "file_name": str(self.files[index]), "overlay": self.files[index].name}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Drawn furniture as KeypointNet's files: chairs, round tables with a symmetry, bottles on a circle."""
+"""Synthetic furniture as KeypointNet's files: chairs, round tables with a symmetry, bottles on a circle."""
 
 import json
 from pathlib import Path
@@ -81,12 +81,12 @@ def draw_bottle(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     return cloud, keypoints, {"reflection": [], "rotation": [{"kp_indexes": [2], "is_circle": True, "circle": circle}]}
 
 
-DRAWN = {"chair": draw_chair, "table": draw_table, "bottle": draw_bottle}
+SHAPES = {"chair": draw_chair, "table": draw_table, "bottle": draw_bottle}
 
 
 def draw_model(category: str, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list, dict]:
     """A cloud with noise and holes, its keypoints, which of them are there, and symmetries; the middle at the origin."""
-    cloud, keypoints, symmetries = DRAWN[category](2 * count, rng)
+    cloud, keypoints, symmetries = SHAPES[category](2 * count, rng)
     middle = (cloud.max(0) + cloud.min(0)) / 2
     cloud, keypoints = cloud - middle, keypoints - middle
     hole = cloud[rng.integers(len(cloud))]
@@ -121,9 +121,9 @@ def _annotation(
 
 def write_synthetic_keypointnet(root: str | Path, category: str, num_train: int, num_val: int, points: int = 2048,
                                 seed: int = 0) -> None:  # fmt: skip
-    """Write drawn models of a category in KeypointNet's layout under ``root`` (see :func:`..drawing.write_data_set`)."""
-    if category not in DRAWN:
-        raise ValueError(f"synthetic data: category must be one of {', '.join(DRAWN)}, got {category!r}")
+    """Write synthetic models of a category in KeypointNet's layout under ``root`` (see :func:`.write_data_set`)."""
+    if category not in SHAPES:
+        raise ValueError(f"synthetic data: category must be one of {', '.join(SHAPES)}, got {category!r}")
 
     def write(folder: Path) -> None:
         class_id, annotations = CATEGORIES[category], []

@@ -63,7 +63,7 @@ class PointCloudKeypoints(PointCloudModule):
     A model with a rotational symmetry is trained towards, and scored against, the copy of its keypoints that fits best.
 
     Args:
-        keypoints: semantic keypoints of the category (chair 21, those generated: chair 10, table 8, bottle 3).
+        keypoints: semantic keypoints of the category (chair 21, those synthetic: chair 10, table 8, bottle 3).
         grouping: ssg (single-scale) or msg (multi-scale).
         dropout: share of the last features that training drops, in [0, 1).
     """
@@ -80,7 +80,7 @@ class PointCloudKeypoints(PointCloudModule):
         self.evaluation = KeypointEvaluation()
 
     def forward(self, points: Tensor) -> Tensor:
-        """Logits ``[B, K, N]`` of clouds ``[B, N, 3]``."""
+        """Logits ``[B, K, N]`` of point clouds ``[B, N, 3]``."""
         return self.model(points)[0]
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
@@ -104,12 +104,12 @@ class PointCloudKeypoints(PointCloudModule):
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         shown = {name: item[name] for name in ("points", "output", "position", "sigma")}
-        save_figure(self._figure(shown), folder / f"{item['picture']}.png")
+        save_figure(self._figure(shown), folder / f"{item['overlay']}.png")
         return {"file_name": item["file_name"], "keypoints": item["position"][0].tolist()}
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         rows = min(4, len(self.preview["points"]))
-        yield "clouds", self._figure({name: value[:rows] for name, value in self.preview.items()})
+        yield "point_clouds", self._figure({name: value[:rows] for name, value in self.preview.items()})
         figure = Figure(figsize=(4.5, 3.2), layout="constrained")
         axes = figure.subplots()
         for name, values in self.evaluation.curves.items():
@@ -120,7 +120,7 @@ class PointCloudKeypoints(PointCloudModule):
         yield "thresholds", figure
 
     def _figure(self, shown: dict[str, Tensor]) -> Figure:
-        """Clouds with found (red) and true (green) keypoints and, if the objective has any, 30 samples of each (cyan)."""
+        """Point clouds with found (red) and true (green) keypoints and, if the objective has any, 30 samples of each (cyan)."""
         figure = Figure(figsize=(4 * len(shown["points"]), 4), layout="constrained")
         draws = self.objective.samples(
             shown["output"], shown["points"], num_samples=30, sigma=self.sigma(shown), seed=0
@@ -139,11 +139,11 @@ class PointCloudData(TaskData):
 
     Args:
         root: folder with annotations/, pcds/ and splits/; synthetic data is written here.
-        category: one of KeypointNet's 16; generated are chair, table and bottle.
+        category: one of KeypointNet's 16; synthetic are chair, table and bottle.
         train_split: name of the training split, a file of splits/.
         val_split: name of the validation split.
         noise: deviation, >= 0, of every point in training, clipped at 2.5 of them.
-        shift: largest move, >= 0, of a cloud on each axis in training.
+        shift: largest move, >= 0, of a point cloud on each axis in training.
         points: points of a synthetic cloud, >= 1.
         point_clouds: folder of .pcd files to predict on.
     """
@@ -168,7 +168,7 @@ class PointCloudData(TaskData):
             write_synthetic_keypointnet(self.root, h.category, h.synthetic_train, h.synthetic_val, h.points, h.seed)
 
     def split(self, train: bool) -> str:
-        """The name of the split; generated ones have their own."""
+        """The name of the split; synthetic ones have their own."""
         h = self.hparams
         return ("train" if train else "val") if h.synthetic else h.train_split if train else h.val_split
 

@@ -1,1 +1,1 @@
-"""Single people by stacked hourglasses: MPII and LSP, scored by PCKh."""
+"""Single-person pose by stacked hourglasses: MPII and LSP, scored by PCKh."""

@@ -115,7 +115,7 @@ def read_people(path: str | Path) -> list[dict]:
 
 
 class MpiiCrops(LandmarkCrops):
-    """Crops of single people, and what PCKh needs: ``joints`` ``[16, 3]`` as the file has them, in the crop or not.
+    """Crops of one person each, and what PCKh needs: ``joints`` ``[16, 3]`` as the file has them, in the crop or not.
 
     ``head`` is a length in pixels of the image, NaN if not known: where ``head_boxed`` PCKh's own, 0.6 of the diagonal of
     the head's box, else the distance of the upper neck and the top of the head.

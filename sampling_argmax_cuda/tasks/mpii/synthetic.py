@@ -1,4 +1,4 @@
-"""Drawn figures as MPII's annotation files (COCO's structure, 16 joints, boxes of heads)."""
+"""Synthetic people as MPII's annotation files (COCO's structure, 16 joints, boxes of heads)."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ..h36m.synthetic import write_flat
 
 def write_synthetic_mpii(root: str | Path, num_train: int, num_val: int, files: tuple[str, str], image_size: int = 192,
                          seed: int = 0) -> None:  # fmt: skip
-    """Write drawn people under ``root``; ``files`` are the annotations' names (see :func:`..drawing.write_data_set`)."""
+    """Write synthetic people under ``root``; ``files`` are the annotations' names (see :func:`.write_data_set`)."""
 
     def write(folder: Path) -> None:
         write_flat(folder, files[0], num_train, image_size, (seed, 0), "train")

@@ -20,7 +20,7 @@ from .synthetic import write_synthetic_mpii
 
 
 class MpiiPose(LandmarkModule):
-    """2-D poses of single people: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same objective.
+    """Single-person 2-D pose: MPII's 16 joints, scored by PCKh. Every hourglass is trained by the same objective.
 
     Args:
         stacks: hourglasses of the network, >= 1; null for the ResNet with a head.

@@ -1,4 +1,4 @@
-"""Drawn faces in MTFL's own format: annotation text as the original, images in the folders that it names."""
+"""Synthetic faces in MTFL's own format: annotation text as the original, images in the folders that it names."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def _write_split(root: Path, file: str, folder: str, count: int, size: int, seed
 
 
 def write_synthetic_mtfl(root: str | Path, num_train: int, num_val: int, image_size: int = 128, seed: int = 0) -> None:
-    """Write drawn faces in MTFL's layout under ``root`` (see :func:`..drawing.write_data_set`)."""
+    """Write synthetic faces in MTFL's layout under ``root`` (see :func:`.write_data_set`)."""
 
     def write(folder: Path) -> None:
         _write_split(folder, "training.txt", "drawn_train", num_train, image_size, seed)

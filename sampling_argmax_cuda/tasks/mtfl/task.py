@@ -41,6 +41,6 @@ class MtflData(LandmarkData):
 
     def dataset(self, train: bool) -> MtflFaces:
         h = self.hparams
-        drawn, given = ("training.txt", h.train_file) if train else ("testing.txt", h.val_file)
-        path, augment = self.root / (drawn if h.synthetic else given), self.augment if train else None
+        synthetic, given = ("training.txt", h.train_file) if train else ("testing.txt", h.val_file)
+        path, augment = self.root / (synthetic if h.synthetic else given), self.augment if train else None
         return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)

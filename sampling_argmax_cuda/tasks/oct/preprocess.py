@@ -9,23 +9,23 @@ _ABOVE = 0.82  # share of the crop that lies above Bruch's membrane
 
 
 def normalise(scan: np.ndarray) -> np.ndarray:
-    """Raw intensities (linear in [0, 1], or of 8 bits) as a picture in [0, 1] whose range is that of the tissue.
+    """Raw intensities (linear in [0, 1], or of 8 bits) as an image in [0, 1] whose range is that of the tissue.
 
     Linear ones are raised to 1/4, the law of the device's own display.
     """
-    picture = scan / 255 if scan.max(initial=0) > 1.5 else np.clip(scan, 0, None) ** 0.25
-    low, high = np.percentile(picture, (2, 99.5))
-    return np.clip((picture - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    image = scan / 255 if scan.max(initial=0) > 1.5 else np.clip(scan, 0, None) ** 0.25
+    low, high = np.percentile(image, (2, 99.5))
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-def find_bruch(picture: np.ndarray) -> np.ndarray:
+def find_bruch(image: np.ndarray) -> np.ndarray:
     """Rows ``[columns]`` of Bruch's membrane: the lower edge of the bright pigment epithelium, smooth across columns.
 
     A column's candidate is the strongest fall of brightness at most 12 rows below its brightest smoothed row; a cubic is
     fitted to the candidates, again and again without those that are far off.
     """
-    rows, columns = picture.shape
-    smooth = cv2.GaussianBlur(picture, (0, 0), sigmaX=3, sigmaY=1.5)
+    rows, columns = image.shape
+    smooth = cv2.GaussianBlur(image, (0, 0), sigmaX=3, sigmaY=1.5)
     fall = smooth - np.roll(smooth, -2, 0)
     fall[-2:] = 0
     below = np.arange(rows)[:, None] - cv2.GaussianBlur(smooth, (0, 0), sigmaX=5, sigmaY=2).argmax(0)

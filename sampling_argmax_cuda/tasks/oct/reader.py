@@ -61,9 +61,9 @@ class FlatScans(EpochDataset):
     def sample(self, index: int, epoch: int) -> dict:
         number, scan = self.places[index]
         volume = self.volumes[number]
-        picture = normalise(volume.scan(scan))
-        flattening = Flattening.around(find_bruch(picture), self.rows)
-        image, offset = flattening.crop(picture), flattening.offset
+        whole = normalise(volume.scan(scan))
+        flattening = Flattening.around(find_bruch(whole), self.rows)
+        image, offset = flattening.crop(whole), flattening.offset
         target = weight = np.zeros((len(SURFACES), image.shape[1]))
         if self.surfaces is not None:
             target = flattening.flatten(self.surfaces[number][scan])
@@ -76,5 +76,5 @@ class FlatScans(EpochDataset):
         return {"image": np.pad(image, widths, "edge")[None].astype(np.float32),
                 "offset": np.pad(offset, (0, pad), "edge"), "um_per_row": volume.um_per_row,
                 "target": np.pad(target, widths).astype(np.float32), "index": index, "volume": number, "scan": scan,
-                "columns": volume.shape[2], "file_name": str(volume.path), "picture": f"{volume.path.name}_{scan:03d}",
+                "columns": volume.shape[2], "file_name": str(volume.path), "overlay": f"{volume.path.name}_{scan:03d}",
                 "weight": np.pad(weight, widths).astype(np.float32)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Drawn retinas: layered B-scans with speckle and shadows of vessels, as Heidelberg's and MSHC's files."""
+"""Synthetic retinas: layered B-scans with speckle and shadows of vessels, as Heidelberg's and MSHC's files."""
 
 from pathlib import Path
 
@@ -34,19 +34,19 @@ def draw_scan(rows: int, columns: int, fovea: float, rng: np.random.Generator) -
     surfaces = np.concatenate([surfaces, bruch[None]])
     place = np.arange(rows)[:, None] + np.zeros(columns)
     layer = (place[None] >= surfaces[:, None]).sum(0)
-    picture = np.concatenate([[_VITREOUS], _LAYERS[:, 2], [_CHOROID]])[layer]
-    picture = np.where(layer == 9, picture * np.exp(-(place - bruch) / (0.25 * rows)), picture)
+    scan = np.concatenate([[_VITREOUS], _LAYERS[:, 2], [_CHOROID]])[layer]
+    scan = np.where(layer == 9, scan * np.exp(-(place - bruch) / (0.25 * rows)), scan)
     for _ in range(rng.integers(1, 4)):
         middle, width = rng.uniform(0, columns), rng.uniform(1.5, 4)
         shadow = 1 - rng.uniform(0.35, 0.7) * np.exp(-np.square((np.arange(columns) - middle) / width))
-        picture = np.where(layer >= 2, picture * shadow, picture)
-    speckle = rng.gamma(9.0, 1 / 9.0, picture.shape) ** 0.5
-    return np.clip(picture * speckle + rng.normal(0, 0.02, picture.shape), 0.001, 1) ** 4, surfaces
+        scan = np.where(layer >= 2, scan * shadow, scan)
+    speckle = rng.gamma(9.0, 1 / 9.0, scan.shape) ** 0.5
+    return np.clip(scan * speckle + rng.normal(0, 0.02, scan.shape), 0.001, 1) ** 4, surfaces
 
 
 def write_synthetic_oct(root: str | Path, train: list[str], val: list[str], scans: int = 6, rows: int = 160,
                         columns: int = 128, seed: int = 0) -> None:  # fmt: skip
-    """Write drawn volumes of these names under ``root`` (see :func:`..drawing.write_data_set`)."""
+    """Write synthetic volumes of these names under ``root`` (see :func:`.write_data_set`)."""
 
     def write(folder: Path) -> None:
         (folder / "volumes").mkdir()

@@ -128,7 +128,7 @@ class RetinalSurfaces(ObjectiveModule):
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         if maps:
             figure = self._figure(item["image"][0, 0], item["output"], item["found"][0])
-            save_figure(figure, folder / f"{item['picture']}_maps.png")
+            save_figure(figure, folder / f"{item['overlay']}_maps.png")
         surfaces = (item["found"][0].float() + item["offset"][0]).cpu()[:, : int(item["columns"])]
         return {"file_name": item["file_name"], "scan": int(item["scan"]), "surfaces": surfaces.tolist()}
 
@@ -156,7 +156,7 @@ class OctData(TaskData):
         super().__init__(root=root, **kwargs)
 
     def subjects(self, train: bool) -> list[str]:
-        """The volumes of a split; of generated ones there are as many as were asked for."""
+        """The volumes of a split; of synthetic ones there are as many as were asked for."""
         h = self.hparams
         names = list(h.train_subjects if train else h.val_subjects)
         if not h.synthetic:

@@ -1,4 +1,4 @@
-"""Heidelberg's raw volumes (``.vol``): read lazily, and written for generated data.
+"""Heidelberg's raw volumes (``.vol``): read lazily, and written for synthetic data.
 
 A file is a header of 2,048 bytes, an image of the fundus (uint8), the B-scans, each a header and float32 intensities, and in
 some files grids of thicknesses that the device measured, which are not read. All numbers are little-endian.

@@ -13,7 +13,7 @@ MOST, LEAST, STEP = 200, 15, 0.01  # points of an edge, and their distance
 
 
 class Merger(nn.Module):
-    """Clouds in [-1, 1] to logits of K keypoints and strengths of their K (K - 1) / 2 edges.
+    """Point clouds in [-1, 1] to logits of K keypoints and strengths of their K (K - 1) / 2 edges.
 
     Args:
         keypoints: K.
@@ -40,7 +40,7 @@ class Merger(nn.Module):
         self.offsets = nn.Parameter(0.002 * torch.randn(pairs.shape[1], MOST, 3))
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, K, N]`` and strengths ``[B, E]`` of clouds ``[B, N, 3]``."""
+        """Logits ``[B, K, N]`` and strengths ``[B, E]`` of point clouds ``[B, N, 3]``."""
         maps, coarse = self.encoder(points)
         logits = self.mix(maps.log_softmax(1).transpose(1, 2)).transpose(1, 2)
         pooled = coarse.amax(1)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Clouds of a category, whose annotations no training reads: they are there to be scored against."""
+"""Point clouds of a category, whose annotations no training reads: they are there to be scored against."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ..keypointnet.reader import CATEGORIES, check_augmentation, moved, read_mod
 
 
 class PlainClouds(EpochDataset):
-    """Clouds ``points`` ``[N, 3]`` of a category, those of a split or, where there are no splits, all of them.
+    """Point clouds ``points`` ``[N, 3]`` of a category, those of a split or, where there are no splits, all of them.
 
     With ``annotated``, and where there is a file of annotations, a sample has its keypoints by semantic number too, as
     ``copies`` ``[1, K, 3]`` with ``weight`` ``[K]``, 0 for one that is not annotated. ``sigma`` is the mean distance of

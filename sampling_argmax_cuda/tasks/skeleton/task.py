@@ -21,7 +21,7 @@ OBJECTIVES = ("soft", "soft_vr", "soft_dr", "sampling")
 
 
 def normalised(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Clouds ``[B, N, 3]`` in [-1, 1] by one number each, with middle and scale ``[B, 1, 1]`` of the way back."""
+    """Point clouds ``[B, N, 3]`` in [-1, 1] by one number each, with middle and scale ``[B, 1, 1]`` of the way back."""
     low, high = (f(points.flatten(1), 1).values.view(-1, 1, 1) for f in (torch.min, torch.max))
     middle, scale = (low + high) / 2, ((high - low) / 2).clamp(min=1e-9)
     return (points - middle) / scale, middle, scale
@@ -67,7 +67,7 @@ class SkeletonMerger(PointCloudModule):
                              f"length over the whole batch, got {self.trainer.accumulate_grad_batches}")  # fmt: skip
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, K, N]`` and strengths of the edges ``[B, E]`` of clouds ``[B, N, 3]`` in [-1, 1]."""
+        """Logits ``[B, K, N]`` and strengths of the edges ``[B, E]`` of point clouds ``[B, N, 3]`` in [-1, 1]."""
         return self.model(points)
 
     def step_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -108,7 +108,7 @@ class SkeletonMerger(PointCloudModule):
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         shown = {name: item[name].float().cpu() for name in ("cloud", "logits", "strength", "keypoints", "sigma")}
-        save_figure(self._figure(shown), folder / f"{item['picture']}.png")
+        save_figure(self._figure(shown), folder / f"{item['overlay']}.png")
         edges = [[int(a), int(b), float(s)] for (a, b), s in zip(self.model.pairs.T, item["strength"][0], strict=True)]
         return {"file_name": item["file_name"], "keypoints": item["position"][0].tolist(), "edges": edges}
 
@@ -133,7 +133,7 @@ class SkeletonMerger(PointCloudModule):
 
 
 class SkeletonData(PointCloudData):
-    """Clouds of one category of KeypointNet: ``root`` has pcds/CLASS/MODEL.pcd and, if only some of them are used, splits/.
+    """Point clouds of one category of KeypointNet: ``root`` has pcds/CLASS/MODEL.pcd and, if only some of them are used, splits/.
 
     annotations/CATEGORY.json is needed to score a validation, and for nothing else.
     """
