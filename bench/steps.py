@@ -14,6 +14,7 @@ import torch
 
 from sampling_argmax_cuda.clouds import farthest_points, neighbours
 from sampling_argmax_cuda.commands.naive import looped_chamfer, paper_samples, sorted_neighbours
+from sampling_argmax_cuda.objectives import Objective
 from sampling_argmax_cuda.tasks.associative.losses import tag_loss
 from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
 from sampling_argmax_cuda.tasks.keypointnet import pointnet
@@ -34,18 +35,18 @@ def _seeded(module: torch.nn.Module) -> torch.nn.Module:
 def _naive(module: torch.nn.Module) -> torch.nn.Module:
     """A copy of a module with eager samples in place of the operator's."""
     module = copy.deepcopy(module)
-    sampler = module.method.sampler
+    objective = module.objective
 
     def samples(logits, points=None, *, num_samples=None, sigma=None, seed=None):
         if points is None:
-            return paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis)
+            draws = paper_samples(logits, objective.num_samples, objective.tau, objective.basis)
+            return objective.possible(draws)
         scale = sigma.view(-1, 1, 1)  # the naive form's normals have a deviation of 1
-        draws = paper_samples(logits, sampler.num_samples, sampler.tau, sampler.basis, points=points / scale)
+        draws = paper_samples(logits, objective.num_samples, objective.tau, objective.basis, points=points / scale)
         return draws * scale.unsqueeze(-1)
 
-    sampler.samples = samples
-    sampler.loss = lambda z, target, weight, *, metric, points, sigma, seed: (
-        samples(z, points, sigma=sigma) - target.unsqueeze(2)).norm(dim=-1).mean(-1) * weight  # fmt: skip
+    objective.samples = samples
+    objective.target_loss = partial(Objective.target_loss, objective)  # not the fused pass, which draws its own
     return module
 
 
@@ -56,22 +57,22 @@ def _searching(step: Callable[[], torch.Tensor], eager: bool) -> torch.Tensor:
     return step()
 
 
-def oct_forms(columns: int = 1024, **more) -> Forms:
+def oct_forms(columns: int = 1024, num_samples: int = 30) -> Forms:
     """The published experiment's batch: 2 B-scans of 128 x 1,024, 9 surfaces, 30 samples, U-Net of width 16."""
     batch = {"image": torch.rand(2, 1, 128, columns), "target": torch.rand(2, 9, columns).cumsum(1) * 14,
              "weight": torch.ones(2, 9, columns)}  # fmt: skip
-    options = dict(width=16, tau=1.0, basis="uniform", metric="smooth_l1", reduction="mean", **more)
-    ours = _seeded(RetinalSurfaces(**options))
+    objective = dict(name="sampling", tau=1.0, basis="uniform", metric="smooth_l1", num_samples=num_samples)
+    ours = _seeded(RetinalSurfaces(width=16, reduction="mean", objective=objective))
     naive = _naive(ours)
     return {"fused": lambda: ours.step_loss(batch), "naive": lambda: naive.step_loss(batch)}
 
 
-def keypointnet_forms(points: int = 2048, **more) -> Forms:
+def keypointnet_forms(points: int = 2048, num_samples: int = 30, **more) -> Forms:
     """8 clouds of 2,048 points, 10 keypoints, 30 samples, PointNet++ (SSG); naive: samples and searches in eager PyTorch."""
     batch = {"points": torch.rand(8, points, 3) - 0.5, "copies": torch.rand(8, 1, 10, 3) - 0.5, "weight": torch.ones(8, 10),
              "sigma": torch.full((8,), 0.02)}  # fmt: skip
-    options = dict(keypoints=10, tau=1.0, basis="gaussian", metric="euclidean", reduction="mean", **more)
-    ours = _seeded(PointCloudKeypoints(**options))
+    objective = dict(name="sampling", tau=1.0, basis="gaussian", metric="euclidean", num_samples=num_samples)
+    ours = _seeded(PointCloudKeypoints(keypoints=10, reduction="mean", objective=objective, **more))
     naive = _naive(ours)
     return {"fused": lambda: _searching(lambda: ours.step_loss(batch), eager=False),
             "naive": lambda: _searching(lambda: naive.step_loss(batch), eager=True)}  # fmt: skip
@@ -83,8 +84,8 @@ def skeleton_forms(points: int = 2048, **more) -> Forms:
     loop: the published loop over edges; naive: that, and the published searches in clouds.
     """
     batch = {"points": torch.rand(8, points, 3) - 0.5, "sigma": torch.full((8,), 0.02)}
-    options = dict(tau=1.0, basis="gaussian", num_samples=1, **more)
-    ours = _seeded(skeleton.SkeletonMerger(**options))
+    objective = dict(name="sampling", tau=1.0, basis="gaussian", num_samples=1)
+    ours = _seeded(skeleton.SkeletonMerger(objective=objective, **more))
 
     def step(chamfer: Callable, eager: bool) -> torch.Tensor:
         skeleton.composite_chamfer = chamfer

@@ -110,7 +110,8 @@ class TaskCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        arrange(parser, self.module, self.everything)
+        if {"-h", "--help"} & {*self.argv}:  # what a page leaves out would be left out of a run's config.yaml too
+            arrange(parser, self.module, self.everything)
         return parser
 
     def _add_objective(self, parser: LightningArgumentParser) -> None:
