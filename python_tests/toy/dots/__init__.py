@@ -1,0 +1,1 @@
+"""A dot on noise: the smallest task that there is."""
