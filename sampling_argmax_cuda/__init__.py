@@ -3,8 +3,9 @@
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
 from .objectives import SamplingArgmax, SoftArgmax
+from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
-from .objectives.rle import RealNVP, RLELoss
+from .objectives.rle import RLELoss
 from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
 
 __version__ = "0.1.0"
