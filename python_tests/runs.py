@@ -14,7 +14,6 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.configs import choose, spelled_out
 from sampling_argmax_cuda.objectives import options_of
 
-
 SAMPLES = "--objective.num_samples=4"
 
 
@@ -128,19 +127,19 @@ def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str
 _IMAGES = ("--data.image_size=[64,64]", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8")
 _RESNET = (*_IMAGES, "--model.depth=18", "--model.head_channels=16", "--model.norm=group", SAMPLES)
 _STACKS = (*_IMAGES, "--model.stacks=1", "--model.channels=16", "--model.norm=group")
-_CLOUDS = ("--data.points=128", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8",
-           "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1", "--model.norm=group")  # fmt: skip
+_POINT_CLOUDS = ("--data.points=128", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8",
+                 "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1", "--model.norm=group")  # fmt: skip
 # What makes a run of each task a matter of seconds: three steps an epoch, a global batch of 8.
 SMALL = {
     "associative": (*_STACKS, "--model.plain=false"),
     "coco": _RESNET,
     "h36m": (*_RESNET, "--model.volume=8", "--data.epoch_size=12"),
-    "keypointnet": (*_CLOUDS, SAMPLES),
+    "keypointnet": (*_POINT_CLOUDS, SAMPLES),
     "mpii": _STACKS,
     "mtfl": _RESNET,
     "oct": ("--data.synthetic_train=2", "--data.synthetic_val=1", "--data.batch_size=4", "--data.rows=64", "--data.flip=0.5",
             "--model.width=4", "--model.norm=group", SAMPLES),
-    "skeleton": (*_CLOUDS, "--data.noise=0.01"),
+    "skeleton": (*_POINT_CLOUDS, "--data.noise=0.01"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The demo, on few images: it trains both methods, draws them, and prints its tables."""
+"""The demo, on few images: it trains both objectives, draws them, and prints its tables."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from sampling_argmax_cuda.commands import demo
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
 
-def test_demo_compares_both_methods(tmp_path, monkeypatch, capsys):
+def test_demo_compares_both_objectives(tmp_path, monkeypatch, capsys):
     few, real = dict(synthetic_train=32, synthetic_val=8), demo.CocoData
     monkeypatch.setattr(demo, "CocoData", lambda **options: real(**{**options, **few}))
     monkeypatch.setattr(demo, "TQDMProgressBar", partial(demo.TQDMProgressBar, leave=False))
@@ -19,8 +19,8 @@ def test_demo_compares_both_methods(tmp_path, monkeypatch, capsys):
     rows = [line.split() for line in text.splitlines() if line.startswith(("soft-argmax ", "sampling-argmax "))]
     assert len(rows) == 2 and all(0 < float(row[1]) < 40 and 0 <= float(row[2]) <= 1 for row in rows)
     assert "fused" in text and "naive eager" in text
-    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
-    assert pictures == {"soft-argmax.png", "sampling-argmax.png", "training.png"}
+    figures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert figures == {"soft-argmax.png", "sampling-argmax.png", "training.png"}
 
 
 def test_wrong_options(capsys):

@@ -190,7 +190,7 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     fit("coco", data, tmp_path, "--config", "soft_rle", "--trainer.max_steps=2")  # of three an epoch
     again = ("--config", "soft_rle", "--trainer.max_epochs=2", "--ckpt_path=last")
     refused = {
-        "--objective.sigma=2.0": "model: sigma of the resumed run was 1.0, got 2.0; a resumed run may change average, clip_each, ",
+        "--objective.sigma=2.0": "objective: sigma of the resumed run was 1.0, got 2.0; a resumed run may change model.average, ",
         "--model.depth=34": "model: depth of the resumed run was 18, got 34",
         "--data.flip=0.1": "data: flip of the resumed run was 0.5, got 0.1",
         "--data.scale=0.1": "data: scale of the resumed run was 0.3, got 0.1",
@@ -206,11 +206,11 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     capfd.readouterr()
     last = fit("coco", data, tmp_path, *again, *changes, *halves)
     said = capfd.readouterr().out
-    for line in ("model.rle_flow_lr 0.25 instead of 1.0", "model.lr 0.01 instead of 0.001", "model.milestones"):
+    for line in ("objective.flow_lr 0.25 instead of 1.0", "model.lr 0.01 instead of 0.001", "model.milestones"):
         assert f"resumed with --{line}" in said
     groups = {(group["part"], group["decays"]): group for group in last["optimizer_states"][0]["param_groups"]}
     assert {key: (group["lr"], group["weight_decay"]) for key, group in groups.items()} == {
-        ("", True): (0.01, 0.5), ("", False): (0.01, 0.0), ("method", True): (0.0025, 0.5), ("method", False): (0.0025, 0.0)
+        ("", True): (0.01, 0.5), ("", False): (0.01, 0.0), ("objective", True): (0.0025, 0.5), ("objective", False): (0.0025, 0.0)
     }  # fmt: skip
     assert [line["lr"] for line in batches_of(tmp_path)[2:]] == [0.01] * 8
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_an_older_version_is_one_line(data, tmp_path, capfd):
 
 def test_norms_and_biases_do_not_decay(data, tmp_path):
     last = fit("coco", data, tmp_path, "--trainer.max_epochs=1", "--model.optimizer=adamw", "--model.weight_decay=0.1")
-    shapes = [last["state_dict"][name].dim() for name in last["state_dict"] if "sampler" not in name]
+    shapes = [last["state_dict"][name].dim() for name in last["state_dict"] if "objective" not in name]
     for group in last["optimizer_states"][0]["param_groups"]:
         assert group["weight_decay"] == (0.1 if group["decays"] else 0.0)
         assert len(group["params"]) == sum((dim > 1) == group["decays"] for dim in shapes)

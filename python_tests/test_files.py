@@ -89,7 +89,7 @@ def test_an_upright_image_stays_so(tmp_path):
     assert found.shape == (56, 40, 3) and np.array_equal(found[..., ::-1], cv2.imread(str(tmp_path / "a.jpg")))
 
 
-def test_images_of_a_folder_have_pictures_of_their_own_and_others_are_told(tmp_path):
+def test_images_of_a_folder_have_overlays_of_their_own_and_others_are_told(tmp_path):
     """Also those that OpenCV knows by their content alone; hidden files are no files."""
     for name in ("a.jpg", "a.png", "a.webp"):
         (tmp_path / name).write_bytes(encoded(name[1:]))
@@ -98,7 +98,7 @@ def test_images_of_a_folder_have_pictures_of_their_own_and_others_are_told(tmp_p
         (tmp_path / name).write_bytes(b"something else")
     (tmp_path / "c.png").mkdir()
     folder = ImageFolder(tmp_path, (64, 64))
-    assert [sample["picture"] for sample in map(folder.__getitem__, range(len(folder)))] == [
+    assert [sample["overlay"] for sample in map(folder.__getitem__, range(len(folder)))] == [
         "a.jpg",
         "a.png",
         "a.webp",
@@ -175,7 +175,7 @@ def test_a_cloud_is_read_when_it_is_its_turn(tmp_path):
     (tmp_path / "d.ply").touch()
     folder = CloudFolder(tmp_path)
     (tmp_path / "a.pcd").write_text(PCD.replace("2 3", "9 9"))
-    assert folder[0]["points"].tolist()[0] == [1, 9, 9] and [folder[i]["picture"] for i in range(3)] == [
+    assert folder[0]["points"].tolist()[0] == [1, 9, 9] and [folder[i]["overlay"] for i in range(3)] == [
         "a.pcd",
         "b.PCD",
         "c.pcd",

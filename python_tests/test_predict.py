@@ -23,16 +23,16 @@ from sampling_argmax_cuda.trainers.data import TaskData
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
 OF_IMAGES = ["--model.depth=18", "--model.head_channels=16", "--data.image_size=[64,64]"]
-OF_CLOUDS = ["--model.centers=[16,8,4,2]", "--model.width=0.1", "--objective.basis=gaussian"]
+OF_POINT_CLOUDS = ["--model.centers=[16,8,4,2]", "--model.width=0.1", "--objective.basis=gaussian"]
 SMALL = {
     "associative": ["--model.stacks=1", "--model.channels=8", "--data.image_size=[64,64]"],
     "coco": OF_IMAGES,
     "h36m": [*OF_IMAGES, "--model.volume=16"],
-    "keypointnet": OF_CLOUDS,
+    "keypointnet": OF_POINT_CLOUDS,
     "mpii": [*OF_IMAGES[2:], "--model.stacks=1", "--model.channels=8"],
     "mtfl": OF_IMAGES,
     "oct": ["--model.width=4", "--data.rows=32"],
-    "skeleton": OF_CLOUDS,
+    "skeleton": OF_POINT_CLOUDS,
 }
 NAMED = {"keypointnet": "point_clouds", "skeleton": "point_clouds", "oct": "volumes"}
 
@@ -43,7 +43,7 @@ def write_inputs(task: str, folder: Path, count: int) -> list[str]:
     rng = np.random.default_rng(0)
     kind = NAMED.get(task, "images")
     for i in range(count):
-        path = folder / f"input{i:02d}.{'pcd' if kind == 'clouds' else 'vol' if kind == 'volumes' else 'png'}"
+        path = folder / f"input{i:02d}.{'pcd' if kind == 'point_clouds' else 'vol' if kind == 'volumes' else 'png'}"
         if kind == "point_clouds":
             cloud, *_ = draw_model("chair", 64, rng)
             rows = "\n".join(" ".join(map(str, point)) for point in cloud)
@@ -62,7 +62,7 @@ def arguments(task: str, folder: Path, run: Path, *more: str) -> list[str]:
 
 
 def written(run: Path) -> list[dict]:
-    """The records of a run, which leaves nothing besides its pictures."""
+    """The records of a run, which leaves nothing besides its overlays."""
     (path,) = run.rglob("predictions.json")
     assert not list(path.parent.glob(".predictions*"))
     return json.loads(path.read_text())
@@ -123,7 +123,7 @@ def test_two_ranks_write_one_file(count, tmp_path):
 
 
 def test_maps_of_every_input_are_drawn(tmp_path, capfd):
-    """Files of one stem have pictures of their own; files that are no images are told once."""
+    """Files of one stem have overlays of their own; files that are no images are told once."""
     write_inputs("coco", tmp_path / "inputs", 1)
     image = cv2.imread(str(tmp_path / "inputs" / "input00.png"))
     for name in ("input00.jpg", "input00.webp", "other.TIF"):

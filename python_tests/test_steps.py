@@ -15,7 +15,7 @@ def test_both_forms_of_the_chamfer_distance_are_equal():
     torch.testing.assert_close(forms["fused"](), forms["naive"]())
 
 
-CLOUDS = dict(points=256, centers=(32, 16, 8, 4), width=0.1)
+POINT_CLOUDS = dict(points=256, centers=(32, 16, 8, 4), width=0.1)
 
 
 def losses_of(forms, monkeypatch) -> tuple[dict[str, float], int]:
@@ -34,7 +34,7 @@ def losses_of(forms, monkeypatch) -> tuple[dict[str, float], int]:
     "forms, options, rel",
     [
         (steps.oct_forms, dict(columns=32, num_samples=1000), 0.008),
-        (steps.keypointnet_forms, dict(CLOUDS, dropout=0.0, num_samples=1000), 0.004),
+        (steps.keypointnet_forms, dict(POINT_CLOUDS, dropout=0.0, num_samples=1000), 0.004),
     ],
 )
 def test_a_naive_step_is_a_fused_one_up_to_the_noise(forms, options, rel, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_naive_step_is_a_fused_one_up_to_the_noise(forms, options, rel, monkey
 
 def test_skeletons_have_one_loss_by_any_loop(monkeypatch):
     torch.manual_seed(0)
-    losses, _ = losses_of(steps.skeleton_forms(**CLOUDS), monkeypatch)
+    losses, _ = losses_of(steps.skeleton_forms(**POINT_CLOUDS), monkeypatch)
     assert losses["loop"] == pytest.approx(losses["fused"], rel=1e-5)
     assert losses["naive"] == pytest.approx(losses["fused"], rel=1e-5)
 

@@ -30,7 +30,7 @@ def test_the_grid_is_a_product_for_sampling_only():
     assert [cell.name for cell in cells[:3]] == ["soft", "sampling paper uniform S=1", "sampling paper uniform S=30"]
 
 
-def test_clouds_have_one_form_and_basis():
+def test_point_clouds_have_one_form_and_basis():
     cells = grid(task="keypointnet", forms=None, bases=None, samples=[30])
     assert [cell.name for cell in cells] == ["soft", "sampling paper gaussian S=30"]
     assert len(grid(forms=None, bases=None, samples=[30])) == 1 + 2 * 3
