@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from .crops import ImageFolder
 from .epochs import EpochLoader, EpochOrder, GlobalBatches
 from .messages import tell
+from .transforms import Augment
 
 _NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")
 _NAMES_OR_NULL = ("mpii_file", "images", "volumes", "point_clouds")
@@ -81,6 +82,14 @@ class TaskData(lightning.LightningDataModule):
         check_data(self.hparams)
         self.root = Path(root)
 
+    def write_synthetic(self) -> None:
+        """Write synthetic data in the task's own file format under root, if it is not there yet."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        if self.hparams.synthetic:
+            self.write_synthetic()
+
     def dataset(self, train: bool) -> Dataset:
         """The training or the validation samples."""
         raise NotImplementedError
@@ -149,6 +158,12 @@ class LandmarkData(TaskData):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self.augment = self.augmentation()
+
+    def augmentation(self) -> Augment:
+        """What training does to its images."""
+        h = self.hparams
+        return Augment(h.scale, h.rotation, h.flip, color=h.color)
 
     @property
     def heatmap_size(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.transforms import Augment
 from .metrics import DotEvaluation
 from .reader import DOT, Dots
 from .synthetic import write_synthetic_dots
@@ -21,12 +20,11 @@ class DotLandmark(LandmarkModule):
 class DotData(LandmarkData):
     """Images of dots. ``root`` has train.json, val.json and the images that they name."""
 
-    def prepare_data(self) -> None:
+    def write_synthetic(self) -> None:
         h = self.hparams
-        if h.synthetic:
-            write_synthetic_dots(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+        write_synthetic_dots(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
     def dataset(self, train: bool) -> Dots:
         h = self.hparams
-        augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color) if train else None
-        return Dots(self.root, "train" if train else "val", tuple(h.image_size), self.heatmap_size, augment, h.seed)
+        split, augment = ("train", self.augment) if train else ("val", None)
+        return Dots(self.root, split, tuple(h.image_size), self.heatmap_size, augment, h.seed)

@@ -15,7 +15,6 @@ from ...trainers.files import read_image
 from ...trainers.hourglass import HourglassNet, person_maps
 from ...trainers.test_time import resample, resized
 from ...trainers.trained_module import TrainedModule
-from ...trainers.transforms import Augment
 from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
 from ..coco.synthetic import write_synthetic_coco
@@ -210,15 +209,12 @@ class BottomUpData(CocoFiles):
 
     def __init__(self, image_size: tuple[int, int] = (512, 512), **kwargs) -> None:
         super().__init__(image_size=image_size, **kwargs)
-        h = self.hparams
         if any(n % 64 for n in image_size):
             raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
-        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color)
 
-    def prepare_data(self) -> None:
+    def write_synthetic(self) -> None:
         h = self.hparams
-        if h.synthetic:
-            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed, pairs=0.7)
+        write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed, pairs=0.7)
 
     def dataset(self, train: bool) -> CocoImages:
         h = self.hparams

@@ -68,13 +68,14 @@ class CocoData(CocoFiles):
         **kwargs,
     ) -> None:
         super().__init__(image_size=image_size, **kwargs)
-        h = self.hparams
-        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
 
-    def prepare_data(self) -> None:
+    def augmentation(self) -> Augment:
         h = self.hparams
-        if h.synthetic:
-            write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+        return Augment(h.scale, h.rotation, h.flip, h.half_body, h.color)
+
+    def write_synthetic(self) -> None:
+        h = self.hparams
+        write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
     def to_predict(self) -> ImageFolder:
         h = self.hparams

@@ -98,17 +98,18 @@ class H36mData(LandmarkData):
         **kwargs,
     ) -> None:
         super().__init__(root=root, **kwargs)
-        h = self.hparams
         check_count("volume", volume, 1)
         if epoch_size is not None:
             check_count("epoch_size", epoch_size, 1)
-        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, occlusion, normal=True)
 
-    def prepare_data(self) -> None:
+    def augmentation(self) -> Augment:
         h = self.hparams
-        if h.synthetic:
-            files = (h.train_file, h.val_file, h.mpii_file or "annot_mpii.json")
-            write_synthetic_h36m(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
+        return Augment(h.scale, h.rotation, h.flip, color=h.color, occlusion=h.occlusion, normal=True)
+
+    def write_synthetic(self) -> None:
+        h = self.hparams
+        files = (h.train_file, h.val_file, h.mpii_file or "annot_mpii.json")
+        write_synthetic_h36m(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
 
     def dataset(self, train: bool):
         h = self.hparams

@@ -162,10 +162,9 @@ class PointCloudData(TaskData):
     ) -> None:
         super().__init__(root=root, **kwargs)
 
-    def prepare_data(self) -> None:
+    def write_synthetic(self) -> None:
         h = self.hparams
-        if h.synthetic:
-            write_synthetic_keypointnet(self.root, h.category, h.synthetic_train, h.synthetic_val, h.points, h.seed)
+        write_synthetic_keypointnet(self.root, h.category, h.synthetic_train, h.synthetic_val, h.points, h.seed)
 
     def split(self, train: bool) -> str:
         """The name of the split; synthetic ones have their own."""

@@ -85,14 +85,15 @@ class MpiiData(LandmarkData):
         **kwargs,
     ) -> None:
         super().__init__(root=root, **kwargs)
-        h = self.hparams
-        self.augment = Augment(h.scale, h.rotation, h.flip, half_body, h.color)
 
-    def prepare_data(self) -> None:
+    def augmentation(self) -> Augment:
         h = self.hparams
-        if h.synthetic:
-            files = (h.train_file, h.val_file)
-            write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
+        return Augment(h.scale, h.rotation, h.flip, h.half_body, h.color)
+
+    def write_synthetic(self) -> None:
+        h = self.hparams
+        files = (h.train_file, h.val_file)
+        write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
 
     def to_predict(self) -> ImageFolder:
         h = self.hparams

@@ -31,13 +31,14 @@ class MtflData(LandmarkData):
         self, root: str = "data/mtfl", train_file: str = "training.txt", val_file: str = "testing.txt", **kwargs
     ) -> None:
         super().__init__(root=root, **kwargs)
-        h = self.hparams
-        self.augment = Augment(h.scale, h.rotation, h.flip, 0.0, h.color, normal=True)
 
-    def prepare_data(self) -> None:
+    def augmentation(self) -> Augment:
         h = self.hparams
-        if h.synthetic:
-            write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
+        return Augment(h.scale, h.rotation, h.flip, color=h.color, normal=True)
+
+    def write_synthetic(self) -> None:
+        h = self.hparams
+        write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
     def dataset(self, train: bool) -> MtflFaces:
         h = self.hparams

@@ -164,9 +164,8 @@ class OctData(TaskData):
         count = h.synthetic_train if train else h.synthetic_val
         return (names + [f"drawn{'train' if train else 'val'}{i:03d}" for i in range(count)])[:count]
 
-    def prepare_data(self) -> None:
-        if self.hparams.synthetic:
-            write_synthetic_oct(self.root, self.subjects(True), self.subjects(False), seed=self.hparams.seed)
+    def write_synthetic(self) -> None:
+        write_synthetic_oct(self.root, self.subjects(True), self.subjects(False), seed=self.hparams.seed)
 
     def dataset(self, train: bool) -> FlatScans:
         h, flip = self.hparams, self.hparams.flip if train else 0.0
