@@ -15,12 +15,13 @@ from pycocotools import mask as coco_mask
 from runs import logged, losses_of, one_and_two, options_without_images, resumed
 
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.objectives.targets import person_maps
 from sampling_argmax_cuda.tasks.associative.grouping import Grouping
 from sampling_argmax_cuda.tasks.associative.losses import detection_loss, tag_loss
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages, ignored_mask, to_image
 from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
 from sampling_argmax_cuda.tasks.coco.synthetic import draw_image, write_synthetic_coco
-from sampling_argmax_cuda.trainers.hourglass import HourglassNet, person_maps
+from sampling_argmax_cuda.trainers.hourglass import HourglassNet
 from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
 REAL = Path(os.environ.get("SAMPLING_ARGMAX_DATA", "/nowhere")) / "coco"

@@ -65,3 +65,16 @@ def gaussian_maps(position: Tensor, size: tuple[int, ...], sigma: float, axes: T
             line = torch.where(axes[..., a, None] > 0, line, 1)
         maps = maps * line.view(*line.shape[:-1], *[-1 if b == a else 1 for b in reversed(range(len(size)))])
     return maps
+
+
+def person_maps(position: Tensor, visible: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """The :func:`gaussian_maps` ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people.
+
+    ``size`` is W and H, ``visible`` ``[B, P, K]``, 0 for a joint that is on no map. Associative embedding's code cuts a place
+    to a whole number where here the nearest is taken, and a Gaussian one cell later; else its maps are these.
+    """
+    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]))
+    for person, seen in zip(position.unbind(1), visible.unbind(1), strict=True):
+        own = gaussian_maps(person, size, sigma)
+        maps = torch.maximum(maps, torch.where(seen[..., None, None] > 0, own, 0))
+    return maps

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from ..objectives.targets import gaussian_maps
 from .resnet import norm_layer
 
 DEPTH = 4  # times that an hourglass halves its maps
@@ -111,16 +110,3 @@ class HourglassNet(nn.Module):
         with torch.no_grad():
             self.scores[-1].weight.mul_(gain)
             self.scores[-1].bias.mul_(gain)
-
-
-def person_maps(position: Tensor, visible: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """The :func:`.gaussian_maps` ``[B, K, H, W]`` of joints ``[B, P, K, 2]`` in cells: the largest over people.
-
-    ``size`` is W and H, ``visible`` ``[B, P, K]``, 0 for a joint that is on no map. Associative embedding's code cuts a place
-    to a whole number where here the nearest is taken, and a Gaussian one cell later; else its maps are these.
-    """
-    maps = position.new_zeros((position.shape[0], position.shape[2], size[1], size[0]))
-    for person, seen in zip(position.unbind(1), visible.unbind(1), strict=True):
-        own = gaussian_maps(person, size, sigma)
-        maps = torch.maximum(maps, torch.where(seen[..., None, None] > 0, own, 0))
-    return maps

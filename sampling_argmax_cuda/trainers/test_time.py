@@ -63,11 +63,8 @@ class TestTimeAugmentation:
         """Objective, output, image and whether it was mirrored, of every pass."""
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
-            for scale in self.scales:
-                view = resized(images, (height, width), scale, multiple=32)
-                yield member.objective, member.network(view), view, False
-                if self.flip:
-                    yield member.objective, member.network(view.flip(-1)), view, True
+            for _, view, mirrored in passes(images, (height, width), self.scales, self.flip, multiple=32):
+                yield member.objective, member.network(view), view, mirrored
 
     def _read_coords(self, objective: Objective, output: Tensor | OutputWithSigma, view: Tensor, mirrored: bool,
                      first: Tensor | OutputWithSigma, images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -92,6 +89,16 @@ class TestTimeAugmentation:
                 maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=objective.logits)
             total = total + maps
         return outputs[0][0].read_maps(total / len(outputs))
+
+
+def passes(images: Tensor, size: Sequence[int], scales: Sequence[float], flip: bool, multiple: int
+           ) -> Iterator[tuple[float, Tensor, bool]]:  # fmt: skip
+    """Scale, image and whether it is mirrored, of every pass over images that are ``size`` (H, W) at scale 1."""
+    for scale in scales:
+        view = resized(images, size, scale, multiple)
+        yield scale, view, False
+        if flip:
+            yield scale, view.flip(-1), True
 
 
 def resized(images: Tensor, size: Sequence[int], scale: float, multiple: int) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...objectives.targets import nearest_cell
+from ...objectives.targets import nearest_cell, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.figures import draw_skeleton, save_figure, shown_image
 from ...trainers.files import read_image
-from ...trainers.hourglass import HourglassNet, person_maps
-from ...trainers.test_time import resample, resized
+from ...trainers.hourglass import HourglassNet
+from ...trainers.test_time import passes, resample
 from ...trainers.trained_module import TrainedModule
 from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
@@ -122,21 +122,15 @@ class BottomUpPose(TrainedModule):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``[B, K, h, w]`` averaged over scales and mirror, at most 1, and tags ``[B, K, h, w, T]``."""
-        found, tags, size = [], [], (images.shape[-2] // 4, images.shape[-1] // 4)
-        for scale in self.hparams.scales:
-            view = resized(images, images.shape[-2:], scale, multiple=64)
-            for mirrored in (False, True)[: 1 + self.hparams.flip_test]:
-                own, tag = (resample(x, size, mirrored) for x in self._pass(view, mirrored))
-                found.append(own)
-                if scale == self.hparams.scales[0]:
-                    tags.append(tag)
-        return torch.stack(found).mean(0).clamp(max=1), torch.stack(tags, -1)
-
-    def _pass(self, images: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
-        if not mirrored:
-            return self(images).float().chunk(2, 1)
+        h, found, tags, size = self.hparams, [], [], (images.shape[-2] // 4, images.shape[-1] // 4)
         swapped = self.landmarks.mirrored()
-        return tuple(x[:, swapped] for x in self(images.flip(-1)).float().chunk(2, 1))
+        for scale, view, mirrored in passes(images, images.shape[-2:], h.scales, h.flip_test, multiple=64):
+            both = self(view).float().chunk(2, 1)
+            own, tag = (resample(x[:, swapped] if mirrored else x, size, mirrored) for x in both)
+            found.append(own)
+            if scale == h.scales[0]:
+                tags.append(tag)
+        return torch.stack(found).mean(0).clamp(max=1), torch.stack(tags, -1)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         maps, tags = self.maps(batch["image"])

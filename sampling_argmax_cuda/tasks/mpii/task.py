@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ...objectives.rows import mask_rows
-from ...objectives.targets import Target
+from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
-from ...trainers.hourglass import HourglassNet, person_maps
+from ...trainers.hourglass import HourglassNet
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from ..coco.boxes import BoxCrops, read_boxes
