@@ -17,7 +17,7 @@ from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints
 from sampling_argmax_cuda.tasks.oct.task import RetinalSurfaces
 from sampling_argmax_cuda.tasks.skeleton.task import SkeletonMerger
 from sampling_argmax_cuda.trainers import figures
-from sampling_argmax_cuda.trainers.test_time import EnsembleMember, TestTimeAugmentation
+from sampling_argmax_cuda.trainers.tta import EnsembleMember, TestTimeAugmentation
 
 # ---- beta: what is trained is what is read ----
 

@@ -15,7 +15,7 @@ from .files import read_image
 from .landmarks import Landmarks
 from .objective_module import ObjectiveModule
 from .resnet import PoseNet, RegressionNet
-from .test_time import EnsembleMember, TestTimeAugmentation
+from .tta import EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
 
 
@@ -62,7 +62,7 @@ class LandmarkModule(ObjectiveModule):
         self.model = self.network()
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, weights_gain))
-        self.test_time = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
+        self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
         self.members: list[EnsembleMember] = []
 
     @property
@@ -118,7 +118,7 @@ class LandmarkModule(ObjectiveModule):
         """
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        output, position, peak = self.test_time.read(
+        output, position, peak = self.tta.read(
             [EnsembleMember(self.model, self.objective), *self.members], images
         )
         found = {"output": output_of(output), "position": position, "peak": peak}

@@ -13,8 +13,8 @@ from ...trainers.adversary import make_adversary
 from ...trainers.figures import draw_skeleton, save_figure, shown_image
 from ...trainers.files import read_image
 from ...trainers.hourglass import HourglassNet
-from ...trainers.test_time import passes, resample
 from ...trainers.trained_module import TrainedModule
+from ...trainers.tta import passes, resample
 from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
 from ..coco.synthetic import write_synthetic_coco

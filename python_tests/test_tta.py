@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sampling_argmax_cuda.objectives import Direct, Heatmap, SoftArgmax
-from sampling_argmax_cuda.trainers.test_time import EnsembleMember, TestTimeAugmentation, resample
+from sampling_argmax_cuda.trainers.tta import EnsembleMember, TestTimeAugmentation, resample
 
 SWAPPED = [1, 0, 2]
 SIGMA = 1.5
