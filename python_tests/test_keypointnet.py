@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import task_runs
 import torch
-from runs import fitting, logged, losses_of, one_and_two, options_without_images, resumed
+from runs import fitting, logged, losses_of, one_and_two, options_without_images
+from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda import expected_error
 from sampling_argmax_cuda.__main__ import main
@@ -31,7 +33,7 @@ from sampling_argmax_cuda.tasks.keypointnet.reader import (
     rotated_copies,
     spacing,
 )
-from sampling_argmax_cuda.tasks.keypointnet.synthetic import DRAWN, draw_model, write_synthetic_keypointnet
+from sampling_argmax_cuda.tasks.keypointnet.synthetic import SHAPES, draw_model, write_synthetic_keypointnet
 from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints, nearest_copy
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -98,9 +100,9 @@ def test_point_clouds_with_other_fields(tmp_path):
 )
 def test_malformed_point_clouds_are_named(tmp_path, change, message):
     (tmp_path / "a.pcd").write_text(PCD.replace(*change), encoding="latin-1")
-    with pytest.raises(ValueError, match=f"cloud .*a.pcd: {message}"):
+    with pytest.raises(ValueError, match=f"point cloud .*a.pcd: {message}"):
         read_pcd(tmp_path / "a.pcd")
-    with pytest.raises(FileNotFoundError, match="cloud .*none.pcd does not exist"):
+    with pytest.raises(FileNotFoundError, match="point cloud .*none.pcd does not exist"):
         read_pcd(tmp_path / "none.pcd")
 
 
@@ -150,7 +152,7 @@ def test_synthetic_models_are_read_as_they_were_drawn(root):
     assert len(KeypointClouds(root, "chair", "val")) == 2
 
 
-@pytest.mark.parametrize("category", DRAWN)
+@pytest.mark.parametrize("category", SHAPES)
 def test_synthetic_keypoints_lie_on_their_shapes(category):
     for i in range(6):
         cloud, keypoints, _, symmetries = draw_model(category, 2048, np.random.default_rng((1, i)))
@@ -345,6 +347,11 @@ def options(data: Path, run: Path, *more: str, config: str = "keypointnet") -> l
 fit = partial(runs.fit, config="keypointnet", options=options)
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Trained:
+    return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"))
+
+
 def test_training_reaches_a_stated_score(tmp_path):
     """PCK@0.05 above 0.9, geodesic; a network that has learnt nothing has none."""
     more = ["--data.synthetic_train=128", "--data.synthetic_val=16", "--data.batch_size=8", "--data.points=768",
@@ -356,10 +363,10 @@ def test_training_reaches_a_stated_score(tmp_path):
     assert logged(tmp_path / "run")["val/pck_0.05"][-1] > 0.9
 
 
-def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    assert resumed(fit, data, tmp_path)["global_step"] == 4
-    assert list((tmp_path / "whole").rglob("epoch_0001_clouds.png"))
-    assert list((tmp_path / "whole").rglob("epoch_0001_thresholds.png"))
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    assert resumed(trained)["global_step"] == 4
+    assert list(trained.whole.rglob("epoch_0001_point_clouds.png"))
+    assert list(trained.whole.rglob("epoch_0001_thresholds.png"))
 
 
 @pytest.mark.parametrize("objective", ["soft", "soft_vr", "soft_dr", "discrete", "cross_entropy", "sampling"])
@@ -367,35 +374,35 @@ def test_objectives_take_a_step(objective, data, tmp_path):
     basis = "--objective.basis=none" if objective == "sampling" else "--model.grouping=msg"
     fit(data, tmp_path, f"--objective={objective}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     assert np.isfinite(losses_of(tmp_path)).all()
-    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
-    assert main(["validate", *options(data, tmp_path / "val"), checkpoint]) == 0
+    assert main(["validate", *options(data, tmp_path / "val", from_last(tmp_path), NO_FIGURES)]) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [10] * 4
 
 
-@pytest.mark.parametrize("task, fields", [("keypointnet", 2), ("skeleton", 3)])
-def test_predict_on_a_folder_of_point_clouds(task, fields, data, tmp_path, capfd):
-    fit(data, tmp_path / "run", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", config=task)
-    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    folder = f"--data.point_clouds={data / 'pcds' / '03001627'}"
-    assert main(["predict", *options(data, tmp_path / "out", folder, config=task), checkpoint]) == 0
-    (file,) = (tmp_path / "out").rglob("predictions.json")
+def check_predictions(task: str, fields: int, run: Path, data: Path, folder: Path, capfd) -> None:
+    """Of a folder of point clouds, which has to be named, by the last checkpoint of a run."""
+    checkpoint, files = from_last(run), some_of(data / "pcds" / "03001627", folder / "files", 5)
+    given = f"--data.point_clouds={files}"
+    assert main(["predict", *options(data, folder / "out", given, checkpoint, config=task)]) == 0
+    (file,) = (folder / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
-    assert len(records) == 12 and all(np.shape(r["keypoints"]) == (10, 3) and len(r) == fields for r in records)
-    assert (
-        np.abs([r["keypoints"] for r in records]).max() < 1 and len(list((tmp_path / "out").rglob("drawn*.png"))) == 12
-    )
-    assert main(["predict", *options(data, tmp_path, config=task), checkpoint]) == 1
+    assert len(records) == 5 and all(np.shape(r["keypoints"]) == (10, 3) and len(r) == fields for r in records)
+    assert np.abs([r["keypoints"] for r in records]).max() < 1
+    assert len(list((folder / "out").rglob("predictions/drawn*.png"))) == 5
+    assert main(["predict", *options(data, folder, checkpoint, config=task)]) == 1
     assert "predict: --data.point_clouds must name a folder of .pcd files" in capfd.readouterr().err
+
+
+def test_predict_on_a_folder_of_point_clouds(trained, data, tmp_path, capfd):
+    check_predictions("keypointnet", 2, trained.first, data, tmp_path, capfd)
 
 
 @pytest.mark.parametrize("task, keypoints", [("keypointnet", 12), ("skeleton", 5)])
 def test_number_of_keypoints_may_differ_from_the_category(task, keypoints, data, tmp_path):
     """Rows that no model of the category has are trained on nothing; without labels there may be fewer."""
     fit(data, tmp_path / "run", f"--model.keypoints={keypoints}", "--trainer.max_epochs=1", config=task)
-    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    own = [option for option in options(data, tmp_path / "val", config=task) if not option.startswith("--model.keyp")]
-    assert main(["validate", *own, checkpoint]) == 0
+    given = options(data, tmp_path / "val", from_last(tmp_path / "run"), NO_FIGURES, config=task)
+    assert main(["validate", *(option for option in given if not option.startswith("--model.keyp"))]) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [keypoints] * 4
 

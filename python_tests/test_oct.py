@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import task_runs
 import torch
-from runs import fitting, logged, one_and_two, options_without_images, resumed
+from runs import fitting, logged, options_without_images
 from scipy.io import savemat
+from task_runs import NO_FIGURES, Trained, from_last, resumed, two_processes_equal
 
 from sampling_argmax_cuda import sample, soft_argmax
 from sampling_argmax_cuda.__main__ import main
@@ -382,6 +384,11 @@ def options(data: Path, run: Path, *more: str, config: str = "oct") -> list[str]
 fit = partial(runs.fit, config="oct", options=options)
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Trained:
+    return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"), "--model.norm=group")
+
+
 def test_training_reaches_a_stated_error(tmp_path):
     """Below 0.8 pixels and never out of order. Nothing but the mean surfaces of the training set is 3 pixels off."""
     more = ["--data.synthetic_train=6", "--data.synthetic_val=2", "--data.batch_size=2", "--data.rows=128",
@@ -397,34 +404,41 @@ def test_training_reaches_a_stated_error(tmp_path):
     assert scores["val/mad_um"][-1] == pytest.approx(3.87 * scores["val/mad_px"][-1], rel=1e-4)
 
 
-def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    assert resumed(fit, data, tmp_path)["global_step"] == 6
-    assert list((tmp_path / "whole").rglob("epoch_0001_surfaces.png"))
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    assert resumed(trained)["global_step"] == 6
+    assert list(trained.whole.rglob("epoch_0001_surfaces.png"))
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory) -> Path:
+    """Two volumes of two B-scans each to predict on, whose columns are no multiple of 16."""
+    path = tmp_path_factory.mktemp("predict") / "oct"
+    write_synthetic_oct(path, ["hc10"], ["hc09"], scans=2, rows=96, columns=72, seed=4)
+    return path / "volumes"
 
 
 @pytest.mark.parametrize("config", ["oct_released", "soft", "soft_dr", "gaussian", "cross_entropy"])
-def test_objectives_take_a_step_and_predict(config, data, tmp_path):
+def test_objectives_take_a_step_and_predict(config, data, volumes, tmp_path):
     own = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     own += [] if config.startswith("oct") else ["--config", config]
     task = config if config.startswith("oct") else "oct"
     fit(data, tmp_path / "run", *own, config=task)
-    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"
-    assert main(["validate", *options(data, tmp_path / "val", config=task), checkpoint]) == 0
+    checkpoint = from_last(tmp_path / "run", "best")
+    assert main(["validate", *options(data, tmp_path / "val", checkpoint, NO_FIGURES, config=task)]) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert len(json.loads(file.read_text())) == 6
-    folder = f"--data.volumes={data / 'volumes'}"
-    assert main(["visualize", *options(data, tmp_path / "out", folder, config=task), checkpoint]) == 0
+    folder = f"--data.volumes={volumes}"
+    assert main(["visualize", *options(data, tmp_path / "out", folder, checkpoint, config=task)]) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
-    assert len(records) == 18 and np.array(records[0]["surfaces"]).shape == (len(SURFACES), 128)
+    assert len(records) == 4 and np.array(records[0]["surfaces"]).shape == (len(SURFACES), 72)
     assert (np.diff(np.array(records[0]["surfaces"]), axis=0) >= 0).all()
-    assert len(list((tmp_path / "out").rglob("*_maps.png"))) == 18
+    assert len(list((tmp_path / "out").rglob("*_maps.png"))) == 4
 
 
-def test_two_processes_equal_one(data, tmp_path):
-    one_and_two(
-        data, tmp_path, "--model.norm=group", half=2, config="oct", options=options, last_bias="model.head.1.bias"
-    )
+def test_two_processes_equal_one(trained, data, tmp_path):
+    two_processes_equal(trained.first, data, tmp_path, "--model.norm=group", half=2, config="oct", options=options,
+                        last_bias="model.head.1.bias")  # fmt: skip
 
 
 @pytest.mark.parametrize(

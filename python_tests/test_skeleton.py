@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import task_runs
 import test_keypointnet
 import torch
-from runs import logged, losses_of, resumed, run_two
+from runs import logged, losses_of, run_two
+from task_runs import NO_FIGURES, Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.naive import looped_chamfer
@@ -236,6 +238,11 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "point_clouds"
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Trained:
+    return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"))
+
+
 def random_score(data: Path) -> float:
     """The alignment of points of each cloud drawn at random, mean of 20 draws."""
     clouds, rng, scores = list(KeypointClouds(data, "chair", "val")), np.random.default_rng(0), []
@@ -257,14 +264,17 @@ def test_training_beats_random_keypoints(seed, tmp_path_factory):
     assert random_score(root / "data") < 0.15 and logged(root / f"run{seed}")["val/das"][-1] > 0.2
 
 
-def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    resumed(fit, data, tmp_path)
-    assert list((tmp_path / "whole").rglob("epoch_0001_skeletons.png"))
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    resumed(trained)
+    assert list(trained.whole.rglob("epoch_0001_skeletons.png"))
 
 
-def test_point_clouds_alone_are_enough(data, tmp_path, capfd):
+def test_predict_on_a_folder_of_point_clouds(trained, data, tmp_path, capfd):
+    test_keypointnet.check_predictions("skeleton", 3, trained.first, data, tmp_path, capfd)
+
+
+def test_point_clouds_alone_are_enough(trained, data, tmp_path, capfd):
     """Neither annotations nor splits: a run trains, says that it has no scores, and its checkpoint is the last one."""
-    fit(data, tmp_path / "synthetic", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")  # draws the data
     shutil.copytree(data / "pcds", tmp_path / "point_clouds" / "pcds")
     plain = ("--data.synthetic=false", "--trainer.limit_train_batches=1")
     capfd.readouterr()
@@ -274,8 +284,8 @@ def test_point_clouds_alone_are_enough(data, tmp_path, capfd):
     assert text.count("validation has no val/das, so there is no best.ckpt; last.ckpt is the newest\n") == 1
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [name for name in logged(tmp_path / "run") if name.startswith("val/")]
-    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    assert main(["validate", *options(tmp_path / "point_clouds", tmp_path / "val"), *plain, checkpoint]) == 0
+    given = options(tmp_path / "point_clouds", tmp_path / "val", *plain, from_last(tmp_path / "run"), NO_FIGURES)
+    assert main(["validate", *given]) == 0
     assert capfd.readouterr().out.count("so validation has no scores\n") == 1
     (file,) = (tmp_path / "val").rglob("results.json")
     assert len(json.loads(file.read_text())) == 12
@@ -283,7 +293,7 @@ def test_point_clouds_alone_are_enough(data, tmp_path, capfd):
         PlainClouds(tmp_path / "point_clouds", "table", "train", annotated=False)
 
 
-def test_no_training_reads_annotations(data, tmp_path):
+def test_no_training_reads_annotations(trained, data, tmp_path):
     """Training has the clouds of the split, annotated or not; validation scores those that are."""
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "annotations" / "chair.json"
@@ -310,13 +320,12 @@ def test_no_training_reads_annotations(data, tmp_path):
 @pytest.mark.parametrize("objective", ["soft", "soft_vr", "soft_dr"])
 def test_objectives_take_a_step(objective, data, tmp_path):
     fit(data, tmp_path, f"--objective={objective}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
-    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
-    scores = []
-    for run in ("a", "b"):  # evaluation is a function of the weights and the clouds
-        assert main(["validate", *options(data, tmp_path / run), checkpoint]) == 0
-        scores.append(logged(tmp_path / run))
-    assert scores[0] == scores[1] and "val/miou_euclidean_0.05" in scores[0]
-    (file,) = (tmp_path / "a").rglob("results.json")
+    assert main(["validate", *options(data, tmp_path / "val", from_last(tmp_path))]) == 0
+    before, after = ({name: value for name, value in logged(run).items() if name.startswith("val/")}
+                     for run in (tmp_path, tmp_path / "val"))  # fmt: skip
+    # Evaluation is a function of the weights and the point clouds, whichever command it is a part of.
+    assert before == after and "val/miou_euclidean_0.05" in after
+    (file,) = (tmp_path / "val").rglob("results.json")
     assert [np.shape(record["keypoints"]) for record in json.loads(file.read_text())] == [(10, 3)] * 4
 
 
