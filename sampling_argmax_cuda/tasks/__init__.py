@@ -1,1 +1,1 @@
-"""Trainers for localization tasks. A task is a reader, a model, a metric and a config; the rest is shared."""
+"""One folder a task: its reader, metrics, synthetic data, and the module that is trained with its data."""
