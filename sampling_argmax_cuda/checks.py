@@ -56,6 +56,21 @@ def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: st
         raise ValueError(f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}")
 
 
+def check_error(
+    op: str, target: Tensor, weight: Tensor | None, metric: str, logits: Tensor, points: Tensor | None
+) -> None:
+    if metric not in METRICS:
+        raise ValueError(f"{op}: metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    rows, axes = logits.shape[:2], points.shape[2] if points is not None else logits.dim() - 2
+    if target.shape != (*rows, axes):
+        raise ValueError(f"{op}: target must be [B, K, d] = {[*rows, axes]}, got {tuple(target.shape)}")
+    check_device(op, "target", target, logits)
+    if weight is not None:
+        if weight.shape != rows:
+            raise ValueError(f"{op}: weight must be [B, K] = {list(rows)}, got {tuple(weight.shape)}")
+        check_device(op, "weight", weight, logits)
+
+
 def arithmetic_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 

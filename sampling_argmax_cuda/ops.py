@@ -18,7 +18,7 @@ from . import backends, checks, reference
 
 
 class Moments(NamedTuple):
-    """Moments of ``p = softmax(beta * z)``: mean and variance ``[B, K, d]``, peak and entropy (nats) ``[B, K]``."""
+    """What :func:`heatmap_moments` returns and explains."""
 
     mean: Tensor
     variance: Tensor
@@ -68,15 +68,9 @@ def sample(
     seed = checks.seed_tensor("sample", seed, generator, logits)
     if target == "reference":
         return reference.sample(
-            logits,
-            num_samples=num_samples,
-            tau=tau,
-            beta=beta,
-            basis=basis,
-            sigma=_or_one(sigma),
-            points=points,
+            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
             seed=seed,
-        )
+        )  # fmt: skip
     points = None if points is None else points.to(checks.arithmetic_dtype(logits))
     return backends.operators(target).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
 
@@ -153,18 +147,7 @@ def expected_error(
     """
     checks.check_logits("expected_error", logits, points)
     checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
-    if metric not in checks.METRICS:
-        raise ValueError(f"expected_error: metric must be one of {', '.join(checks.METRICS)}, got {metric!r}")
-    axes = points.shape[2] if points is not None else logits.dim() - 2
-    if target.shape != (*logits.shape[:2], axes):
-        expected = [*logits.shape[:2], axes]
-        raise ValueError(f"expected_error: target must be [B, K, d] = {expected}, got {tuple(target.shape)}")
-    checks.check_device("expected_error", "target", target, logits)
-    if weight is not None:
-        if weight.shape != logits.shape[:2]:
-            expected = list(logits.shape[:2])
-            raise ValueError(f"expected_error: weight must be [B, K] = {expected}, got {tuple(weight.shape)}")
-        checks.check_device("expected_error", "weight", weight, logits)
+    checks.check_error("expected_error", target, weight, metric, logits, points)
     where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)

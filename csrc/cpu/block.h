@@ -26,6 +26,25 @@ constexpr double field_scale = 0x1p-16;
 template <class V>
 constexpr double field_shift = 0x1p-17 - 0.5;
 
+// ---- what float registers make of their bit tricks ----
+
+// 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
+SA_INLINE F survival(F number) {
+  return fma(number, F(-0x1p-32f), where_negative(number, F(-0x1p-33f), F(1 + 0x1p-23f)));
+}
+
+// x = 2^exponent * (1 + t) with t in [sqrt(1/2) - 1, sqrt(2) - 1).
+SA_INLINE void split_exponent(F x, F& exponent, F& t) {
+  const U e = shift_right<23>(bits_of(x) - all_lanes(0x3F3504F3));
+  exponent = to_number(e);
+  t = number_of(bits_of(x) - shift_left<23>(e)) - F(1.0f);
+}
+
+// 2^n from n + magic + 127, magic = 1.5 * 2^23: the sum's low bits are the exponent field.
+SA_INLINE F power_of_two(F biased) { return number_of(shift_left<23>(bits_of(biased))); }
+
+// ---- what blocks do ----
+
 SA_INLINE double abs(double x) { return __builtin_fabs(x); }
 SA_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
 SA_INLINE double log(double x) { return __builtin_log(x); }

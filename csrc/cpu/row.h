@@ -25,17 +25,22 @@ void gather_row(const Problem& p, int64_t row, T* out) {
   }
 }
 
-// The largest element; NaNs are passed over here and spoil their row through its weights.
 template <class R>
-typename R::Scalar row_max(const typename R::Scalar* a, int64_t padded) {
+SA_INLINE typename R::Scalar largest(const Block<R>& block) {
   using T = typename R::Scalar;
-  Block<R> m = Block<R>(-T(__builtin_inf()));
-  for (int64_t i = 0; i < padded; i += Block<R>::size) m = max(load_block<R>(a + i), m);
   T lanes[Block<R>::size];
-  store(lanes, m);
+  store(lanes, block);
   T result = lanes[0];
   for (T x : lanes) result = x > result ? x : result;
   return result;
+}
+
+// The largest element; NaNs are passed over here and spoil their row through its weights.
+template <class R>
+typename R::Scalar row_max(const typename R::Scalar* a, int64_t padded) {
+  Block<R> m = Block<R>(-typename R::Scalar(__builtin_inf()));
+  for (int64_t i = 0; i < padded; i += Block<R>::size) m = max(load_block<R>(a + i), m);
+  return largest(m);
 }
 
 // a = (z - max) * scale - shift, padded with -inf, whose weight is exactly 0.
@@ -94,11 +99,7 @@ typename R::Scalar sample_max(const Problem& p, const typename R::Scalar* a, Noi
   using T = typename R::Scalar;
   Block<R> m = Block<R>(-T(__builtin_inf()));
   for (int64_t i = 0; i < p.padded(); i += Block<R>::size) m = max(weight_exponents<R>(a, i, key, T(-1 / p.tau)), m);
-  T lanes[Block<R>::size];
-  store(lanes, m);
-  T result = lanes[0];
-  for (T x : lanes) result = x > result ? x : result;
-  return result;
+  return largest(m);
 }
 
 template <Basis basis, class V>

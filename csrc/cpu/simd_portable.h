@@ -57,8 +57,20 @@ SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
 SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
 
-// 1 - u of a word read as a signed number, raised by 2^-23 where it is above one half.
-SA_INLINE F survival(F number) { return fma(number, F(-0x1p-32f), F(number.v < 0 ? -0x1p-33f : 1 + 0x1p-23f)); }
+SA_INLINE F where_negative(F x, F yes, F no) { return x.v < 0 ? yes.v : no.v; }
+
+SA_INLINE U bits_of(F a) { return __builtin_bit_cast(U, a); }
+SA_INLINE F number_of(U bits) { return __builtin_bit_cast(F, bits); }
+SA_INLINE U all_lanes(uint32_t x) { return {x}; }
+SA_INLINE U operator-(U a, U b) { return {a.v - b.v}; }
+template <int n>
+SA_INLINE U shift_left(U a) {
+  return {a.v << n};
+}
+template <int n>
+SA_INLINE U shift_right(U a) {  // with copies of the sign
+  return {uint32_t(int32_t(a.v) >> n)};
+}
 
 SA_INLINE F to_number(U a) { return float(int32_t(a.v)); }
 SA_INLINE Double to_double(U a) { return double(a.v); }
@@ -70,27 +82,6 @@ SA_INLINE void expand_fields(U words, U* out) {
 }
 SA_INLINE void store(uint32_t* p, U a) { *p = a.v; }
 SA_INLINE U load_words(const uint32_t* p) { return {*p}; }
-
-SA_INLINE uint32_t bits_of(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-SA_INLINE float float_of(uint32_t bits) {
-  float x;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-// x = 2^exponent * (1 + t) with t in [sqrt(1/2) - 1, sqrt(2) - 1).
-SA_INLINE void split_exponent(F x, F& exponent, F& t) {
-  const int32_t e = int32_t(bits_of(x.v) - 0x3F3504F3u) >> 23;
-  exponent = float(e);
-  t = float_of(bits_of(x.v) - (uint32_t(e) << 23)) - 1.0f;
-}
-
-// 2^n from n + magic + 127, magic = 1.5 * 2^23: the sum's low bits are the exponent field.
-SA_INLINE F power_of_two(F biased) { return float_of(bits_of(biased.v) << 23); }
 
 // ---- Philox: one counter a set ----
 

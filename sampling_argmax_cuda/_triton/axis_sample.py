@@ -1,8 +1,8 @@
 """axis_sample: the released estimator. Equations (17)-(24) of reference/README.md.
 
-Forward: a program takes a row and TOGETHER samples. Weights of a tile of lines are added up along x and along the lines
-in registers, so that only marginals are written; then noise and coordinate of every bin are made. Backward: a gradient
-per bin, then a program keeps its cells' gradients and passes over the samples, each cell reading one bin of each axis.
+Forward: a program takes a row and TOGETHER samples and writes their marginals (marginals.py); then noise and coordinate
+of every bin are made (bins.py). Backward: a gradient per bin, then a program keeps its cells' gradients and passes over
+the samples, each cell reading one bin of each axis.
 """
 
 from collections.abc import Sequence
@@ -11,44 +11,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .bins import axis_sums, bin_noise, bin_position, bin_weight
+from .bins import axis_sums, bin_gradient, clipped_mean
 from .launch import Rows, Sampling, define, dense, gradient, launch, result
-from .noise import exponential, log2, weight
+from .marginals import marginals_of_lines, normalise, one_marginal, sample_top
+from .noise import weight
 from .philox import GUMBEL, load_key, philox
-from .row import bin_of, exponents, row_offset, row_top, store_gradient
+from .row import bin_of, exponents, row_offset, row_top, store_quads
 
 # ---- forward ----
 
 
 @triton.jit
-def unit_word(unit, j: tl.constexpr, words, PER: tl.constexpr):
-    """The Gumbel word of a cell: of a quad's cell j, or, where lines cut through quads, of the cell ``unit``."""
-    if PER == 4:
-        return words[j]
-    else:
-        low = tl.where(unit & 1 == 1, words[1], words[0])
-        return tl.where(unit & 2 == 2, tl.where(unit & 1 == 1, words[3], words[2]), low)
-
-
-@triton.jit
-def unit_weight(logits, unit, inside, j: tl.constexpr, words, cells, top, high, scale, shift, neg_inv_tau,
-                PER: tl.constexpr, LOW: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
-    a = tl.where(inside, exponents(logits, PER * unit + j, cells, top, scale, shift), float("-inf"))
-    return weight(unit_word(unit, j, words, PER), a - high if LOW else a, neg_inv_tau, FAST)
-
-
-@triton.jit
-def sample_top(logits, noise_row, s, key_lo, key_hi, cells, top, scale, neg_inv_tau, TOGETHER: tl.constexpr,
-               QUADS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
-    """The largest exponent of each sample, from a pass of its own."""
-    high = tl.full([TOGETHER, QUADS], float("-inf"), tl.float32)
-    for first in range(0, (cells + 3) // 4, QUADS):
-        quad = first + tl.arange(0, QUADS)[None, :]
-        words = philox(quad, noise_row, s, GUMBEL, key_lo, key_hi)
-        for j in tl.static_range(4):
-            a = exponents(logits, 4 * quad + j, cells, top, scale, 0.0)
-            high = tl.maximum(high, tl.fma(log2(exponential(words[j], FAST), FAST), neg_inv_tau, a))
-    return tl.max(high, axis=1)[:, None, None]
+def store_samples(samples, at, h, sums, sigma, reweight, row, first_row, s, group, num_samples, key_lo, key_hi,
+                  width, height, depth, AXES: tl.constexpr, BASIS: tl.constexpr, TOGETHER: tl.constexpr, BINS: tl.constexpr,
+                  FAST: tl.constexpr):  # fmt: skip
+    """The coordinates of samples s, whose marginals are to be divided by ``sums``."""
+    size, first = width, 0
+    for axis in tl.static_range(AXES):
+        inverse = 1 / sums
+        spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
+        q, moment, _ = axis_sums(h + first, first, size, inverse, spread, reweight, first_row + row,
+                                 s, key_lo, key_hi, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
+        tl.store(samples + at * AXES + axis, moment / q, mask=group < num_samples)
+        first += size
+        size = height if axis == 0 else depth
 
 
 @triton.jit
@@ -59,7 +45,7 @@ def axis_forward(
     LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr, QUADS: tl.constexpr,
     PER: tl.constexpr, COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, LINES: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """Grid: rows, groups of samples. A tile is LINES lines of CHUNKS times COLUMNS units of PER cells."""
+    """Grid: rows, groups of samples. Tiles are those of marginals.py."""
     row = tl.program_id(0).to(tl.int64)
     logits += row_offset(row, keypoints, batch_stride, keypoint_stride)
     key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
@@ -77,58 +63,14 @@ def axis_forward(
         high = sample_top(logits, first_row + row, group[:, None], key_lo, key_hi, cells, top, scale, neg_inv_tau,
                           TOGETHER, QUADS, FAST)  # fmt: skip
     zero = tl.zeros([TOGETHER, LINES, COLUMNS], tl.float32)
-    column = tl.arange(0, COLUMNS)[None, None, :]
-    total = zero
     if AXES == 1:
-        for start in range(0, (cells + PER - 1) // PER, COLUMNS):
-            unit = start + column
-            words = philox(unit, first_row + row, s, GUMBEL, key_lo, key_hi)
-            for j in tl.static_range(4):
-                i = 4 * unit + j
-                w = unit_weight(
-                    logits, unit, i < cells, j, words, cells, top, high, scale, shift, neg_inv_tau, PER, LOW, FAST
-                )
-                total += w
-                tl.store(h + i, w, mask=real & (i < cells))
+        total = one_marginal(logits, h, first_row, row, s, real, key_lo, key_hi, cells, top, high, scale, shift,
+                             neg_inv_tau, zero, PER, COLUMNS, LOW, FAST)  # fmt: skip
     else:
-        units: tl.constexpr = WIDTH // PER
-        columns = ()
-        for _ in tl.static_range(CHUNKS * PER):
-            columns = columns + (zero,)
-        for z in range(depth):
-            slab = zero
-            for y_first in range(0, height, LINES):
-                y = y_first + tl.arange(0, LINES)[None, :, None]
-                lines = zero
-                new = ()
-                for chunk in tl.static_range(CHUNKS):
-                    x = chunk * COLUMNS + column
-                    unit = (z * height + y) * units + x
-                    words = philox(unit if PER == 4 else unit >> 2, first_row + row, s, GUMBEL, key_lo, key_hi)
-                    for j in tl.static_range(PER):
-                        inside = (y < height) & (x < units)
-                        w = unit_weight(
-                            logits, unit, inside, j, words, cells, top, high, scale, shift, neg_inv_tau, PER, LOW, FAST
-                        )
-                        lines += w
-                        new = new + (columns[chunk * PER + j] + w,)
-                columns = new
-                slab += lines
-                sums = tl.sum(lines, axis=2, keep_dims=True)
-                if AXES == 3:
-                    sums += tl.load(h + width + y, mask=real & (y < height) & (z > 0), other=0.0)
-                tl.store(h + width + y, sums, mask=real & (y < height))
-                if AXES == 3:
-                    tl.debug_barrier()  # the next slab reads these sums, perhaps in other threads
-            total += slab
-            if AXES == 3:
-                of_slab = tl.sum(tl.sum(slab, axis=2, keep_dims=True), axis=1, keep_dims=True)
-                tl.store(h + width + height + z, of_slab, mask=real)
-        for chunk in tl.static_range(CHUNKS):
-            for j in tl.static_range(PER):
-                x = PER * (chunk * COLUMNS + column) + j
-                sums = tl.sum(columns[chunk * PER + j], axis=1, keep_dims=True)
-                tl.store(h + x, sums, mask=real & (x < width))
+        total = marginals_of_lines(
+            logits, h, first_row, row, s, real, key_lo, key_hi, cells, top, high, scale, shift, neg_inv_tau, zero,
+            depth, AXES, WIDTH, HEIGHT, LOW, FAST, PER, COLUMNS, CHUNKS, LINES,
+        )  # fmt: skip
     sums = tl.sum(tl.sum(total, axis=2), axis=1)
     at = row * num_samples + group
     highest = tl.reshape(high, [TOGETHER])
@@ -136,34 +78,13 @@ def axis_forward(
     tl.debug_barrier()  # the marginals are written
     s = tl.minimum(group, num_samples - 1)[:, None]  # the last group may be too large: it reads the last sample's
     h = marginals + (row * num_samples + s) * bins
-    size, first = width, 0
-    for axis in tl.static_range(AXES):
-        inverse = 1 / sums[:, None]
-        spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
-        q, moment, _ = axis_sums(h + first, first, size, inverse, spread, reweight, first_row + row,
-                                 s, key_lo, key_hi, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
-        tl.store(samples + at[:, None] * AXES + axis, moment / q, mask=group[:, None] < num_samples)
-        first += size
-        size = height if axis == 0 else depth
+    store_samples(samples, at[:, None], h, sums[:, None], sigma, reweight, row, first_row, s, group[:, None],
+                  num_samples, key_lo, key_hi, width, height, depth, AXES, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
     tl.debug_barrier()  # all have used the sums as they were
-    for start in range(0, bins, BINS):
-        every = start + tl.arange(0, BINS)[None, :]
-        mask = (group[:, None] < num_samples) & (every < bins)
-        tl.store(h + every, tl.load(h + every, mask=mask, other=0.0) / sums[:, None], mask=mask)
+    normalise(h, sums[:, None], bins, group[:, None] < num_samples, BINS)
 
 
 # ---- backward ----
-
-
-@triton.jit
-def bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi,
-               BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
-    """Noise of bins j and the derivative of the coordinate by their weights; both 0 out of the map."""
-    inside = (j >= 0) & (j < size)
-    noise = tl.where(inside, bin_noise(first + tl.where(inside, j, 0), row, s, key_lo, key_hi, BASIS, FAST), 0.0)
-    u = bin_position(j, noise, sigma, BASIS)
-    slope = tl.where(u >= centre, clip, -clip) if CLIP else u
-    return noise, tl.where(inside, (slope - mean) * factor_of, 0.0)
 
 
 @triton.jit
@@ -193,29 +114,14 @@ def axis_bins_backward(
         centre = moment / q
         mean = centre
         if CLIP:
-            above = tl.zeros([TOGETHER, BINS], tl.float32)
-            for start in range(0, size, BINS):
-                j = start + tl.arange(0, BINS)[None, :]
-                noise = bin_noise(first + j, noise_row, s, key_lo, key_hi, BASIS, FAST)
-                weights = bin_weight(h, j, size, 1.0, noise, tl.exp(-reweight * noise * noise), BASIS)
-                above += tl.where(bin_position(j, noise, spread, BASIS) >= centre, weights, -weights) * clip
-            mean = tl.sum(above, axis=1)[:, None] / q
+            mean = clipped_mean(h, first, size, centre, q, spread, reweight, clip, noise_row, s, key_lo, key_hi,
+                                BASIS, TOGETHER, BINS, FAST)  # fmt: skip
         of_sigma += grad * noises / q
         factor = grad / q * scale
         for start in range(0, size, BINS):
             j = start + tl.arange(0, BINS)[None, :]
-            noise, change = bin_change(j, first, size, mean, centre, factor, spread, clip, noise_row, s,
-                                       key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
-            own = change
-            if BASIS == "gaussian":
-                own *= tl.exp(-reweight * noise * noise)
-            if BASIS == "triangular":  # and the shares of the neighbours that lean on this bin
-                left, left_change = bin_change(j - 1, first, size, mean, centre, factor, spread, clip,
-                                               noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
-                right, right_change = bin_change(j + 1, first, size, mean, centre, factor, spread, clip,
-                                                 noise_row, s, key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
-                own *= 1 - tl.abs(noise)
-                own += tl.where(left >= 0, left * left_change, 0.0) - tl.where(right < 0, right * right_change, 0.0)
+            own = bin_gradient(j, first, size, mean, centre, factor, spread, reweight, clip, noise_row, s,
+                               key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
             tl.store(grad_bins + at * bins + first + j, own, mask=real & (j < size))
         first += size
         size = height if axis == 0 else depth
@@ -255,9 +161,8 @@ def axis_backward_cells(
                 start += WIDTH if axis == 0 else HEIGHT
             new = new + (tl.fma(w, change, grads[j]),)
         grads = new
-    for j in tl.static_range(4):
-        i = 4 * tl.program_id(1) * QUADS + 4 * tl.arange(0, QUADS) + j
-        store_gradient(grad_logits + row * cells + i, tl.sum(grads[j], axis=0), i < cells)
+    i = 4 * tl.program_id(1) * QUADS + 4 * tl.arange(0, QUADS)
+    store_quads(grad_logits + row * cells, i, grads, cells)
 
 
 def line_tiles(width: int, height: int, num_warps: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One axis of axis_sample: noise, weight and position of its bins. Equations (18)-(21) of reference/README.md."""
+"""One axis of axis_sample: noise, weight, position and gradient of its bins. Equations (18)-(24) of reference/README.md."""
 
 import triton
 import triton.language as tl
@@ -60,3 +60,45 @@ def axis_sums(h, first, size, scale, sigma, reweight, row, s, key_lo, key_hi, BA
     if BASIS == "none" or BASIS == "uniform":
         sums = tl.full([TOGETHER], 1.0, tl.float32)
     return sums[:, None], tl.sum(moment, axis=1)[:, None], tl.sum(noises, axis=1)[:, None]
+
+
+@triton.jit
+def clipped_mean(h, first, size, centre, total, sigma, reweight, clip, row, s, key_lo, key_hi, BASIS: tl.constexpr,
+                 TOGETHER: tl.constexpr, BINS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """The mean of the clipped derivatives: the weights above the centre less those below."""
+    above = tl.zeros([TOGETHER, BINS], tl.float32)
+    for start in range(0, size, BINS):
+        j = start + tl.arange(0, BINS)[None, :]
+        noise = bin_noise(first + j, row, s, key_lo, key_hi, BASIS, FAST)
+        weights = bin_weight(h, j, size, 1.0, noise, tl.exp(-reweight * noise * noise), BASIS)
+        above += tl.where(bin_position(j, noise, sigma, BASIS) >= centre, weights, -weights) * clip
+    return tl.sum(above, axis=1)[:, None] / total
+
+
+@triton.jit
+def bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi,
+               BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """Noise of bins j and the derivative of the coordinate by their weights; both 0 out of the map."""
+    inside = (j >= 0) & (j < size)
+    noise = tl.where(inside, bin_noise(first + tl.where(inside, j, 0), row, s, key_lo, key_hi, BASIS, FAST), 0.0)
+    u = bin_position(j, noise, sigma, BASIS)
+    slope = tl.where(u >= centre, clip, -clip) if CLIP else u
+    return noise, tl.where(inside, (slope - mean) * factor_of, 0.0)
+
+
+@triton.jit
+def bin_gradient(j, first, size, mean, centre, factor_of, sigma, reweight, clip, row, s, key_lo, key_hi,
+                 BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """The gradient of bins j: their own share and those of the neighbours that lean on them."""
+    noise, own = bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi, BASIS, CLIP,
+                            FAST)  # fmt: skip
+    if BASIS == "gaussian":
+        own *= tl.exp(-reweight * noise * noise)
+    if BASIS == "triangular":
+        left, left_change = bin_change(j - 1, first, size, mean, centre, factor_of, sigma, clip, row, s,
+                                       key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
+        right, right_change = bin_change(j + 1, first, size, mean, centre, factor_of, sigma, clip, row, s,
+                                         key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
+        own *= 1 - tl.abs(noise)
+        own += tl.where(left >= 0, left * left_change, 0.0) - tl.where(right < 0, right * right_change, 0.0)
+    return own

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from . import sample as sampler
 from .launch import Rows, Sampling, define, dense, gradient, launch, result
-from .noise import FIELD_REST, exp2, exponential, log2, standard_normal
+from .noise import FIELD_REST, exp2, log_weight, standard_normal
 from .philox import GUMBEL, load_key, philox
-from .row import exponents, noise_words, positions, row_offset, row_top, store_gradient
+from .row import exponents, noise_words, positions, repeated, row_offset, row_top, store_gradient
 
 LONGEST = 4096  # cells of a row
 
@@ -50,6 +50,116 @@ def row_sum(x):
 
 
 @triton.jit
+def drawn_cells(logits, points, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift, neg_inv_tau,
+                AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr,
+                BASIS: tl.constexpr, FAST: tl.constexpr, QUADS: tl.constexpr, CHUNKS: tl.constexpr):  # fmt: skip
+    """log2 of the weights of a row's cells in one sample, and their positions."""
+    s = tl.zeros([1, 1], tl.int32) + sample_number
+    powers, where = (), ()
+    for chunk in tl.static_range(CHUNKS):
+        quad = chunk * QUADS + tl.arange(0, QUADS)[None, :]
+        words = philox(quad, noise_row, s, GUMBEL, key_lo, key_hi)
+        noise = noise_words(quad, noise_row, s, key_lo, key_hi, AXES, BASIS)
+        for j in tl.static_range(4):
+            a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
+            powers = powers + (log_weight(words[j], a, neg_inv_tau, FAST),)
+            where = where + positions(points, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
+    return powers, where
+
+
+@triton.jit
+def weighted_sums(powers, where, zero, lane, AXES: tl.constexpr, LOW: tl.constexpr, FAST: tl.constexpr):
+    """The weights, their sum and that of their squares for each lane, the sums of positions over the row."""
+    highest = lane
+    if LOW:
+        high = powers[0]
+        for k in tl.static_range(len(powers)):
+            high = tl.maximum(high, powers[k])
+        highest = tl.max(high, axis=1)
+    total, squares, kept, sums = zero, zero, (), ()
+    for k in tl.static_range(len(powers)):
+        w = exp2(powers[k] - highest[:, None] if LOW else powers[k], FAST)
+        kept, total, squares = kept + (w,), total + w, tl.fma(w, w, squares)
+    for axis in tl.static_range(AXES):
+        of_axis = zero
+        for k in tl.static_range(len(powers)):
+            of_axis = tl.fma(kept[k], where[k * AXES + axis], of_axis)
+        sums = sums + (row_sum(of_axis),)
+    return kept, total, squares, sums
+
+
+@triton.jit
+def closed_sample(total, squares, sums, error_sum, sigma_sum, target_sums, targets, sigma, row, noise_row,
+                  sample_number, key_lo, key_hi, chain, lane, AXES: tl.constexpr, BASIS: tl.constexpr,
+                  METRIC: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
+    """From the sums of a sample: its distance, added to the row's totals, and the step of the gradient."""
+    GAUSSIAN: tl.constexpr = BASIS == "gaussian"
+    inverse = 1 / row_sum(total)
+    spread, root = lane, lane
+    if GAUSSIAN:
+        root = tl.sqrt(row_sum(squares)) * inverse
+        spread = tl.load(sigma + row) * root
+    difference, mean, normals, new_targets = (), (), (), ()
+    for axis in tl.static_range(AXES):
+        y = sums[axis] * inverse
+        mean = mean + (y,)
+        if BASIS == "uniform":
+            y += FIELD_REST
+        if GAUSSIAN:
+            f = tl.zeros([1], tl.int32) + axis
+            normal = standard_normal(f, noise_row, tl.zeros([1], tl.int32) + sample_number, key_lo, key_hi, FAST)
+            normals = normals + (normal,)
+            y += spread * normal
+        difference = difference + (y - tl.load(targets + row * AXES + axis),)
+    size, slopes = distance(difference, METRIC)
+    error_sum += size
+    offset, noise_slope = lane, lane
+    for axis in tl.static_range(AXES):
+        new_targets = new_targets + (target_sums[axis] - slopes[axis],)
+        offset -= slopes[axis] * mean[axis]
+        if GAUSSIAN:
+            noise_slope += slopes[axis] * normals[axis]
+    sigma_sum += noise_slope * root
+    factor = inverse * chain
+    offset, curve = (offset - noise_slope * spread) * factor, lane
+    if GAUSSIAN:
+        curve = noise_slope * tl.load(sigma + row) / root * inverse * factor
+    return error_sum, sigma_sum, new_targets, slopes, offset, curve, inverse, factor
+
+
+@triton.jit
+def added_gradients(grads, point_grads, kept, where, slopes, offset, curve, inverse, factor, zero, AXES: tl.constexpr,
+                    GAUSSIAN: tl.constexpr, NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr):  # fmt: skip
+    """The gradients by a row's logits and points, one sample's added."""
+    new_grads, new_points = (), ()
+    for k in tl.static_range(len(kept)):
+        if NEEDS_LOGITS:
+            change = zero + offset[:, None]
+            if GAUSSIAN:
+                change = tl.fma(kept[k], zero + curve[:, None], change)
+            for axis in tl.static_range(AXES):
+                change = tl.fma(where[k * AXES + axis], zero + (slopes[axis] * factor)[:, None], change)
+            new_grads = new_grads + (tl.fma(kept[k], change, grads[k]),)
+        for axis in tl.static_range(AXES if NEEDS_POINTS else 0):
+            of_point = kept[k] * (slopes[axis] * inverse)[:, None]
+            new_points = new_points + (point_grads[k * AXES + axis] + of_point,)
+    return new_grads, new_points
+
+
+@triton.jit
+def store_gradients(grad_logits, grad_points, grads, point_grads, row, cells, factor, AXES: tl.constexpr,
+                    NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr, QUADS: tl.constexpr,
+                    CHUNKS: tl.constexpr):  # fmt: skip
+    for k in tl.static_range(4 * CHUNKS):
+        i = 4 * (k // 4 * QUADS + tl.arange(0, QUADS)[None, :]) + k % 4
+        if NEEDS_LOGITS:
+            store_gradient(grad_logits + row * cells + i, grads[k] * factor, i < cells)
+        for axis in tl.static_range(AXES if NEEDS_POINTS else 0):
+            at = (row * cells + i) * AXES + axis
+            tl.store(grad_points + at, point_grads[k * AXES + axis] * factor, mask=i < cells)
+
+
+@triton.jit
 def expected_error_rows(
     logits, points, sigma, seed, targets, weights, error, grad_logits, grad_target, grad_points, grad_sigma,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, chain,
@@ -70,96 +180,27 @@ def expected_error_rows(
         count = tl.where(tl.load(weights + row) == 0, 0, num_samples)
     GAUSSIAN: tl.constexpr = BASIS == "gaussian"
     zero, lane = tl.zeros([1, QUADS], tl.float32), tl.zeros([1], tl.float32)
-    error_sum, sigma_sum, target_sums, grads, point_grads = lane, lane, (), (), ()
-    for _ in tl.static_range(AXES):
-        target_sums = target_sums + (lane,)
-    for _ in tl.static_range(4 * CHUNKS if NEEDS_LOGITS else 0):
-        grads = grads + (zero,)
-    for _ in tl.static_range(4 * CHUNKS * AXES if NEEDS_POINTS else 0):
-        point_grads = point_grads + (zero,)
+    error_sum, sigma_sum, target_sums = lane, lane, repeated(lane, AXES)
+    grads = repeated(zero, 4 * CHUNKS if NEEDS_LOGITS else 0)
+    point_grads = repeated(zero, 4 * CHUNKS * AXES if NEEDS_POINTS else 0)
     for sample_number in range(count):
-        s = tl.zeros([1, 1], tl.int32) + sample_number
-        powers, where = (), ()
-        for chunk in tl.static_range(CHUNKS):
-            quad = chunk * QUADS + tl.arange(0, QUADS)[None, :]
-            words = philox(quad, noise_row, s, GUMBEL, key_lo, key_hi)
-            noise = noise_words(quad, noise_row, s, key_lo, key_hi, AXES, BASIS)
-            for j in tl.static_range(4):
-                a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
-                powers = powers + (tl.fma(log2(exponential(words[j], FAST), FAST), neg_inv_tau, a),)
-                where = where + positions(points, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
-        highest = lane
-        if LOW:
-            high = powers[0]
-            for k in tl.static_range(4 * CHUNKS):
-                high = tl.maximum(high, powers[k])
-            highest = tl.max(high, axis=1)
-        total, squares, kept, sums = zero, zero, (), ()
-        for k in tl.static_range(4 * CHUNKS):
-            w = exp2(powers[k] - highest[:, None] if LOW else powers[k], FAST)
-            kept, total, squares = kept + (w,), total + w, tl.fma(w, w, squares)
-        for axis in tl.static_range(AXES):
-            of_axis = zero
-            for k in tl.static_range(4 * CHUNKS):
-                of_axis = tl.fma(kept[k], where[k * AXES + axis], of_axis)
-            sums = sums + (row_sum(of_axis),)
-        inverse = 1 / row_sum(total)
-        spread, root = lane, lane
-        if GAUSSIAN:
-            root = tl.sqrt(row_sum(squares)) * inverse
-            spread = tl.load(sigma + row) * root
-        difference, mean, normals, new_targets = (), (), (), ()
-        for axis in tl.static_range(AXES):
-            y = sums[axis] * inverse
-            mean = mean + (y,)
-            if BASIS == "uniform":
-                y += FIELD_REST
-            if GAUSSIAN:
-                f = tl.zeros([1], tl.int32) + axis
-                normal = standard_normal(f, noise_row, tl.zeros([1], tl.int32) + sample_number, key_lo, key_hi, FAST)
-                normals = normals + (normal,)
-                y += spread * normal
-            difference = difference + (y - tl.load(targets + row * AXES + axis),)
-        size, slopes = distance(difference, METRIC)
-        error_sum += size
-        offset, noise_slope = lane, lane
-        for axis in tl.static_range(AXES):
-            new_targets = new_targets + (target_sums[axis] - slopes[axis],)
-            offset -= slopes[axis] * mean[axis]
-            if GAUSSIAN:
-                noise_slope += slopes[axis] * normals[axis]
-        target_sums = new_targets
-        sigma_sum += noise_slope * root
-        factor = inverse * chain
-        offset, curve = (offset - noise_slope * spread) * factor, lane
-        if GAUSSIAN:
-            curve = noise_slope * tl.load(sigma + row) / root * inverse * factor
-        new_grads, new_points = (), ()
-        for k in tl.static_range(4 * CHUNKS):
-            if NEEDS_LOGITS:
-                change = zero + offset[:, None]
-                if GAUSSIAN:
-                    change = tl.fma(kept[k], zero + curve[:, None], change)
-                for axis in tl.static_range(AXES):
-                    change = tl.fma(where[k * AXES + axis], zero + (slopes[axis] * factor)[:, None], change)
-                new_grads = new_grads + (tl.fma(kept[k], change, grads[k]),)
-            for axis in tl.static_range(AXES if NEEDS_POINTS else 0):
-                of_point = kept[k] * (slopes[axis] * inverse)[:, None]
-                new_points = new_points + (point_grads[k * AXES + axis] + of_point,)
-        grads, point_grads = new_grads, new_points
+        powers, where = drawn_cells(logits, points, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift,
+                                    neg_inv_tau, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST, QUADS, CHUNKS)  # fmt: skip
+        kept, total, squares, sums = weighted_sums(powers, where, zero, lane, AXES, LOW, FAST)
+        error_sum, sigma_sum, target_sums, slopes, offset, curve, inverse, factor = closed_sample(
+            total, squares, sums, error_sum, sigma_sum, target_sums, targets, sigma, row, noise_row, sample_number,
+            key_lo, key_hi, chain, lane, AXES, BASIS, METRIC, FAST,
+        )  # fmt: skip
+        grads, point_grads = added_gradients(grads, point_grads, kept, where, slopes, offset, curve, inverse, factor,
+                                             zero, AXES, GAUSSIAN, NEEDS_LOGITS, NEEDS_POINTS)  # fmt: skip
     inverse_count = 1.0 / num_samples
     tl.store(error + row + tl.arange(0, 1), error_sum * inverse_count)
     for axis in tl.static_range(AXES):
         tl.store(grad_target + row * AXES + axis + tl.arange(0, 1), target_sums[axis] * inverse_count)
     if NEEDS_SIGMA:
         tl.store(grad_sigma + row + tl.arange(0, 1), sigma_sum * inverse_count)
-    for k in tl.static_range(4 * CHUNKS):
-        i = 4 * (k // 4 * QUADS + tl.arange(0, QUADS)[None, :]) + k % 4
-        if NEEDS_LOGITS:
-            store_gradient(grad_logits + row * cells + i, grads[k] * inverse_count, i < cells)
-        for axis in tl.static_range(AXES if NEEDS_POINTS else 0):
-            at = (row * cells + i) * AXES + axis
-            tl.store(grad_points + at, point_grads[k * AXES + axis] * inverse_count, mask=i < cells)
+    store_gradients(grad_logits, grad_points, grads, point_grads, row, cells, inverse_count, AXES, NEEDS_LOGITS,
+                    NEEDS_POINTS, QUADS, CHUNKS)  # fmt: skip
 
 
 @triton.jit
@@ -170,9 +211,8 @@ def error_of_samples(
     """The distance of samples that exist, and its slopes over the samples' number. Grid: rows."""
     row = tl.program_id(0).to(tl.int64)
     masked = tl.load(weights + row) == 0 if WEIGHTED else False
-    total, sums = tl.zeros([BLOCK], tl.float32), ()
-    for _ in tl.static_range(AXES):
-        sums = sums + (total,)
+    total = tl.zeros([BLOCK], tl.float32)
+    sums = repeated(total, AXES)
     for first in range(0, num_samples, BLOCK):
         s = first + tl.arange(0, BLOCK)
         at, real, difference = (row * num_samples + s) * AXES, s < num_samples, ()

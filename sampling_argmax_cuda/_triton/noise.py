@@ -14,43 +14,34 @@ FIELD_REST = tl.constexpr(2.0**-17)  # this much too low: the bit would not fit 
 
 
 @triton.jit
+def special(x, INSTRUCTION: tl.constexpr):
+    text: tl.constexpr = INSTRUCTION + ".approx.ftz.f32 $0, $1;"
+    return tl.inline_asm_elementwise(text, "=f,f", [x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def log2(x, FAST: tl.constexpr):
-    if FAST:
-        return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-    else:
-        return tl.log2(x)
+    return special(x, "lg2") if FAST else tl.log2(x)
 
 
 @triton.jit
 def exp2(x, FAST: tl.constexpr):
-    if FAST:
-        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-    else:
-        return tl.exp2(x)
+    return special(x, "ex2") if FAST else tl.exp2(x)
 
 
 @triton.jit
 def sqrt(x, FAST: tl.constexpr):
-    if FAST:
-        return tl.inline_asm_elementwise("sqrt.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-    else:
-        return tl.sqrt(x)
+    return special(x, "sqrt") if FAST else tl.sqrt(x)
 
 
 @triton.jit
 def cos(x, FAST: tl.constexpr):
-    if FAST:
-        return tl.inline_asm_elementwise("cos.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-    else:
-        return tl.cos(x)
+    return special(x, "cos") if FAST else tl.cos(x)
 
 
 @triton.jit
 def sin(x, FAST: tl.constexpr):
-    if FAST:
-        return tl.inline_asm_elementwise("sin.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-    else:
-        return tl.sin(x)
+    return special(x, "sin") if FAST else tl.sin(x)
 
 
 @triton.jit
@@ -63,9 +54,14 @@ def exponential(word, FAST: tl.constexpr):
 
 
 @triton.jit
+def log_weight(word, exponent, neg_inv_tau, FAST: tl.constexpr):
+    """log2 of the weight E^(-1/tau) 2^exponent."""
+    return tl.fma(log2(exponential(word, FAST), FAST), neg_inv_tau, exponent)
+
+
+@triton.jit
 def weight(word, exponent, neg_inv_tau, FAST: tl.constexpr):
-    """E^(-1/tau) 2^exponent."""
-    return exp2(tl.fma(log2(exponential(word, FAST), FAST), neg_inv_tau, exponent), FAST)
+    return exp2(log_weight(word, exponent, neg_inv_tau, FAST), FAST)
 
 
 @triton.jit

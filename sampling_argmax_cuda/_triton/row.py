@@ -8,6 +8,15 @@ from .philox import PAIR, SINGLE, philox
 
 
 @triton.jit
+def repeated(x, COUNT: tl.constexpr):
+    """A tuple of COUNT times x."""
+    out = ()
+    for _ in tl.static_range(COUNT):
+        out = out + (x,)
+    return out
+
+
+@triton.jit
 def row_offset(row, keypoints, batch_stride, keypoint_stride):
     return row // keypoints * batch_stride + row % keypoints * keypoint_stride
 
@@ -37,6 +46,13 @@ def store_gradient(out, value, mask):
         bits = tl.where(value == value, bits + 0x7FFF + ((bits >> 16) & 1), 0x7FC00000)
         value = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     tl.store(out, value, mask=mask)
+
+
+@triton.jit
+def store_quads(out, i, grads, cells):
+    """The gradients of cells i, i + 1, i + 2, i + 3, summed over the samples that are drawn together."""
+    for j in tl.static_range(4):
+        store_gradient(out + (i + j), tl.sum(grads[j], axis=0), i + j < cells)
 
 
 @triton.jit

@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import SEGMENT, Rows, Sampling, define, dense, gradient, launch, result
-from .noise import FIELD_REST, exp2, exponential, log2, standard_normal, weight
+from .noise import FIELD_REST, exp2, log_weight, standard_normal, weight
 from .philox import GUMBEL, load_key, philox
-from .row import exponents, noise_words, positions, row_offset, row_top, store_gradient
+from .row import exponents, noise_words, positions, repeated, row_offset, row_top, store_quads
 
 
 @triton.jit
@@ -81,9 +81,7 @@ def sample_forward(
     SQUARES: tl.constexpr = BASIS == "gaussian"
     zero = tl.zeros([TOGETHER, QUADS], tl.float32)
     high = zero - 1e30  # finite, so that the first difference is
-    sums = (zero,)
-    for _ in tl.static_range(AXES + (1 if SQUARES else 0)):
-        sums = sums + (zero,)
+    sums = repeated(zero, 1 + AXES + (1 if SQUARES else 0))
     last = tl.minimum((segment + 1) * (SEGMENT // 4), (cells + 3) // 4)
     for first in range(segment * (SEGMENT // 4), last, QUADS):
         quad = first + tl.arange(0, QUADS)[None, :]
@@ -91,7 +89,7 @@ def sample_forward(
         noise = noise_words(quad, noise_row, s, key_lo, key_hi, AXES, BASIS)
         for j in tl.static_range(4):
             a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
-            power = tl.fma(log2(exponential(words[j], FAST), FAST), neg_inv_tau, a)
+            power = log_weight(words[j], a, neg_inv_tau, FAST)
             where = positions(points, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
             sums, high = add_cell(sums, high, power, where, LOW, SQUARES, FAST)
     highest = tl.max(high, axis=1)
@@ -124,9 +122,7 @@ def sample_combine(
     SQUARES: tl.constexpr = BASIS == "gaussian"
     zero = tl.zeros([TOGETHER], tl.float32)
     high = zero - 1e30
-    sums = (zero,)
-    for _ in tl.static_range(AXES + (1 if SQUARES else 0)):
-        sums = sums + (zero,)
+    sums = repeated(zero, 1 + AXES + (1 if SQUARES else 0))
     for segment in range(segments):
         at = partials + ((row * num_samples + s) * segments + segment) * 6
         other = tl.load(at + 5, mask=s < num_samples, other=0.0)
@@ -180,6 +176,17 @@ def sample_slopes(
 
 
 @triton.jit
+def store_points(grad_points, grads, factor, cells, AXES: tl.constexpr, QUADS: tl.constexpr):
+    """The gradients of the program's points, summed over the samples drawn together."""
+    for j in tl.static_range(4):
+        for axis in tl.static_range(AXES):
+            i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS)) + j
+            at = (tl.program_id(0).to(tl.int64) * cells + i) * AXES + axis
+            total = tl.sum(grads[j * AXES + axis], axis=0)
+            tl.store(grad_points + at, total * factor, mask=i < cells)
+
+
+@triton.jit
 def sample_backward_cells(
     logits, points, seed, slopes, grad_logits, grad_points,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, inverse_chain,
@@ -193,9 +200,7 @@ def sample_backward_cells(
     quad = tl.program_id(1) * QUADS + tl.arange(0, QUADS)[None, :]
     # Samples are added up at the end: a sum over lanes of products would be contracted otherwise in each lane.
     zero = tl.zeros([TOGETHER, QUADS], tl.float32)
-    point_grads = ()
-    for _ in tl.static_range(4 * AXES if NEEDS_POINTS else 0):
-        point_grads = point_grads + (zero,)
+    point_grads = repeated(zero, 4 * AXES if NEEDS_POINTS else 0)
     for member in range(rows):
         row = tl.program_id(0).to(tl.int64) * rows + member
         z = logits + row_offset(row, keypoints, batch_stride, keypoint_stride)
@@ -226,16 +231,10 @@ def sample_backward_cells(
             if NEEDS_POINTS:
                 point_grads = new_points
         if NEEDS_LOGITS:
-            for j in tl.static_range(4):
-                i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS)) + j
-                store_gradient(grad_logits + row * cells + i, tl.sum(grads[j], axis=0), i < cells)
+            i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS))
+            store_quads(grad_logits + row * cells, i, grads, cells)
     if NEEDS_POINTS:
-        for j in tl.static_range(4):
-            for axis in tl.static_range(AXES):
-                i = 4 * (tl.program_id(1) * QUADS + tl.arange(0, QUADS)) + j
-                at = (tl.program_id(0).to(tl.int64) * cells + i) * AXES + axis
-                total = tl.sum(point_grads[j * AXES + axis], axis=0)
-                tl.store(grad_points + at, total * inverse_chain, mask=i < cells)
+        store_points(grad_points, point_grads, inverse_chain, cells, AXES, QUADS)
 
 
 def sample(

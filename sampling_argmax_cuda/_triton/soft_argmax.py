@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Rows, define, gradient, launch, result
-from .row import coordinate, row_offset, row_top, store_gradient
+from .row import coordinate, repeated, row_offset, row_top, store_gradient
 
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -36,9 +36,7 @@ def moments_forward(
     points += row // keypoints * cells * AXES
     top = row_top(logits, cells, 4 * QUADS)
     total = tl.zeros([QUADS], tl.float32)
-    logs, sums, squares = total, (), ()
-    for _ in tl.static_range(AXES):
-        sums, squares = sums + (total,), squares + (total,)
+    logs, sums, squares = total, repeated(total, AXES), repeated(total, AXES)
     for first in range(0, (cells + 3) // 4, QUADS):
         quad = first + tl.arange(0, QUADS)
         for j in tl.static_range(4):
