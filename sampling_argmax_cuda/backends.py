@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 
 import torch
+from torch._C._functorch import TransformType
+from torch.autograd import forward_ad
 
 from . import library
 
@@ -67,11 +69,36 @@ def cuda_architectures() -> str:
     return " ".join(f"sm_{int(a) // 10}" for a in torch.ops.sampling_argmax.cuda_architectures().split(","))
 
 
+def _transforms() -> set[TransformType]:
+    """The transforms of torch.func that a call is in; a compiled graph has none."""
+    if torch.compiler.is_compiling():
+        return set()
+    return {transform.key() for transform in torch._C._functorch.get_interpreter_stack() or ()}
+
+
+def is_mapped() -> bool:
+    """Whether vmap hides which tensors need a gradient."""
+    return TransformType.Vmap in _transforms()
+
+
+def _differentiates_otherwise() -> bool:
+    """Whether derivatives are asked for in another way than by backward: forward mode, or a transform of torch.func.
+
+    The operators have gradients for autograd's backward alone; in these their output would be a constant.
+    """
+    return forward_ad._current_level >= 0 or bool({TransformType.Grad, TransformType.Jvp} & _transforms())
+
+
 def resolve(op: str, backend: str, logits: torch.Tensor) -> str:
     """The backend that runs ``op`` on these logits: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"reference"``."""
     device, double = logits.device.type, logits.dtype == torch.float64
     if backend not in ("auto", "cuda", "triton", "cpu", "reference"):
         raise ValueError(f"{op}: backend must be one of auto, cuda, triton, cpu, reference, got {backend!r}")
+    if backend != "reference" and _differentiates_otherwise():
+        if backend != "auto":
+            raise ValueError(f"{op}: backend {backend!r} has gradients for backward alone; forward mode and torch.func need "
+                             "backend 'reference', which 'auto' takes for them")  # fmt: skip
+        return "reference"
     if backend == "auto":
         if device in library.KERNEL_DEVICES:
             return device

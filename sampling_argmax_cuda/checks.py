@@ -1,6 +1,7 @@
 """Argument checks of the public functions, and their arguments as the operators take them."""
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -40,20 +41,32 @@ def check_device(op: str, name: str, value: Tensor, like: Tensor, of: str = "log
         raise ValueError(f"{op}: {name} must be on the {of}' device {like.device}, got {value.device}")
 
 
+def integer(op: str, name: str, value: int, least: int) -> int:
+    """An integer as the operators take it: Python's, a symbol of torch.compile's, or one of NumPy's as Python's."""
+    if not isinstance(value, int | torch.SymInt) and isinstance(value, Integral):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < least:
+        raise ValueError(f"{op}: {name} must be an integer >= {least}, got {value!r}")
+    return value
+
+
 def check_positive(op: str, name: str, value: float) -> None:
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(f"{op}: {name} has no gradient, so it must be a number or a tensor that needs none")
     if not (value > 0 and value < math.inf):
         raise ValueError(f"{op}: {name} must be > 0, got {value}")
 
 
-def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> None:
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int | torch.SymInt) or num_samples < 1:
-        raise ValueError(f"{op}: num_samples must be an integer >= 1, got {num_samples!r}")
+def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> int:
+    """Raise ValueError for what no samples can be drawn with; the number of samples as the operators take it."""
+    num_samples = integer(op, "num_samples", num_samples, 1)
     check_positive(op, "tau", tau)
     check_positive(op, "beta", beta)
     if basis not in BASES:
         raise ValueError(f"{op}: basis must be one of {', '.join(BASES)}, got {basis!r}")
     if points is not None and basis in ("uniform", "triangular"):
         raise ValueError(f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}")
+    return num_samples
 
 
 def check_error(
@@ -97,10 +110,12 @@ def seed_tensor(op: str, seed: int | Tensor | None, generator: torch.Generator |
     if generator is not None:
         raise ValueError(f"{op}: give seed or generator, not both")
     if not isinstance(seed, Tensor):
+        if not isinstance(seed, int | torch.SymInt) and isinstance(seed, Integral):
+            seed = int(seed)
         if isinstance(seed, bool) or not isinstance(seed, int | torch.SymInt):
             raise ValueError(f"{op}: seed must be an integer or an int64 tensor, got {seed!r}")
         return torch.tensor([seed], dtype=torch.int64, device=logits.device)
     if seed.dtype != torch.int64 or seed.dim() > 1 or seed.numel() not in (1, 2):
         raise ValueError(f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}")
     check_device(op, "seed", seed, logits)
-    return seed.reshape(-1)
+    return seed.reshape(-1).contiguous()  # kernels read two words from its first one on

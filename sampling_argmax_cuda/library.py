@@ -196,8 +196,8 @@ def _vmap_by_loop(op):
     """An operator is a pure function of its arguments, so vmap is the loop over the mapped axis."""
 
     def rule(info, in_dims, *args):
-        def at(i):
-            return [a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)]
+        def at(i):  # an argument that is a list, of flags, has a list of dimensions, and none of them is mapped
+            return [a.select(d, i) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True)]
 
         results = [op(*at(i)) for i in range(info.batch_size)]
         return tuple(torch.stack(column) for column in zip(*results, strict=True)), (0,) * len(results[0])

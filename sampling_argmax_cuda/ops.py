@@ -62,7 +62,7 @@ def sample(
         ValueError: for an argument outside what is said above.
     """
     checks.check_logits("sample", logits, points)
-    checks.check_sampling("sample", num_samples, tau, beta, basis, points)
+    num_samples = checks.check_sampling("sample", num_samples, tau, beta, basis, points)
     target = backends.resolve("sample", backend, logits)
     sigma = checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
@@ -100,7 +100,7 @@ def axis_sample(
         ``[B, K, S, d]`` in cell-index units (x, y, z).
     """
     checks.check_logits("axis_sample", logits, None)
-    checks.check_sampling("axis_sample", num_samples, tau, beta, basis, None)
+    num_samples = checks.check_sampling("axis_sample", num_samples, tau, beta, basis, None)
     if not (reweight >= 0 and reweight < math.inf):
         raise ValueError(f"axis_sample: reweight must be >= 0, got {reweight}")
     if clip_grad is not None:
@@ -146,7 +146,7 @@ def expected_error(
     The other arguments are those of :func:`sample`. Returns ``[B, K]``.
     """
     checks.check_logits("expected_error", logits, points)
-    checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
+    num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
     checks.check_error("expected_error", target, weight, metric, logits, points)
     where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
@@ -159,7 +159,8 @@ def expected_error(
     dtype = checks.arithmetic_dtype(logits)
     points = None if points is None else points.to(dtype)
     weight = None if weight is None else weight.to(dtype)
-    needs = [x is not None and x.requires_grad for x in (logits, points, sigma)]
+    mapped = backends.is_mapped()
+    needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, sigma)]
     if not torch.is_grad_enabled():
         needs = [False] * 3
     error = backends.operators(where).expected_error(

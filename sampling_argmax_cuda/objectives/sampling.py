@@ -58,12 +58,12 @@ class SamplingArgmax(Objective):
         if estimator == "cell" and (reweight != 0 or clip_grad is not None):
             raise ValueError("SamplingArgmax: reweight and clip_grad need estimator 'axis', got 'cell'")
         self.schedule = make_schedule(tau)
-        self.num_samples, self.basis, self.estimator, self.sigma = num_samples, basis, estimator, sigma
+        self.basis, self.estimator, self.sigma = basis, estimator, sigma
         self.reweight, self.clip_grad, self.backend = reweight, clip_grad, backend
         self.released = beta == "tau"
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.set_epoch(0)
-        check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
+        self.num_samples = check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the temperature to ``schedule(epoch)``; call it before the epoch's first forward pass."""

@@ -118,9 +118,7 @@ class LandmarkModule(ObjectiveModule):
         """
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        output, position, peak = self.tta.read(
-            [EnsembleMember(self.model, self.objective), *self.members], images
-        )
+        output, position, peak = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
         found = {"output": output_of(output), "position": position, "peak": peak}
         if self.objective.predicts_sigma:
             found["sigma"] = self.objective.in_cells(output.sigma, self.map_size(images))
