@@ -1,5 +1,6 @@
 // Issue rates of one GPU for bench/roofline.py: every thread runs a chain of eight independent strands of one instruction.
 
+#include <ATen/ATen.h>
 #include <cuda_runtime.h>
 #include <torch/library.h>
 
