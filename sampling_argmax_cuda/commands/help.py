@@ -71,6 +71,7 @@ def _move(parser: LightningArgumentParser, action: argparse.Action, group) -> No
 
 def arrange(parser: LightningArgumentParser, module: type, everything: bool) -> None:
     """Put the options into groups, and leave out, unless everything is asked for, those that few runs say."""
+    parser._action_groups[-1].title = "checkpoint"
     groups = {title: parser.add_argument_group(title) for title in ("network", "optimisation", "evaluation")}
     groups |= {
         part: parser.groups[part] for part in ("objective", "adversary", "data", "trainer") if part in parser.groups
@@ -88,7 +89,6 @@ def arrange(parser: LightningArgumentParser, module: type, everything: bool) -> 
             action.help = argparse.SUPPRESS
     for title, group in groups.items():
         group.title = title
-    parser._action_groups[-1].title = "checkpoint"
     groups["trainer"].title = "trainer (Lightning's; --help_all has all of its options)"
     order = [groups[title] for title in ORDER if title in groups]
     parser._action_groups[:] = [group for group in parser._action_groups if group not in order] + order
