@@ -1,18 +1,23 @@
 """Self-adversarial training: gradients by themselves, the balance, and both tasks through the command line."""
 
 import csv
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import runs
+import task_runs
 import test_associative
 import test_mpii
 import torch
 from combinations import attach, gradients, make, make_batch
-from runs import logged, one_and_two, resumed
+from runs import logged
+from task_runs import Trained, resumed, two_processes_equal
 
 from bench import two_processes
+from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.associative.task import BottomUpPose
 from sampling_argmax_cuda.tasks.mpii.task import MpiiPose
 from sampling_argmax_cuda.trainers.adversary import Adversary
@@ -104,7 +109,7 @@ def test_wrong_options_are_named(module, wrong, message):
 
 OPTIONS = {"mpii": test_mpii.options, "associative": test_associative.options}
 SMALL = ["--config", "adversarial", "--adversary.stacks=1", "--adversary.channels=8", "--adversary.rate=0.01",
-         "--adversary.gamma=20"]  # fmt: skip
+         "--adversary.gamma=20", "--model.lr=1e-4", "--model.norm=frozen"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -112,33 +117,52 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.parametrize("task", OPTIONS)
-def test_resumed_run_equals_an_uninterrupted_one(task, data, tmp_path):
-    """The balance, too, goes on where it was."""
+@pytest.fixture(scope="module", params=OPTIONS)
+def trained(request, data, tmp_path_factory) -> tuple[str, Trained]:
+    """A task and its runs.
+
+    Without norms: at the bottom of an hourglass over a small image they divide rounding by its own deviation.
+    """
+    task = request.param
     fit = partial(runs.fit, config=task, options=OPTIONS[task])
-    assert resumed(fit, data / task, tmp_path, *SMALL)["state_dict"]["adversary.k"] > 0
-    numbers = logged(tmp_path / "whole")
+    return task, task_runs.trained(fit, data / task, tmp_path_factory.mktemp("runs"), *SMALL)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    """The balance, too, goes on where it was."""
+    _, folders = trained
+    assert resumed(folders)["state_dict"]["adversary.k"] > 0
+    numbers = logged(folders.whole)
     assert (
         numbers["train/k"] == sorted(numbers["train/k"])
         and {"train/real", "train/fake", "train/measure"} <= numbers.keys()
     )
 
 
-@pytest.mark.parametrize("task", OPTIONS)
-def test_two_processes_equal_one(task, data, tmp_path):
-    """Every step ends on both, with the losses and the balance of one process.
-
-    Without norms: at the bottom of an hourglass over a small image they divide rounding by its own deviation.
-    """
-    two = one_and_two(data / task, tmp_path, *SMALL, "--trainer.max_epochs=2", "--model.lr=1e-4", "--model.norm=frozen",
-                      half=2, config=task, options=OPTIONS[task], least_dims=4)  # fmt: skip
-    k = [run["state_dict"]["adversary.k"].item() for run in two]
+def test_two_processes_equal_one(trained, data, tmp_path):
+    """Every step ends on both, with the losses and the balance of one process."""
+    task, folders = trained
+    two = two_processes_equal(folders.whole, data / task, tmp_path, *SMALL, "--trainer.max_epochs=2", half=2, config=task,
+                              options=OPTIONS[task], least_dims=4)  # fmt: skip
+    k = [run["state_dict"]["adversary.k"].item() for run in (task_runs.last(folders.whole), two)]
     assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0
 
 
-def test_the_table_of_two_processes(tmp_path):
-    """The committed one has 200 steps five times (bench/results/two_processes.csv)."""
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_table_of_two_processes(real, tmp_path, monkeypatch):
+    """The committed one has 200 steps five times (bench/results/two_processes.csv). Short, both runs are the one of one process."""
+    seen = []
+
+    def run(command: list[str], **_) -> None:
+        seen.append(command)
+        if command[-2:] == ["--trainer.devices=2", "--trainer.strategy=ddp"]:
+            command = [*command[:-2], "--trainer.devices=1", "--data.batch_size=4"]
+        assert command[:3] == [sys.executable, "-m", "sampling_argmax_cuda"] and main(command[3:]) == 0
+
+    if not real:
+        monkeypatch.setattr(subprocess, "run", run)
     two_processes.main(["--repeats", "1", "--steps", "4", "--output", str(tmp_path / "table.csv")])
     with (tmp_path / "table.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["steps"] == "4" and float(row["largest_relative_difference"]) < 1e-5
+    assert real or ["--data.batch_size=4" in command for command in seen] == [True, False]

@@ -2,18 +2,19 @@
 
 import json
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
+import task_runs
 import torch
-from runs import logged, one_and_two, resumed
+from runs import logged
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
+from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of, two_processes_equal
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES
@@ -34,7 +35,7 @@ from sampling_argmax_cuda.tasks.h36m.skeletons import (
 from sampling_argmax_cuda.tasks.h36m.synthetic import draw_body, draw_camera, draw_view, write_synthetic_h36m
 from sampling_argmax_cuda.tasks.h36m.task import H36mData, H36mPose
 from sampling_argmax_cuda.tasks.mpii.reader import PAIRS
-from sampling_argmax_cuda.trainers.loader import EpochOrder, GlobalBatches
+from sampling_argmax_cuda.trainers.epochs import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -438,28 +439,40 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data") / "h36m"
 
 
-def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    assert resumed(fit, data, tmp_path, *SMALL, "--data.epoch_size=8")["global_step"] == 4
-    assert list((tmp_path / "whole").rglob("epoch_0001_in_space.png"))
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Trained:
+    return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"), *SMALL, "--data.epoch_size=8")
 
 
-def test_two_processes_equal_one(data, tmp_path):
-    one_and_two(data, tmp_path, *SMALL, "--data.epoch_size=12", config="h36m")
-    errors = [logged(tmp_path / run)["val/mpjpe_mm"] for run in ("one", "two")]
-    assert errors[0] == pytest.approx(errors[1], rel=0.02)
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    assert resumed(trained)["global_step"] == 4
+    assert list(trained.whole.rglob("epoch_0001_in_space.png"))
 
 
-def test_training_reaches_a_stated_error(tmp_path):
+def test_two_processes_equal_one(trained, data, tmp_path):
+    two_processes_equal(trained.first, data, tmp_path, *SMALL, "--data.epoch_size=8", config="h36m")
+    assert logged(trained.first)["val/mpjpe_mm"] == pytest.approx(logged(tmp_path)["val/mpjpe_mm"], rel=0.02)
+
+
+SHORT = ["--data.synthetic_train=64", "--data.synthetic_val=16", "--data.batch_size=8", "--data.epoch_size=32",
+         "--model.volume=8", "--objective.num_samples=4"]  # fmt: skip
+LONG = ["--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16", "--model.volume=16",
+        "--objective.num_samples=10"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "own, bound, aligned", [(SHORT, 320, 240), pytest.param(LONG, 240, 160, marks=pytest.mark.long)]
+)
+def test_training_reaches_a_stated_error(own, bound, aligned, tmp_path):
     """Below 240 mm. A network that has learnt nothing answers with the middle of the volume, 400 mm off and more."""
-    more = ["--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16", "--data.rotation=0",
-            "--data.scale=0", "--data.flip=0", "--data.color=0", "--data.occlusion=0", "--model.head_channels=32",
-            "--model.norm=batch", "--model.volume=16", "--objective.num_samples=10", "--objective.beta=tau", "--objective.tau=4.0",
+    more = [*own, "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--data.color=0", "--data.occlusion=0",
+            "--model.head_channels=32", "--model.norm=batch", "--objective.beta=tau", "--objective.tau=4.0",
             "--model.lr=0.002", "--model.milestones=[4]", "--model.flip_test=false"]  # fmt: skip
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
     assert logged(tmp_path / "random")["val/mpjpe_mm"][0] > 400
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=5", "--trainer.check_val_every_n_epoch=5")
     scores = logged(tmp_path / "run")
-    assert scores["val/mpjpe_mm"][-1] < 240 and scores["val/pa_mpjpe_mm"][-1] < 160
+    assert scores["val/mpjpe_mm"][-1] < bound and scores["val/pa_mpjpe_mm"][-1] < aligned
 
 
 @pytest.mark.parametrize("config", ["h36m_released", "h36m_challenge", "h36m_rle"])
@@ -472,26 +485,15 @@ def test_recipes_take_a_step_and_are_scored(config, data, tmp_path):
     )
     fit(data, tmp_path / "run", *SMALL, *short, config=config)
     assert np.isfinite(logged(tmp_path / "run")["val/pa_mpjpe_mm"]).all()
-    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"
-    assert main(["validate", *options(data, tmp_path / "again", *SMALL, config=config), checkpoint]) == 0
+    checkpoint = from_last(tmp_path / "run", "best")
+    assert main(["validate", *options(data, tmp_path / "again", *SMALL, checkpoint, NO_FIGURES, config=config)]) == 0
     (file,) = (tmp_path / "again").rglob("results.json")
     assert len(json.loads(file.read_text())) == 6
-    images = tmp_path / "images"
-    images.mkdir()
-    for file in sorted((data / "mpii" / "images").iterdir())[:3]:
-        shutil.copy(file, images)
-    assert (
-        main(
-            [
-                "visualize",
-                *options(data, tmp_path / "out", *SMALL, f"--data.images={images}", config=config),
-                checkpoint,
-            ]
-        )
-        == 0
-    )
+    images = some_of(data / "mpii" / "images", tmp_path / "images", 2)
+    given = [*SMALL, f"--data.images={images}", checkpoint]
+    assert main(["visualize", *options(data, tmp_path / "out", *given, config=config)]) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
-    assert len(records) == 3 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)
-    figures = 0 if config == "h36m_rle" else 3  # it has no maps
+    assert len(records) == 2 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)
+    figures = 0 if config == "h36m_rle" else 2  # it has no maps
     assert records[0]["depth"][0] == 0 and len(list((tmp_path / "out").rglob("*_maps.png"))) == figures

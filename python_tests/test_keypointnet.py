@@ -352,15 +352,20 @@ def trained(data, tmp_path_factory) -> Trained:
     return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"))
 
 
-def test_training_reaches_a_stated_score(tmp_path):
+SHORT = ["--data.synthetic_train=64", "--data.synthetic_val=8", "--data.points=256", "--model.centers=[64,32,16,8]",
+         "--model.width=0.25", "--model.lr=0.004", "--objective.num_samples=10"]  # fmt: skip
+LONG = ["--data.synthetic_train=128", "--data.synthetic_val=16", "--data.points=768", "--model.centers=[192,64,24,8]",
+        "--model.width=0.5", "--model.lr=0.003", "--objective.num_samples=30"]  # fmt: skip
+
+
+@pytest.mark.parametrize("own, bound", [(SHORT, 0.2), pytest.param(LONG, 0.9, marks=pytest.mark.long)])
+def test_training_reaches_a_stated_score(own, bound, tmp_path):
     """PCK@0.05 above 0.9, geodesic; a network that has learnt nothing has none."""
-    more = ["--data.synthetic_train=128", "--data.synthetic_val=16", "--data.batch_size=8", "--data.points=768",
-            "--model.centers=[192,64,24,8]", "--model.width=0.5", "--model.dropout=0.0", "--model.lr=0.003",
-            "--objective.num_samples=30", "--model.milestones=[9]"]  # fmt: skip
+    more = [*own, "--data.batch_size=8", "--model.dropout=0.0", "--model.milestones=[9]"]
     assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
     assert logged(tmp_path / "random")["val/pck_0.05"][0] < 0.05
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12")
-    assert logged(tmp_path / "run")["val/pck_0.05"][-1] > 0.9
+    assert logged(tmp_path / "run")["val/pck_0.05"][-1] > bound
 
 
 def test_resumed_run_equals_an_uninterrupted_one(trained):

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from runs import logged, one_and_two, resumed
+import task_runs
+from runs import logged
+from task_runs import Trained, from_last, resumed, two_processes_equal
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
@@ -29,6 +31,11 @@ def data(tmp_path_factory) -> Path:
 
 
 options, fit = partial(runs.options, config="mtfl"), partial(runs.fit, config="mtfl")
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Trained:
+    return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"))
 
 
 # ---- formats ----
@@ -149,36 +156,37 @@ def test_errors_in_closed_form():
 # ---- the command line ----
 
 
-def test_training_reaches_a_stated_error(tmp_path):
+SHORT = ["--data.synthetic_train=80", "--data.synthetic_val=16", "--data.batch_size=8", "--model.milestones=[4]"]
+LONG = ["--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16", "--model.milestones=[8]"]
+
+
+@pytest.mark.parametrize("own, epochs, bound", [(SHORT, 5, 18), pytest.param(LONG, 10, 8, marks=pytest.mark.long)])
+def test_training_reaches_a_stated_error(own, epochs, bound, tmp_path):
     """Below 8 pixels of 128. A network that has learnt nothing answers with the middle, 20 pixels off."""
     run = tmp_path / "run"
-    fit(tmp_path / "data", run, "--data.synthetic_train=256", "--data.synthetic_val=32", "--data.batch_size=16",
-        "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--model.head_channels=32", "--model.norm=batch",
-        "--objective.num_samples=10", "--objective.tau=1.0", "--model.lr=0.002", "--model.milestones=[8]",
-        "--trainer.max_epochs=10")  # fmt: skip
+    fit(tmp_path / "data", run, *own, "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--model.head_channels=32",
+        "--model.norm=batch", "--objective.num_samples=10", "--objective.tau=1.0", "--model.lr=0.002",
+        f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}")  # fmt: skip
     truth = np.stack([face["keypoints"][:, :2] for face in read_faces(tmp_path / "data" / "testing.txt")])
     assert landmark_errors(np.full_like(truth, 64), truth)["abs_px"] > 20
-    assert logged(run)["val/abs_px"][-1] < 8
+    assert logged(run)["val/abs_px"][-1] < bound
     assert list(run.rglob("epoch_*.png")) and (run / "checkpoints" / "best.ckpt").is_file()
 
 
-def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
-    assert resumed(fit, data, tmp_path)["global_step"] == 6
+def test_resumed_run_equals_an_uninterrupted_one(trained):
+    assert resumed(trained)["global_step"] == 6
 
 
-def test_two_processes_equal_one(data, tmp_path):
-    one_and_two(data, tmp_path, config="mtfl")
-    assert logged(tmp_path / "one")["val/abs_px"] == pytest.approx(logged(tmp_path / "two")["val/abs_px"], rel=0.05)
+def test_two_processes_equal_one(trained, data, tmp_path):
+    two_processes_equal(trained.first, data, tmp_path, config="mtfl")
+    assert logged(trained.first)["val/abs_px"] == pytest.approx(logged(tmp_path)["val/abs_px"], rel=0.05)
 
 
-def test_predict_and_validate(data, tmp_path):
-    fit(data, tmp_path / "run", "--trainer.max_epochs=1")
-    checkpoint = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    assert main(["validate", *options(data, tmp_path / "again"), f"--ckpt_path={checkpoint}"]) == 0
-    images = data / "drawn_test"
-    assert (
-        main(["predict", *options(data, tmp_path / "out", f"--data.images={images}"), f"--ckpt_path={checkpoint}"]) == 0
-    )
+def test_predict_and_validate(trained, data, tmp_path):
+    checkpoint = from_last(trained.first, "best")
+    assert main(["validate", *options(data, tmp_path / "again", checkpoint)]) == 0
+    images = f"--data.images={data / 'drawn_test'}"
+    assert main(["predict", *options(data, tmp_path / "out", images, checkpoint)]) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 6 and all(len(r["keypoints"]) == 15 and "category_id" not in r for r in records)
