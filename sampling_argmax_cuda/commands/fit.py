@@ -76,18 +76,16 @@ class TaskCLI(LightningCLI):
                    "log_every_n_steps": 10}  # fmt: skip
         # An abbreviation would be an option to the parser alone, and not to those who look for it by its name.
         usage = "sampling-argmax {} [--config NAME] [--objective NAME] [--OPTION VALUE ...]"
-        parsers = {name: {"allow_abbrev": False, "usage": usage.format(name)} for name in COMMANDS}
+        parsers = {name: {"allow_abbrev": False, "usage": usage.format(name)} for name in self.subcommands()}
         super().__init__(
             self.module, data, args=self.argv, seed_everything_default=0, save_config_kwargs={"overwrite": True},
             trainer_class=TaskTrainer, auto_configure_optimizers=False, trainer_defaults=trainer,
             parser_kwargs={"allow_abbrev": False, "formatter_class": Page, **parsers},
         )  # fmt: skip
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, each with the arguments that are no options of it."""
-        return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-                for name in COMMANDS}  # fmt: skip
+    def subcommands(self) -> dict[str, set[str]]:
+        """The command that runs, for the others' parsers take time, with the arguments that are no options of it."""
+        return {self.argv[0]: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}}
 
     def init_parser(self, **kwargs) -> LightningArgumentParser:
         parser = LightningArgumentParser(**kwargs)
