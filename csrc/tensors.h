@@ -52,6 +52,12 @@ inline void describe_grid(Problem& p, const Tensor& logits) {
   }
 }
 
+// The words of a seed are read from its first one on.
+inline void check_seed(const Tensor& seed) {
+  TORCH_CHECK_VALUE(seed.is_contiguous() && (seed.numel() == 1 || seed.numel() == 2),
+                    "seed must be contiguous, of 1 or 2 words, got ", seed.numel(), " with strides ", seed.strides());
+}
+
 // What a call asks for, but the seed and, for a grid, its coordinates.
 inline Problem describe(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
                         int64_t samples, double tau, double beta, const std::string& basis) {

@@ -71,3 +71,21 @@ def test_triton_agrees():
     command = [sys.executable, "-m", "bench.budget", "--check", "--only", "triton sample uniform"]
     result = subprocess.run(command, cwd=budget.ROOT, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
+
+
+def test_the_searches_compile_for_turing(tmp_path):
+    """Whose warps have no instruction for the least of their numbers; the newest nvcc builds for nothing older."""
+    source = tmp_path / "clouds.cu"
+    source.write_text(
+        '#include "cuda/clouds.cuh"\nusing namespace sampling_argmax::cuda;\n'
+        "template __global__ void sampling_argmax::cuda::farthest_points<float>(const float*, const int64_t*, int64_t, "
+        "int64_t, uint32_t*, int64_t*);\n"
+        "template __global__ void sampling_argmax::cuda::neighbours<float>(const float*, const float*, int64_t, int64_t, "
+        "int64_t, uint32_t, int64_t, int64_t*);\n"
+    )
+    code = {}
+    for architecture in ("sm_75", "sm_80"):
+        command = [budget.tool("nvcc"), "-std=c++20", f"-arch={architecture}", f"-I{budget.ROOT / 'csrc'}", "-ptx"]
+        subprocess.run([*command, "-o", tmp_path / "clouds.ptx", source], check=True, capture_output=True)
+        code[architecture] = (tmp_path / "clouds.ptx").read_text()
+    assert "redux" not in code["sm_75"] and "shfl.sync" in code["sm_75"] and "redux.sync.min" in code["sm_80"]

@@ -5,9 +5,18 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import cuda_machines, machine_device, machine_isas
 from torch.autograd import forward_ad
 
-from sampling_argmax_cuda import SamplingArgmax, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
+from sampling_argmax_cuda import (
+    SamplingArgmax,
+    axis_sample,
+    backends,
+    expected_error,
+    heatmap_moments,
+    sample,
+    soft_argmax,
+)
 from sampling_argmax_cuda.clouds import farthest_points
 
 TARGET = torch.tensor([[[1.3, 2.1], [3.0, 0.4]]], dtype=torch.float64)
@@ -123,3 +132,17 @@ def test_modules_can_be_saved_whole(tmp_path):
     )
     torch.save(module, tmp_path / "module.pt")
     assert torch.load(tmp_path / "module.pt", weights_only=False).tau == module.tau
+
+
+@pytest.mark.parametrize("machine", [*machine_isas()[:1], *cuda_machines()], indirect=True)
+def test_an_operator_refuses_a_seed_that_it_would_read_wrongly(machine):
+    """Called below the public functions, which make it contiguous."""
+    z, namespace = logits(1, 2, 4, 5).to(machine_device()), backends.NAMESPACES[machine_device()]
+    op = getattr(torch.ops, namespace).sample
+    for seed in (
+        torch.tensor([[3, 100], [8, 200]])[:, 0],
+        torch.tensor([4]).expand(2),
+        torch.zeros(0, dtype=torch.int64),
+    ):
+        with pytest.raises(ValueError, match="seed must be contiguous, of 1 or 2 words, got"):
+            op(z, None, None, seed.to(z.device), 2, 1.0, 1.0, "none")

@@ -47,6 +47,7 @@ inline Task make_task(const Tensor& logits, const OptionalTensor& points, const 
   const OptionalTensor dense = points ? OptionalTensor(points->contiguous()) : std::nullopt;
   Problem& p = task.p = describe(logits, dense, sigma, samples, tau, beta, basis);
   if (seed.defined()) {
+    check_seed(seed);
     const int64_t* key = seed.const_data_ptr<int64_t>();
     p.seed = uint64_t(key[0]), p.first_row = seed.numel() > 1 ? uint64_t(key[1]) : 0;
   }

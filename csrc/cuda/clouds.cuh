@@ -25,9 +25,21 @@ struct Candidate {
   uint32_t bits, index;
 };
 
+// The least of a warp's numbers. GPUs before sm_80 have no instruction for it.
+SA_INLINE uint32_t warp_least(uint32_t own) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int step = 16; step > 0; step /= 2) own = min(own, __shfl_xor_sync(all_lanes, own, step));
+  return own;
+#else
+  return __reduce_min_sync(all_lanes, own);
+#endif
+}
+
+SA_INLINE uint32_t warp_largest(uint32_t own) { return ~warp_least(~own); }
+
 SA_INLINE Candidate warp_farthest(Candidate own) {
-  const uint32_t top = __reduce_max_sync(all_lanes, own.bits);
-  return {top, __reduce_min_sync(all_lanes, own.bits == top ? own.index : nothing)};
+  const uint32_t top = warp_largest(own.bits);
+  return {top, warp_least(own.bits == top ? own.index : nothing)};
 }
 
 template <class T>
@@ -65,8 +77,8 @@ SA_INLINE Candidate next_nearest(const T* points, const T* centre, int64_t size,
     const bool taken = last.index != nothing && (bits < last.bits || (bits == last.bits && i <= last.index));
     if (!taken && bits < own.bits) own = {bits, i};
   }
-  const uint32_t least = __reduce_min_sync(all_lanes, own.bits);
-  return {least, __reduce_min_sync(all_lanes, own.bits == least ? own.index : nothing)};
+  const uint32_t least = warp_least(own.bits);
+  return {least, warp_least(own.bits == least ? own.index : nothing)};
 }
 
 template <class T>

@@ -72,7 +72,10 @@ using Constant = std::integral_constant<decltype(value), value>;
 inline DeviceProblem device_problem(const Problem& p, const Tensor& seed) {
   DeviceProblem d{};
   d.p = p;
-  if (seed.defined()) d.seed = seed.const_data_ptr<int64_t>(), d.seed_words = int(seed.numel());
+  if (seed.defined()) {
+    check_seed(seed);
+    d.seed = seed.const_data_ptr<int64_t>(), d.seed_words = int(seed.numel());
+  }
   d.width = Division::by(p.shape[2]), d.height = Division::by(p.shape[1]);
   d.contiguous = p.stride[2] == 1 && (p.shape[1] == 1 || p.stride[1] == p.shape[2]) &&
                  (p.shape[0] == 1 || p.stride[0] == p.shape[1] * p.shape[2]);
