@@ -114,11 +114,12 @@ def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias", 
         assert difference.abs().double().mean() <= 2e-5, name
 
 
-def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str = "coco",
+def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str = "coco", launcher: str = "lightning",
                 options: Callable[..., list[str]] = options, **compare) -> tuple[dict, dict]:  # fmt: skip
     """The last checkpoints of an epoch on one process and on two with ``half`` of a batch each, which are almost the same."""
     one = fit(data, folder / "one", "--trainer.max_epochs=1", *more, config=config, options=options)
-    two = run_two(data, folder / "two", *more, f"--data.batch_size={half}", config=config, options=options)
+    two = run_two(data, folder / "two", *more, f"--data.batch_size={half}", launcher=launcher, config=config,
+                  options=options)  # fmt: skip
     almost_the_same(one, two, **compare)
     assert losses_of(folder / "one") == pytest.approx(losses_of(folder / "two"), rel=1e-4)
     return one, two

@@ -11,9 +11,11 @@ pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that
 
 
 def test_demo_compares_both_objectives(tmp_path, monkeypatch, capsys):
-    few, real = dict(synthetic_train=32, synthetic_val=8), demo.CocoData
+    few, real = dict(synthetic_train=8, synthetic_val=4, batch_size=8), demo.CocoData
     monkeypatch.setattr(demo, "CocoData", lambda **options: real(**{**options, **few}))
     monkeypatch.setattr(demo, "TQDMProgressBar", partial(demo.TQDMProgressBar, leave=False))
+    measure = demo.measure_op
+    monkeypatch.setattr(demo, "measure_op", lambda draw: measure(lambda logits: draw(logits[:1, :3])))
     assert main(["demo", "--epochs", "1", "--output", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     rows = [line.split() for line in text.splitlines() if line.startswith(("soft-argmax ", "sampling-argmax "))]

@@ -3,14 +3,18 @@
 import inspect
 import os
 import subprocess
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import cv2
 import lightning
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from recorder import recorded, seen
-from runs import SMALL, launched, same_weights, small
+from runs import SAMPLES, SMALL, launched, same_weights, small
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
@@ -67,11 +71,23 @@ def parsed_data(task: str, options: list[str]):
     return found[0]
 
 
+@pytest.fixture(scope="module")
+def run_of(data, tmp_path_factory) -> Callable[[str], Path]:
+    """Three recorded epochs of a task, which are trained once."""
+
+    @cache
+    def trained(task: str) -> Path:
+        folder = tmp_path_factory.mktemp(task)
+        assert main(["fit", *small(task, data, folder, *RECORD, "--trainer.enable_checkpointing=false")]) == 0
+        return folder
+
+    return trained
+
+
 @pytest.mark.parametrize("task", SMALL)
-def test_no_epoch_is_like_another(task, data, tmp_path):
+def test_no_epoch_is_like_another(task, data, run_of):
     """Three epochs: each its own order and its own crops, as (seed, epoch, index) say, with rates and temperatures to match."""
-    fit(task, data, tmp_path)
-    lines = batches_of(tmp_path)
+    lines = batches_of(run_of(task))
     assert [line["samples"] for line in lines] == expected(task, data, range(3))
     epochs = [[sample for line in lines if line["epoch"] == e for sample in line["samples"]] for e in range(3)]
     orders = [[index for index, _ in epoch] for epoch in epochs]
@@ -82,18 +98,17 @@ def test_no_epoch_is_like_another(task, data, tmp_path):
     assert all(len(a - b) >= least for a, b in ((pixels[0], pixels[1]), (pixels[1], pixels[2]), (pixels[0], pixels[2])))
 
 
-def test_loader_processes_and_another_seed(data, tmp_path):
-    fit("coco", data, tmp_path / "alone")
-    fit("coco", data, tmp_path / "workers", "--data.num_workers=2")
-    assert batches_of(tmp_path / "alone") == batches_of(tmp_path / "workers")
-    fit("coco", data, tmp_path / "other", "--data.seed=1", f"--data.root={tmp_path / 'data'}")
-    first, other = batches_of(tmp_path / "alone"), batches_of(tmp_path / "other")
-    assert not [a for a, b in zip(first, other, strict=True) if a["samples"] == b["samples"]]
+def test_loader_processes_and_another_seed(data, run_of, tmp_path):
+    alone = batches_of(run_of("mpii"))
+    fit("mpii", data, tmp_path / "workers", "--data.num_workers=2")
+    assert alone == batches_of(tmp_path / "workers")
+    fit("mpii", data, tmp_path / "other", "--data.seed=1", f"--data.root={tmp_path / 'data'}")
+    assert not [a for a, b in zip(alone, batches_of(tmp_path / "other"), strict=True) if a["samples"] == b["samples"]]
 
 
 def test_an_overfitted_run_sees_its_own_batches(data, tmp_path):
     """The samples of the first batches stay; their augmentation is that of the epoch."""
-    fit("coco", data, tmp_path, "--trainer.overfit_batches=2")
+    fit("mpii", data, tmp_path, "--trainer.overfit_batches=2")
     epochs = [[line["samples"] for line in batches_of(tmp_path) if line["epoch"] == e] for e in range(3)]
     assert [len(epoch) for epoch in epochs] == [2, 2, 2]
     indices = [[[i for i, _ in batch] for batch in epoch] for epoch in epochs]
@@ -101,14 +116,13 @@ def test_an_overfitted_run_sees_its_own_batches(data, tmp_path):
     assert len({str(epoch) for epoch in epochs}) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_two_ranks_see_what_one_process_sees(workers, data, tmp_path, monkeypatch):
+def test_two_ranks_see_what_one_process_sees(data, run_of, tmp_path, monkeypatch):
+    """By loader processes of their own."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    fit("coco", data, tmp_path / "one")
-    options = small("coco", data, tmp_path / "two", *RECORD, "--data.batch_size=4", "--trainer.devices=2",
-                    "--trainer.strategy=ddp", f"--data.num_workers={workers}")  # fmt: skip
-    run(options)
-    one, two = batches_of(tmp_path / "one"), batches_of(tmp_path / "two", 0, 1)
+    one = batches_of(run_of("mpii"))
+    run(small("mpii", data, tmp_path, *RECORD, "--data.batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp",
+              "--data.num_workers=2"))  # fmt: skip
+    two = batches_of(tmp_path, 0, 1)
     assert [line["samples"] for line in one] == [line["samples"] for line in two]
     assert [line["lr"] for line in one] == [line["lr"] for line in two]
 
@@ -129,21 +143,21 @@ STOPS = [*((stop, EPOCHS, 0) for stop in (1, 2, 3, 4, 6)), (2, STEPS, 0), (3, ST
 def test_a_run_goes_on_where_it_was_left(stop, again, workers, whole, data, tmp_path):
     """After any step of an epoch of three: the batches, rates, temperatures and weights of an uninterrupted run."""
     common = (*SCHEDULED, f"--data.num_workers={workers}")
-    fit("coco", data, tmp_path, *common, f"--trainer.max_steps={stop}")
-    last = fit("coco", data, tmp_path, *common, again, "--ckpt_path=last")
+    fit("mpii", data, tmp_path, *common, f"--trainer.max_steps={stop}")
+    last = fit("mpii", data, tmp_path, *common, again, "--ckpt_path=last")
     weights, lines = whole
     assert batches_of(tmp_path) == lines
     assert same_weights(weights, last) and last["global_step"] == 9
     assert [row["epoch"] for row in last["callbacks"]["RunFigures"]["history"]] == [1, 2, 3]
 
 
-SCHEDULED = ("--objective.tau=coco", "--model.milestones=[1,2]")
+SCHEDULED = ("--objective=sampling", "--objective.tau=coco", "--model.milestones=[1,2]", SAMPLES)
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory) -> tuple[dict, list[dict]]:
     path = tmp_path_factory.mktemp("whole")
-    return fit("coco", data, path, *SCHEDULED), batches_of(path)
+    return fit("mpii", data, path, *SCHEDULED), batches_of(path)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +166,11 @@ def whole(data, tmp_path_factory) -> tuple[dict, list[dict]]:
 def test_a_run_goes_on_from_its_best_checkpoint(kept, left, whole, data, tmp_path):
     """That is written at the end of a validation, within an epoch or behind its last batch."""
     common = (*SCHEDULED, f"--{kept}", "--trainer.limit_val_batches=1")
-    fit("coco", data, tmp_path, *common, f"--trainer.max_steps={left[-2]}")
+    fit("mpii", data, tmp_path, *common, f"--trainer.max_steps={left[-2]}")
     best, seen = tmp_path / "checkpoints" / "best.ckpt", batches_of(tmp_path)
     step = torch.load(best, weights_only=True)["global_step"]
     assert step in left
-    last = fit("coco", data, tmp_path, *common, "--trainer.max_epochs=3", f"--ckpt_path={best}")
+    last = fit("mpii", data, tmp_path, *common, "--trainer.max_epochs=3", f"--ckpt_path={best}")
     weights, lines = whole
     assert batches_of(tmp_path)[len(seen) :] == lines[step:]
     assert same_weights(weights, last)
@@ -167,7 +181,7 @@ def test_a_run_goes_on_with_the_step_that_was_not_taken(data, tmp_path):
     common = ("--trainer.accumulate_grad_batches=2", "--data.batch_size=4")
     every = ("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1",
              "--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.filename={step}")  # fmt: skip
-    weights = fit("coco", data, tmp_path / "whole", *common, "--trainer.max_epochs=2", *every,
+    weights = fit("mpii", data, tmp_path / "whole", *common, "--trainer.max_epochs=2", *every,
                   f"--trainer.callbacks.dirpath={tmp_path / 'steps'}")  # fmt: skip
     whole = batches_of(tmp_path / "whole")
     assert [line["step"] for line in whole] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -178,7 +192,7 @@ def test_a_run_goes_on_with_the_step_that_was_not_taken(data, tmp_path):
         progress["processed"] += 1  # as if the first batch of the next step had been seen
         torch.save(state, path)
         run = tmp_path / str(step)
-        last = fit("coco", data, run, *common, "--trainer.max_epochs=2", f"--ckpt_path={path}")
+        last = fit("mpii", data, run, *common, "--trainer.max_epochs=2", f"--ckpt_path={path}")
         assert batches_of(run) == whole[2 * step :]
         assert same_weights(weights, last)
 
@@ -190,7 +204,7 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     fit("coco", data, tmp_path, "--config", "soft_rle", "--trainer.max_steps=2")  # of three an epoch
     again = ("--config", "soft_rle", "--trainer.max_epochs=2", "--ckpt_path=last")
     refused = {
-        "--objective.sigma=2.0": "objective: sigma of the resumed run was 1.0, got 2.0; a resumed run may change model.average, ",
+        "--objective.beta=2.0": "objective: beta of the resumed run was 1.0, got 2.0; a resumed run may change model.average, ",
         "--model.depth=34": "model: depth of the resumed run was 18, got 34",
         "--data.flip=0.1": "data: flip of the resumed run was 0.5, got 0.1",
         "--data.scale=0.1": "data: scale of the resumed run was 0.3, got 0.1",
@@ -215,16 +229,16 @@ def test_a_resumed_run_says_what_it_changes_and_refuses_the_rest(data, tmp_path,
     assert [line["lr"] for line in batches_of(tmp_path)[2:]] == [0.01] * 8
 
 
-def test_a_checkpoint_of_an_older_version_is_one_line(data, tmp_path, capfd):
-    last = fit("coco", data, tmp_path, "--trainer.max_steps=1")
+def test_a_checkpoint_of_an_older_version_is_one_line(whole, data, tmp_path, capfd):
+    last, _ = whole
     torch.save({name: value for name, value in last.items() if name != "accumulate"}, tmp_path / "old.ckpt")
-    assert main(["fit", *small("coco", data, tmp_path, f"--ckpt_path={tmp_path / 'old.ckpt'}")]) == 1
+    assert main(["fit", *small("mpii", data, tmp_path, f"--ckpt_path={tmp_path / 'old.ckpt'}")]) == 1
     assert "the checkpoint is of an older version and cannot be resumed" in capfd.readouterr().err
 
 
 def test_norms_and_biases_do_not_decay(data, tmp_path):
-    last = fit("coco", data, tmp_path, "--trainer.max_epochs=1", "--model.optimizer=adamw", "--model.weight_decay=0.1")
-    shapes = [last["state_dict"][name].dim() for name in last["state_dict"] if "objective" not in name]
+    last = fit("mpii", data, tmp_path, "--trainer.max_steps=1", "--model.optimizer=adamw", "--model.weight_decay=0.1")
+    shapes = [last["state_dict"][name].dim() for name in last["state_dict"] if not name.startswith("objective.")]
     for group in last["optimizer_states"][0]["param_groups"]:
         assert group["weight_decay"] == (0.1 if group["decays"] else 0.0)
         assert len(group["params"]) == sum((dim > 1) == group["decays"] for dim in shapes)
@@ -248,7 +262,7 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
 
     One of these fails, at an image of which half is missing.
     """
-    module, of_data = TASKS["coco"]
+    module, of_data = TASKS["mpii"]
     ours = [
         module,
         of_data,
@@ -270,16 +284,19 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
 
             monkeypatch.setattr(cls, name, watched)
     logged = "--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={tmp_path}"
-    common = small("coco", data, tmp_path, *logged, "--trainer.limit_val_batches=1")
+    common = small("mpii", data, tmp_path, *logged, "--trainer.limit_val_batches=1")
     assert main(["fit", *common, "--trainer.max_steps=2"]) == 0
     assert main(["fit", *common, "--trainer.max_epochs=1", "--ckpt_path=last"]) == 0
     last = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
     assert main(["validate", *common, last]) == 0
-    assert main(["predict", *common, last, f"--data.images={data / 'coco' / 'val2017'}"]) == 0
-    (tmp_path / "photos").mkdir()
-    whole = next((data / "coco" / "val2017").iterdir()).read_bytes()
-    (tmp_path / "photos" / "half.png").write_bytes(whole[: len(whole) // 2])
-    assert main(["predict", *common, last, f"--data.images={tmp_path / 'photos'}"]) == 1
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("one.png", "two.png"):
+        cv2.imwrite(str(photos / name), np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    assert main(["predict", *common, last, f"--data.images={photos}"]) == 0
+    whole = next(photos.iterdir()).read_bytes()
+    (photos / "half.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["predict", *common, last, f"--data.images={photos}"]) == 1
     assert {(cls, name) for cls in ours for name in hooks_of(cls)} - called == set()
     every = set().union(*(hooks_of(cls) for pair in TASKS.values() for cls in pair))
     assert every <= {name for _, name in called}

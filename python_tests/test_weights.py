@@ -119,16 +119,24 @@ NAMES = {
 }
 
 
+@pytest.fixture(scope="module")
+def nets() -> tuple[PoseNet, PoseNet]:
+    return PoseNet(17, 18, 16), PoseNet(17, 18, 16)
+
+
 @pytest.mark.parametrize("wrapper", ["", "state_dict", "model"])
 @pytest.mark.parametrize("names", NAMES)
-def test_names_of_others_are_understood(names, wrapper, tmp_path):
+def test_names_of_others_are_understood(names, wrapper, nets, tmp_path):
     """Every tensor arrives, and old files without a norm's count of batches are whole."""
-    source, model, path = PoseNet(17, 18, 16), PoseNet(17, 18, 16), tmp_path / "a.pth"
+    (source, model), path = nets, tmp_path / "a.pth"
+    for x in model.state_dict().values():
+        x.fill_(-3)
     state = {NAMES[names](key): value for key, value in source.state_dict().items() if "num_batches" not in key}
     torch.save({wrapper: state, "epoch": 3, "optimizer": {"lr": 0.1}} if wrapper else state, path)
     report = load_weights(model, path, strict=True)
     assert len(report["loaded"]) == len(state) and not any(report[k] for k in ("skipped", "mismatched", "missing"))
     assert all(torch.equal(x, model.state_dict()[key]) for key, x in source.state_dict().items() if "num_b" not in key)
+    path.unlink()
 
 
 @pytest.mark.parametrize(
