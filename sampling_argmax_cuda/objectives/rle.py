@@ -213,8 +213,10 @@ class SoftRle(LikelihoodOf):
     """The likelihood of soft-argmax: positions from maps, widths from the features.
 
     Args:
-        form, density, flow_lr, units, axes: as :class:`Rle`.
-        beta: as :class:`.SoftArgmax`.
+        form: ``corrected`` or ``released``: whether the width counts once, as in the paper, or twice, as in its code.
+        density: what the flow is a residual of: ``laplace``, ``gaussian``, or the released code's mixture of both.
+        flow_lr: learning rate of the flow as a factor of the network's, > 0.
+        beta, units, axes: as :class:`.SoftArgmax` and :class:`Rle`.
     """
 
     def __init__(self, form: str = "corrected", density: str = "laplace", flow_lr: float = 1.0, units: str = "index",
@@ -226,8 +228,17 @@ class SamplingRle(LikelihoodOf):
     """The expectation of the negative log-likelihood over the samples of sampling-argmax.
 
     Args:
-        form, density, flow_lr, units, axes: as :class:`Rle`.
-        num_samples, basis, tau, beta, estimator, sigma, reweight, clip_grad: as :class:`.SamplingArgmax`.
+        form: ``corrected`` or ``released``: whether the width counts once, as in the paper, or twice, as in its code.
+        density: what the flow is a residual of: ``laplace``, ``gaussian``, or the released code's mixture of both.
+        flow_lr: learning rate of the flow as a factor of the network's, > 0.
+        num_samples: samples S per row, >= 1.
+        basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
+        tau: temperature: a number > 0, ``"coco"`` or ``"h36m"`` (:mod:`.schedules`).
+        estimator: ``cell``, the paper's noise per cell, or ``axis``, the released estimator.
+        sigma: width of the gaussian basis, >= 0, in cells.
+        reweight: exponent, >= 0, of the released reweighting of the gaussian basis (axis estimator).
+        clip_grad: A, > 0, of the released clipped gradient (axis estimator); None for the true one.
+        beta, units, axes: as :class:`.SamplingArgmax` and :class:`Rle`.
     """
 
     def __init__(
