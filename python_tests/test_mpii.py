@@ -336,4 +336,5 @@ def test_other_objectives_and_networks(more, trained, data, tmp_path):
     images = f"--data.images={some_of(data / 'images', tmp_path / 'images', 3)}"
     assert main(["predict", *options(data, tmp_path / "out", images, *more, checkpoint)]) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
-    assert len(json.loads(file.read_text())) == 3
+    names = [Path(record["file_name"]).name for record in json.loads(file.read_text())]
+    assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "images").iterdir())
