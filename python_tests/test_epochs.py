@@ -18,6 +18,7 @@ from runs import SAMPLES, SMALL, launched, same_weights, small
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
+from sampling_argmax_cuda.objectives.schedules import make_schedule
 from sampling_argmax_cuda.trainers import callbacks
 from sampling_argmax_cuda.trainers.epochs import EpochLoader, EpochOrder, GlobalBatches
 
@@ -127,6 +128,17 @@ def test_two_ranks_see_what_one_process_sees(data, run_of, tmp_path, monkeypatch
     assert [line["lr"] for line in one] == [line["lr"] for line in two]
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_batches_of_a_rank_go_on_where_they_were_left(rank, accumulate):
+    batches = GlobalBatches(EpochOrder(range(24), True, 3), 3, rank, 2, accumulate)
+    whole = list(batches)
+    assert len(whole) == len(batches) == 4
+    for start in range(4):
+        batches.start = start
+        assert list(batches) == whole[start:] and list(batches) == whole
+
+
 def run(options: list[str]) -> None:
     for command, own in launched("lightning", options):
         assert subprocess.run(command, env=os.environ | own, timeout=300).returncode == 0
@@ -158,6 +170,13 @@ SCHEDULED = ("--objective=sampling", "--objective.tau=coco", "--model.milestones
 def whole(data, tmp_path_factory) -> tuple[dict, list[dict]]:
     path = tmp_path_factory.mktemp("whole")
     return fit("mpii", data, path, *SCHEDULED), batches_of(path)
+
+
+def test_rates_and_temperatures_are_those_of_the_epoch(whole):
+    _, lines = whole
+    first, taus = lines[0]["lr"], make_schedule("coco")
+    assert [line["lr"] for line in lines] == pytest.approx([first * 0.1**e for e in range(3) for _ in range(3)])
+    assert [line["tau"] for line in lines] == [taus(e) for e in range(3) for _ in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,22 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+def alone(task: str) -> list[str]:
+    """A run of which no other command reads a checkpoint."""
+    return ["--trainer.max_epochs=1", "--trainer.enable_checkpointing=false", f"--trainer.default_root_dir={task}"]
+
+
 def smoke(argv: list[str]) -> list[str]:
     """What makes a command small; a checkpoint brings its own model."""
     if argv[0] == "study":
         return ["--epochs=1", "--seeds", "0", "--objectives", "soft", "sampling", "--forms", "paper", "--bases", "uniform",
-                "--samples", "2", *DATA, *TRAINER, "--model.depth=18", "--model.head_channels=16"]  # fmt: skip
+                "--samples", "2", *DATA, *TRAINER, "--trainer.enable_checkpointing=false", "--model.depth=18",
+                "--model.head_channels=16"]  # fmt: skip
     if argv[0] == "fit" and argv[2] in OTHER:
-        return [*OTHER[argv[2]], *TRAINER, "--trainer.max_epochs=1", f"--trainer.default_root_dir={argv[2]}"]
+        return [*OTHER[argv[2]], *TRAINER, *alone(argv[2])]
     if argv[0] == "fit":
-        folder = [] if argv[2] == "coco" and "synthetic" not in argv else [f"--trainer.default_root_dir={argv[2]}"]
-        return [*DATA, *FIT, *TRAINER, "--trainer.max_epochs=1", "--data.scale=0", *folder]
+        folder = ["--trainer.max_epochs=1"] if argv[2] == "coco" and "synthetic" not in argv else alone(argv[2])
+        return [*DATA, *FIT, *TRAINER, "--data.scale=0", *folder]
     return [*DATA, *TRAINER]
 
 
