@@ -166,3 +166,8 @@ def test_the_table_of_two_processes(real, tmp_path, monkeypatch):
         (row,) = csv.DictReader(file)
     assert row["steps"] == "4" and float(row["largest_relative_difference"]) < 1e-5
     assert real or ["--data.batch_size=4" in command for command in seen] == [True, False]
+
+
+def test_an_adversary_without_stacks_is_none():
+    for options in (None, {"stacks": None}):
+        assert BottomUpPose(stacks=1, channels=8, adversary=options).adversary is None

@@ -89,5 +89,5 @@ class Adversary(nn.Module):
 
 
 def make_adversary(options: Mapping | None, **network) -> Adversary | None:
-    """The adversary of these options, without one of None; ``network`` are the arguments that its task knows."""
-    return None if options is None else Adversary(**options, **network)
+    """The adversary of these options, none of None or without stacks; ``network`` are the arguments that its task knows."""
+    return None if options is None or options.get("stacks", 1) is None else Adversary(**options, **network)
