@@ -37,7 +37,13 @@ def test_a_run_of_the_version_before_goes_on(kind, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     shutil.copy(OLD / f"mpii_{kind}_0.1.0.ckpt", folder / "last.ckpt")
-    network = ["--model.stacks=1", "--model.channels=8", "--model.norm=group", "--model.optimizer=sgd", "--model.lr=0.01"]
+    network = [
+        "--model.stacks=1",
+        "--model.channels=8",
+        "--model.norm=group",
+        "--model.optimizer=sgd",
+        "--model.lr=0.01",
+    ]
     given = [f"--data.root={tmp_path / 'data'}", f"--trainer.default_root_dir={tmp_path / 'run'}", *SMALL, *network]
     assert main(["fit", "--config", "mpii", *more, *given, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
     found = logged(tmp_path / "run")
