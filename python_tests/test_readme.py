@@ -79,6 +79,16 @@ def test_every_command_of_the_readme(tmp_path, monkeypatch, capfd):
     }
 
 
+def test_the_code_of_the_readme_runs():
+    """Block after block in one module, as a reader pastes them."""
+    blocks, names = re.findall(r"```python\n(.*?)```", README, re.S), {}
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert names["draws"].shape == (32, 17, 30, 2) and names["position"].shape == (32, 17, 2)
+    assert names["loss"].isfinite() and names["other"].shape == (32, 17)
+
+
 CONFIGS = sorted(Path(config_path("coco")).parent.rglob("*.yaml"))
 # The task that a config without one is made for, if it is not coco.
 BEHIND = {"adversarial": "mpii", "synthetic_mpii": "mpii", "synthetic_associative": "associative", "synthetic_oct": "oct",
