@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import recipes
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.configs import choose, spelled_out
 from sampling_argmax_cuda.objectives import options_of
@@ -125,23 +126,8 @@ def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str
     return one, two
 
 
-_IMAGES = ("--data.image_size=[64,64]", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8")
-_RESNET = (*_IMAGES, "--model.depth=18", "--model.head_channels=16", "--model.norm=group", SAMPLES)
-_STACKS = (*_IMAGES, "--model.stacks=1", "--model.channels=16", "--model.norm=group")
-_POINT_CLOUDS = ("--data.points=128", "--data.synthetic_train=24", "--data.synthetic_val=6", "--data.batch_size=8",
-                 "--model.keypoints=10", "--model.centers=[32,16,8,4]", "--model.width=0.1", "--model.norm=group")  # fmt: skip
-# What makes a run of each task a matter of seconds: three steps an epoch, a global batch of 8.
-SMALL = {
-    "associative": (*_STACKS, "--model.plain=false"),
-    "coco": _RESNET,
-    "h36m": (*_RESNET, "--model.volume=8", "--data.epoch_size=12"),
-    "keypointnet": (*_POINT_CLOUDS, SAMPLES),
-    "mpii": _STACKS,
-    "mtfl": _RESNET,
-    "oct": ("--data.synthetic_train=2", "--data.synthetic_val=1", "--data.batch_size=4", "--data.rows=64", "--data.flip=0.5",
-            "--model.width=4", "--model.norm=group", SAMPLES),
-    "skeleton": (*_POINT_CLOUDS, "--data.noise=0.01"),
-}  # fmt: skip
+# What makes a run of each task a matter of seconds: three steps an epoch, a global batch of 8. Skeletons have one sample.
+SMALL = {task: own if task == "skeleton" else (*own, SAMPLES) for task, own in recipes.SMALL.items()}
 
 
 def small(task: str, data: Path, run: Path, *more: str) -> list[str]:
