@@ -40,14 +40,14 @@ SMALL = {
 TASKS = ("associative", "associative_overfit", "coco", "coco_overfit", "coco_released", "coco_rle", "h36m",
          "h36m_challenge", "h36m_released", "h36m_rle", "keypointnet", "mpii", "mtfl", "mtfl_released", "oct",
          "oct_released", "skeleton")  # fmt: skip
-METHODS = ("cross_entropy", "debiased", "direct", "discrete", "dsnt", "gaussian", "heatmap", "integral_l1", "integral_l2",
+OBJECTIVES = ("cross_entropy", "debiased", "direct", "discrete", "dsnt", "gaussian", "heatmap", "integral_l1", "integral_l2",
            "rle", "rle_released", "sampling_rle", "soft", "soft_dr", "soft_rle", "soft_vr", "triangular",
            "uniform")  # fmt: skip
-RECIPES = [*((task,) for task in TASKS), *(("coco", method) for method in METHODS),
+RECIPES = [*((task,) for task in TASKS), *(("coco", objective) for objective in OBJECTIVES),
            ("coco_released", "gaussian_reweighted"), ("mpii", "adversarial"), ("associative", "adversarial"),
-           *((task, method) for task in ("keypointnet", "oct") for method in ("soft", "soft_vr", "soft_dr")),
-           *(("h36m", method) for method in ("heatmap", "cross_entropy", "soft_dr")),
-           *(("mpii", method) for method in ("soft", "uniform", "cross_entropy"))]  # fmt: skip
+           *((task, objective) for task in ("keypointnet", "oct") for objective in ("soft", "soft_vr", "soft_dr")),
+           *(("h36m", objective) for objective in ("heatmap", "cross_entropy", "soft_dr")),
+           *(("mpii", objective) for objective in ("soft", "uniform", "cross_entropy"))]  # fmt: skip
 
 
 def options(recipe: tuple[str, ...], folder: Path) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import cuda_shim
 import pytest
 import torch
-from sharing import made_once
 
 from sampling_argmax_cuda import backends, library
 
@@ -136,14 +135,6 @@ def pytest_xdist_make_scheduler(config, log):
         from distribution import PieceScheduling
 
         return PieceScheduling(config, log)
-
-
-@pytest.fixture(scope="session")
-def shared_run(tmp_path_factory):
-    """``shared_run(name, make)``: the folder that ``make(folder)`` fills, once for all processes of the tests."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    return lambda name, make: made_once(root / "shared_runs" / name, make)
 
 
 def cuda_machines() -> list[str]:

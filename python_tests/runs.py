@@ -50,16 +50,7 @@ def options_without_images(data: Path, run: Path, config: str, own: list[str]) -
 def fit(data: Path, run: Path, *more: str, config: str = "coco", options: Callable[..., list[str]] = options) -> dict:
     """The last checkpoint of a run."""
     assert main(["fit", *options(data, run, *more, config=config)]) == 0
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
-
-
-def resumed(fit: Callable[..., dict], data: Path, folder: Path, *more: str) -> dict:
-    """The last checkpoint of two epochs in ``folder``/whole, to which one epoch and then another must come, bit for bit."""
-    whole = fit(data, folder / "whole", *more, "--trainer.max_epochs=2")
-    fit(data, folder / "parts", *more, "--trainer.max_epochs=1")
-    parts = fit(data, folder / "parts", *more, "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"]
-    return whole
+    return last(run)
 
 
 def same_weights(a: dict, b: dict) -> bool:
@@ -98,7 +89,7 @@ def run_two(data: Path, run: Path, *more: str, launcher: str = "lightning", conf
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     started = [subprocess.Popen(command, env=environment | own) for command, own in launched(launcher, arguments)]
     assert [process.wait(timeout=300) for process in started] == [0] * len(started)
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    return last(run)
 
 
 def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias", least_dims: int = 0) -> None:
@@ -115,15 +106,26 @@ def almost_the_same(one: dict, two: dict, last_bias: str = "model.head.9.bias", 
         assert difference.abs().double().mean() <= 2e-5, name
 
 
+def last(run: Path) -> dict:
+    """The last checkpoint of a run."""
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def two_processes_equal(one: Path, data: Path, two: Path, *more: str, half: int = 4, config: str = "coco",
+                        launcher: str = "lightning", options: Callable[..., list[str]] = options, **compare) -> dict:  # fmt: skip
+    """The last checkpoint of two processes with ``half`` of a batch each, which is almost that of the run ``one``."""
+    found = run_two(data, two, *more, f"--data.batch_size={half}", launcher=launcher, config=config, options=options)
+    almost_the_same(last(one), found, **compare)
+    assert losses_of(one) == pytest.approx(losses_of(two), rel=1e-4)
+    return found
+
+
 def one_and_two(data: Path, folder: Path, *more: str, half: int = 4, config: str = "coco", launcher: str = "lightning",
                 options: Callable[..., list[str]] = options, **compare) -> tuple[dict, dict]:  # fmt: skip
     """The last checkpoints of an epoch on one process and on two with ``half`` of a batch each, which are almost the same."""
     one = fit(data, folder / "one", "--trainer.max_epochs=1", *more, config=config, options=options)
-    two = run_two(data, folder / "two", *more, f"--data.batch_size={half}", launcher=launcher, config=config,
-                  options=options)  # fmt: skip
-    almost_the_same(one, two, **compare)
-    assert losses_of(folder / "one") == pytest.approx(losses_of(folder / "two"), rel=1e-4)
-    return one, two
+    return one, two_processes_equal(folder / "one", data, folder / "two", *more, half=half, config=config, launcher=launcher,
+                                    options=options, **compare)  # fmt: skip
 
 
 # What makes a run of each task a matter of seconds: three steps an epoch, a global batch of 8. Skeletons have one sample.

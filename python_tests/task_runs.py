@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-import pytest
-import torch
-from runs import almost_the_same, losses_of, options, run_two, same_weights
+from runs import last, same_weights
 
 from sampling_argmax_cuda.trainers import callbacks
 
@@ -32,11 +30,6 @@ def trained(fit: Callable[..., dict], data: Path, folder: Path, *more: str) -> T
     return runs
 
 
-def last(run: Path) -> dict:
-    """The last checkpoint of a run."""
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
-
-
 def from_last(run: Path, name: str = "last") -> str:
     """The option that starts from a run's checkpoint."""
     return f"--ckpt_path={run / 'checkpoints' / f'{name}.ckpt'}"
@@ -47,15 +40,6 @@ def resumed(runs: Trained) -> dict:
     whole, parts = last(runs.whole), last(runs.parts)
     assert same_weights(whole, parts) and whole["global_step"] == parts["global_step"]
     return whole
-
-
-def two_processes_equal(one: Path, data: Path, two: Path, *more: str, half: int = 4, config: str = "coco",
-                        options: Callable[..., list[str]] = options, **compare) -> dict:  # fmt: skip
-    """The last checkpoint of two processes with ``half`` of a batch each, which is almost that of the run ``one``."""
-    found = run_two(data, two, *more, f"--data.batch_size={half}", config=config, options=options)
-    almost_the_same(last(one), found, **compare)
-    assert losses_of(one) == pytest.approx(losses_of(two), rel=1e-4)
-    return found
 
 
 NO_FIGURES = "--trainer.logger=false"  # of a run whose files alone are read

@@ -13,8 +13,8 @@ import test_associative
 import test_mpii
 import torch
 from combinations import attach, gradients, make, make_batch
-from runs import logged
-from task_runs import Trained, resumed, two_processes_equal
+from runs import last, logged, two_processes_equal
+from task_runs import Trained, resumed
 
 from bench import two_processes
 from sampling_argmax_cuda.__main__ import main
@@ -144,7 +144,7 @@ def test_two_processes_equal_one(trained, data, tmp_path):
     task, folders = trained
     two = two_processes_equal(folders.whole, data / task, tmp_path, *SMALL, "--trainer.max_epochs=2", half=2, config=task,
                               options=OPTIONS[task], least_dims=4)  # fmt: skip
-    k = [run["state_dict"]["adversary.k"].item() for run in (task_runs.last(folders.whole), two)]
+    k = [run["state_dict"]["adversary.k"].item() for run in (last(folders.whole), two)]
     assert k[0] == pytest.approx(k[1], rel=1e-3) and k[0] > 0
 
 

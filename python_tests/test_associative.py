@@ -13,8 +13,8 @@ import runs
 import task_runs
 import torch
 from pycocotools import mask as coco_mask
-from runs import logged, losses_of, options_without_images
-from task_runs import Trained, from_last, resumed, two_processes_equal
+from runs import logged, losses_of, options_without_images, two_processes_equal
+from task_runs import Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.objectives.targets import person_maps

@@ -76,7 +76,7 @@ def run(folder: Path, *argv: str) -> str:
 
 def test_a_toy_objective_and_a_toy_task(copy):
     """Added as the lists say and run by the real commands: help, training, validation and prediction."""
-    package, changed = copy / "sampling_argmax_cuda", set()
+    package = copy / "sampling_argmax_cuda"
     shutil.copy(TOY / "log_cosh.py", package / "objectives")
     extend(package / "objectives" / "__init__.py", "from .heatmap import Heatmap\n", "from .log_cosh import LogCosh\n")
     extend(package / "objectives" / "__init__.py", '    "heatmap": Heatmap,\n', '    "log_cosh": LogCosh,\n')

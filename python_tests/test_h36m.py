@@ -10,11 +10,11 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import logged
+from runs import logged, two_processes_equal
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
-from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of, two_processes_equal
+from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES

@@ -9,9 +9,9 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import SAMPLES, fitting, logged, options_without_images
+from runs import SAMPLES, fitting, logged, options_without_images, two_processes_equal
 from scipy.io import savemat
-from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of, two_processes_equal
+from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh

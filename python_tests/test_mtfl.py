@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import runs
 import task_runs
-from runs import logged
-from task_runs import Trained, from_last, resumed, two_processes_equal
+from runs import logged, two_processes_equal
+from task_runs import Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors

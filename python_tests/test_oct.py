@@ -11,9 +11,9 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import fitting, logged, options_without_images
+from runs import fitting, logged, options_without_images, two_processes_equal
 from scipy.io import savemat
-from task_runs import NO_FIGURES, Trained, from_last, resumed, two_processes_equal
+from task_runs import NO_FIGURES, Trained, from_last, resumed
 
 from sampling_argmax_cuda import sample, soft_argmax
 from sampling_argmax_cuda.__main__ import main

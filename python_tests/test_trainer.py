@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import task_runs
 import torch
 import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from runs import almost_the_same, fit, logged, losses_of, one_and_two, options, resumed, run_two, same_weights
+from runs import fit, logged, losses_of, one_and_two, options, same_weights, two_processes_equal
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
@@ -73,15 +74,13 @@ def test_resumed_run_equals_an_uninterrupted_one(trained, data, tmp_path):
 
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 def test_two_processes_equal_one(launcher, trained, data, tmp_path):
-    two = run_two(data, tmp_path, "--model.flip_test=false", launcher=launcher)
-    assert losses_of(trained.folder) == pytest.approx(losses_of(tmp_path), rel=1e-4)
-    almost_the_same(trained.last, two)
+    two_processes_equal(trained.folder, data, tmp_path, "--model.flip_test=false", launcher=launcher)
 
 
 def test_rle_resumes_and_splits_over_processes(data, tmp_path):
     """The flow is part of the checkpoint, and gradients are clipped one by one; Slurm starts the processes."""
     step = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0", "--config", "rle_released")
-    whole = resumed(fit, data, tmp_path, *step, "--model.clip_each=0.1")
+    whole = task_runs.resumed(task_runs.trained(fit, data, tmp_path, *step, "--model.clip_each=0.1"))
     assert any("likelihood.flows.0" in name for name in whole["state_dict"])
     free = fit(data, tmp_path / "free", *step, "--trainer.max_epochs=2")
     assert not same_weights(whole, free)

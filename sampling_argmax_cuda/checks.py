@@ -41,13 +41,11 @@ def check_device(op: str, name: str, value: Tensor, like: Tensor, of: str = "log
         raise ValueError(f"{op}: {name} must be on the {of}' device {like.device}, got {value.device}")
 
 
-def integer(op: str, name: str, value: int, least: int) -> int:
-    """An integer as the operators take it: Python's, a symbol of torch.compile's, or one of NumPy's as Python's."""
-    if not isinstance(value, int | torch.SymInt) and isinstance(value, Integral):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < least:
-        raise ValueError(f"{op}: {name} must be an integer >= {least}, got {value!r}")
-    return value
+def as_integer(value) -> int | None:
+    """An integer as the operators take it: Python's, a symbol of torch.compile's, or one of NumPy's as Python's; else None."""
+    if isinstance(value, int | torch.SymInt):
+        return None if isinstance(value, bool) else value
+    return int(value) if isinstance(value, Integral) else None
 
 
 def check_positive(op: str, name: str, value: float) -> None:
@@ -59,14 +57,16 @@ def check_positive(op: str, name: str, value: float) -> None:
 
 def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> int:
     """Raise ValueError for what no samples can be drawn with; the number of samples as the operators take it."""
-    num_samples = integer(op, "num_samples", num_samples, 1)
+    count = as_integer(num_samples)
+    if count is None or count < 1:
+        raise ValueError(f"{op}: num_samples must be an integer >= 1, got {num_samples!r}")
     check_positive(op, "tau", tau)
     check_positive(op, "beta", beta)
     if basis not in BASES:
         raise ValueError(f"{op}: basis must be one of {', '.join(BASES)}, got {basis!r}")
     if points is not None and basis in ("uniform", "triangular"):
         raise ValueError(f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}")
-    return num_samples
+    return count
 
 
 def check_error(
@@ -110,11 +110,10 @@ def seed_tensor(op: str, seed: int | Tensor | None, generator: torch.Generator |
     if generator is not None:
         raise ValueError(f"{op}: give seed or generator, not both")
     if not isinstance(seed, Tensor):
-        if not isinstance(seed, int | torch.SymInt) and isinstance(seed, Integral):
-            seed = int(seed)
-        if isinstance(seed, bool) or not isinstance(seed, int | torch.SymInt):
+        key = as_integer(seed)
+        if key is None:
             raise ValueError(f"{op}: seed must be an integer or an int64 tensor, got {seed!r}")
-        return torch.tensor([seed], dtype=torch.int64, device=logits.device)
+        return torch.tensor([key], dtype=torch.int64, device=logits.device)
     if seed.dtype != torch.int64 or seed.dim() > 1 or seed.numel() not in (1, 2):
         raise ValueError(f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}")
     check_device(op, "seed", seed, logits)

@@ -5,13 +5,12 @@ index. They have no gradients.
 """
 
 import math
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from . import backends, library, reference
-from .checks import check_device
+from .checks import as_integer, check_device
 
 
 def _check_cloud(op: str, name: str, points: Tensor) -> None:
@@ -20,7 +19,7 @@ def _check_cloud(op: str, name: str, points: Tensor) -> None:
 
 
 def _check_count(op: str, count: int, most: float = math.inf) -> None:
-    if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= most:
+    if as_integer(count) is None or not 1 <= count <= most:
         limits = "an integer >= 1" if most == math.inf else f"an integer in [1, {most}]"
         raise ValueError(f"{op}: count must be {limits}, got {count!r}")
 

@@ -5,7 +5,7 @@ Both decide which options there are. A file may be the user's or, by a bare name
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from inspect import signature
 from pathlib import Path
@@ -26,6 +26,8 @@ RENAMED_CONFIGS = {"drawn": "synthetic", "drawn_joints": "synthetic_mpii", "draw
 RENAMED_OPTIONS = {"model.method": "objective", **{f"model.{old}": f"objective.{new}" for old, new in OLD_OPTIONS.items()},
                    **{f"model.{old}": f"adversary.{new}" for new, old in ADVERSARY.items()},
                    **{f"data.{old}": f"data.{new}" for old, new in DATA.items()}}  # fmt: skip
+# What a command reads of a checkpoint before the weights are loaded.
+SAVED = ("task", "hyper_parameters", "datamodule_hyper_parameters")
 
 
 def config_path(name: str) -> str:
@@ -82,11 +84,15 @@ class Choice:
     Args:
         task: its name in :data:`.TASKS`.
         objective: its name in :data:`.OBJECTIVES`, or None for a task that has none.
+        checkpoint: the file of the checkpoint that was named, None for a run that begins.
+        saved: its content without tensors.
         recipe: the objective that the package's configs name last, chosen or not; None if they name none.
     """
 
     task: str
     objective: str | None
+    checkpoint: Path | None = None
+    saved: Mapping = field(default_factory=dict)
     recipe: str | None = None
 
     def read(self, name: str) -> dict:
@@ -132,8 +138,7 @@ def _named(argv: list[str]) -> Iterator[tuple[str, object, bool]]:
             yield name, value, True
             continue
         for key, own in _flat(read_config(value)):
-            if own is not None:
-                yield key, own, Path(value).is_file()
+            yield key, own, Path(value).is_file()
 
 
 def checkpoint_path(given: str | None, folder: Path, command: str) -> Path | None:
@@ -152,17 +157,19 @@ def choose(argv: list[str]) -> Choice:
     A checkpoint's objective, and its task where none is named, win over those of the package's configs and the defaults.
     """
     named = list(_named(argv))
+    root = {name: value for name, value, _ in named}.get("trainer.default_root_dir", "runs")
+    folder = Path("." if root in (None, "null") else str(root)).expanduser()
+    named = [(name, value, own) for name, value, own in named if value is not None]
     said = {name: value for name, value, _ in named}
-    folder = Path(str(said.get("trainer.default_root_dir", "runs"))).expanduser()
     path = checkpoint_path(said.get("ckpt_path"), folder, argv[0] if argv else "")
-    saved = read_checkpoint(path) if path is not None and path.is_file() else {}
+    saved = {} if path is None else {name: value for name, value in read_checkpoint(path).items() if name in SAVED}
     task = said.get("task", saved.get("task", "coco"))
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}, got {task!r}")
     module = TASKS[task][0]
     _refuse_renamed(argv, named, module)
     if not issubclass(module, ObjectiveModule):
-        return Choice(task, None)
+        return Choice(task, None, path, saved)
     last = {own: value for name, value, own in named if name == "objective.name"}  # by whether the user wrote it
     trained = saved.get("hyper_parameters", {}).get("objective", {}).get("name")
     if trained is None:
@@ -170,7 +177,7 @@ def choose(argv: list[str]) -> Choice:
     else:
         objective = last.get(True, trained)
     options_of(objective)
-    return Choice(task, objective, last.get(False))
+    return Choice(task, objective, path, saved, last.get(False))
 
 
 def _refuse_renamed(argv: list[str], named: list[tuple[str, object, bool]], module: type) -> None:

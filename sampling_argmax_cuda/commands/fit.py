@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 
@@ -20,8 +21,7 @@ from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunFigures, Va
 from ..trainers.messages import tell
 from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
-from ..trainers.weights import read_checkpoint
-from .configs import Choice, checkpoint_path, choose, config_path, spelled_out
+from .configs import Choice, choose, config_path, spelled_out
 from .help import Page, arrange
 from .tasks import TASKS
 
@@ -129,7 +129,7 @@ class TaskCLI(LightningCLI):
         """The parts are options of the model, and some of these of the data."""
         for name, own in self.module.linked.items():
             parser.link_arguments(f"model.{name}", f"data.{own}")
-        for part, as_option in (("objective", _as_dict), ("adversary", _adversary)):
+        for part, as_option in (("objective", _objective), ("adversary", _adversary)):
             if part in parser.groups:
                 parser.link_arguments(part, f"model.{part}", as_option)
 
@@ -157,7 +157,7 @@ class TaskCLI(LightningCLI):
         """
         command = self.config.subcommand
         given = self.config[command].ckpt_path
-        path = checkpoint_path(given, self.folder, command)
+        path = self.choice.checkpoint
         if path is None:
             if given is not None:
                 tell(
@@ -167,10 +167,9 @@ class TaskCLI(LightningCLI):
                 tell("no --ckpt_path and no --model.weights: this network has not been trained")
             return
         self.config[command].ckpt_path = str(path)
-        checkpoint = read_checkpoint(path)
-        if checkpoint["task"] != self.choice.task:
-            raise ValueError(f"--ckpt_path: {path} is of task {checkpoint['task']}, not {self.choice.task}")
-        saved, written, recipes = saved_options(checkpoint), self.named(False), self.named(True)
+        if self.choice.saved["task"] != self.choice.task:
+            raise ValueError(f"--ckpt_path: {path} is of task {self.choice.saved['task']}, not {self.choice.task}")
+        saved, written, recipes = saved_options(self.choice.saved), self.named(False), self.named(True)
         if command != "fit":  # a resumed run says itself what it changes
             if "weights" in saved["model"]:
                 saved["model"]["weights"] = None  # those of the checkpoint itself are loaded
@@ -196,17 +195,16 @@ class TaskCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-def _as_dict(options: Namespace | dict) -> dict:
-    return dict(options) if isinstance(options, dict) else options.as_dict()
+def _objective(options: dict) -> dict:  # jsonargparse makes a dict of what it passes here, as it says
+    return options
 
 
-def _adversary(options: Namespace | dict) -> dict | None:
+def _adversary(options: dict) -> dict | None:
     """The options of the discriminator, None where it has no stacks."""
-    options = _as_dict(options)
     return None if options["stacks"] is None else options
 
 
-def saved_options(checkpoint: dict) -> dict[str, dict]:
+def saved_options(checkpoint: Mapping) -> dict[str, dict]:
     """The options of a checkpoint as the parts of the command line have them."""
     model = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
     data = checkpoint["datamodule_hyper_parameters"]

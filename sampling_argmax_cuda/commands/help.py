@@ -1,8 +1,8 @@
 """The page that ``--help`` of a training command prints: what the task reads, in groups, and Lightning's options folded."""
 
 import argparse
-import os
 import re
+import shutil
 from inspect import signature
 
 from jsonargparse import DefaultHelpFormatter
@@ -44,7 +44,7 @@ class Page(DefaultHelpFormatter):
     """Lines of a page's width; the trainer's options without their types."""
 
     def __init__(self, prog: str, **kwargs) -> None:
-        width = min(int(os.environ.get("COLUMNS", 0)) or 120, 400)
+        width = shutil.get_terminal_size((120, 0)).columns
         super().__init__(prog, **{"max_help_position": 36, "width": width, **kwargs})
 
     def _get_help_string(self, action: argparse.Action) -> str:

@@ -21,9 +21,6 @@ class Debiased(SoftArgmax):
 
     point_sets, averages = False, ("coords",)
 
-    def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
-        return self.read(logits, points)[0]
-
     def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, peak = super().locate(output, points)
         flat = output.to(arithmetic_dtype(output)).flatten(2) * self.beta

@@ -49,6 +49,7 @@ class Objective(nn.Module):
     predicts_sigma = False  # whether the network answers with the width of each position too
     tau = 1.0  # the temperature of the samples
     lr = 1.0  # the learning rate of its own parameters as a factor of the network's
+    backend = "auto"  # what the operators run on
 
     def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
         super().__init__()
@@ -168,7 +169,7 @@ class Objective(nn.Module):
 
     def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells and peaks ``[B, K]`` of maps of :meth:`maps`."""
-        moments = heatmap_moments(maps.log())
+        moments = heatmap_moments(maps.log(), backend=self.backend)
         return self.possible(moments.mean), moments.peak
 
     def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -179,5 +180,5 @@ class Objective(nn.Module):
 
     def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives, without the constraint."""
-        moments = heatmap_moments(output, beta=self.beta, points=points)
+        moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
         return moments.mean, moments.peak

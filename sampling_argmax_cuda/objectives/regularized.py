@@ -203,7 +203,7 @@ class VarianceRegularized(SoftArgmax):
     def penalty(self, output: Tensor, target: Target) -> Tensor:
         """The regulariser of every map ``[B, K]``, without its factor."""
         sigma = self.target_sigma if target.sigma is None else target.sigma
-        return variance_regularizer(output, sigma, beta=self.beta, points=target.points)
+        return variance_regularizer(output, sigma, beta=self.beta, points=target.points, backend=self.backend)
 
 
 class DistributionRegularized(VarianceRegularized):

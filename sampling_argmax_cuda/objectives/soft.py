@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from ..ops import heatmap_moments, soft_argmax
 from .objective import Objective
 from .targets import Target
 
@@ -26,14 +25,10 @@ class SoftArgmax(Objective):
 
     def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
         """Positions ``[B, K, d]`` of logits ``[B, K, *axes]``, or ``[B, K, N]`` with points ``[B, N, d]``."""
-        return soft_argmax(logits, beta=self.beta, points=points, backend=self.backend)
+        return self.read(logits, points)[0]
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         return self.distance(self.read(output, target.points)[0], target)
-
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
-        return moments.mean, moments.peak
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}"

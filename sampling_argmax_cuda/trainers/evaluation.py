@@ -18,11 +18,15 @@ class Evaluation:
         self.records: list[dict] = []
         self.results: list[dict] = []
 
-    def record(self, index: Tensor, **columns: Tensor) -> None:
-        """Record a batch: tensors ``[B, ...]`` by name, of which each sample has its own row in float64."""
+    def record(self, index: Tensor, **columns: Tensor) -> list[dict]:
+        """Record a batch: tensors ``[B, ...]`` by name, of which each sample has its own row in float64; the new records."""
         arrays = {name: value.detach().double().cpu().numpy() for name, value in columns.items()}
-        self.records += [{"index": int(number), **{name: array[i] for name, array in arrays.items()}}
-                         for i, number in enumerate(index)]  # fmt: skip
+        new = [
+            {"index": int(number), **{name: array[i] for name, array in arrays.items()}}
+            for i, number in enumerate(index)
+        ]
+        self.records += new
+        return new
 
     def compute(self, gather: Callable[[list], list], data: Dataset | None = None) -> dict[str, float]:
         """The scores by name; what cannot be had is left out.

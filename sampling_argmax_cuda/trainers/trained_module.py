@@ -122,11 +122,11 @@ class TrainedModule(lightning.LightningModule):
     # ---- training ----
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = {}
+        groups, own_rates = {}, self.rates()
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 part = name.partition(".")[0]
-                key = (part if part in self.rates() else "", parameter.dim() > 1)
+                key = (part if part in own_rates else "", parameter.dim() > 1)
                 groups.setdefault(key, []).append(parameter)
         trained = [{"params": own, "part": part, "decays": decays} for (part, decays), own in sorted(groups.items())]
         return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr)

@@ -62,11 +62,10 @@ class KeypointEvaluation(Evaluation):
 
         A keypoint that a model lacks is not scored, and neither is a model that lacks them all.
         """
-        first = len(self.records)
-        self.record(
-            batch["index"], points=batch["points"], copies=batch["copies"], weight=batch["weight"], found=position
-        )
-        for record in self.records[first:]:  # scored here, so that no rank has to send its clouds
+        known = {name: batch[name] for name in ("points", "copies", "weight")}
+        for record in self.record(
+            batch["index"], **known, found=position
+        ):  # scored here, so that no rank sends its clouds
             cloud, copies, known = record.pop("points"), record.pop("copies"), record.pop("weight") > 0
             scored = known.any()
             record["scores"] = self._scores(cloud, copies[:, known], record["found"][known]) if scored else None
