@@ -21,6 +21,7 @@ from sampling_argmax_cuda.objectives import (
     SamplingArgmax,
     SoftArgmax,
     make_objective,
+    options_of,
 )
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
@@ -261,6 +262,20 @@ def test_options_reach_the_sampler():
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         CocoPose(depth=18, head_channels=16, **wrong)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if "backend" in options_of(name)])
+def test_all_that_an_objective_computes_is_on_its_backend(name):
+    """Tensors of the CPU are refused by another one, wherever they go in."""
+    z, target = problem()
+    objective = make_objective({"name": name, "backend": "cuda"})
+    calls = [lambda: objective.loss(z, target, seed=SEED), lambda: objective.read(z), lambda: objective(z),
+             lambda: objective.eval()(z)]  # fmt: skip
+    if "maps" in objective.averages:
+        calls.append(lambda: objective.read_maps(objective.maps(z)))
+    for call in calls:
+        with pytest.raises(ValueError, match="backend 'cuda' (is not available|needs tensors on cuda)"):
+            call()
 
 
 def test_the_base_says_what_it_lacks():
