@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "mutants.csv"
-TESTS = ["python_tests/test_cuda_shim.py", "python_tests/test_contract.py"]
+TESTS = [f"python_tests/test_{name}.py" for name in ("cuda_shim", "contract", "clouds")]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,14 @@ MUTANTS = [
     Mutant("cuda/axis_sample_backward.cuh", "sigma += sigmas[s - first]", "sigma = sigmas[s - first]"),
     Mutant("cuda/axis_sample.cu", "fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1", "parts_wanted(problem.p.rows(), ranges)"),
     Mutant("cuda/soft_argmax.cuh", "max(first_peak[0], -T(i))", "-T(i)"),
+    # launches
+    Mutant("cuda/launch.h", "if (shared > 48 * 1024)", "if (shared > 1024 * 1024)"),
+    Mutant("cuda/launch.h", "int(shared_limit())", "int(shared)"),
+    Mutant("cuda/launch.h", "c10::cuda::getCurrentCUDAStream().stream()", "nullptr"),
+    Mutant("cuda/launch.h", "std::min(most, most_blocks)", "most"),
+    *(Mutant(f"cuda/{stem}.cu", "const DeviceGuard guard(", "(void)(", k) for stem, count in
+      {"axis_sample": 2, "clouds": 2, "expected_error": 1, "random": 2, "sample": 2, "soft_argmax": 2}.items()
+      for k in range(count)),
 ]  # fmt: skip
 
 

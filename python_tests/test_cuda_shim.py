@@ -97,6 +97,14 @@ def test_no_grid_changes_a_bit(shim, basis, tau, multiprocessors):
         assert_equal(everything(shape, basis, tau), wanted)
 
 
+def test_more_samples_than_a_grid_has_blocks(shim):
+    """CUDA takes 65,535 blocks along y; a device of many multiprocessors would be given more."""
+    settings = dict(num_samples=66_000, tau=0.7, seed=3)
+    expected = axis_sample(noise(1, 1, 4), **settings)
+    shim.settings(10_000, SHARED, 0)
+    assert torch.equal(axis_sample(noise(1, 1, 4), **settings), expected)
+
+
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3)])
 def test_rows_do_not_know_each_other(rows):
     whole = everything((3, 2, 9, 7))

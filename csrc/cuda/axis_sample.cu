@@ -32,10 +32,9 @@ void forward_into(const DeviceProblem& problem, double reweight, Tensor& samples
         const int64_t parts = parts_wanted(d.p.rows(), d.p.samples), each = (d.p.samples + parts - 1) / parts;
         const int tile = int(std::min<int64_t>(axis_tile, (d.p.cells + 3) / 4 * 4));
         const int threads = threads_for(d.p.cells, 8, 128);
-        launch(axis_sample_forward<T, basis, axes, weight>,
-               dim3(unsigned(d.p.rows()), unsigned((d.p.samples + each - 1) / each)), threads,
-               axis_shared_bytes<T>(tile, threads), d, reweight, tile, int(each), samples.mutable_data_ptr<T>(),
-               marginals.mutable_data_ptr<T>(), stats.mutable_data_ptr<T>());
+        launch(axis_sample_forward<T, basis, axes, weight>, blocks(d.p.rows(), (d.p.samples + each - 1) / each),
+               threads, axis_shared_bytes<T>(tile, threads), d, reweight, tile, int(each),
+               samples.mutable_data_ptr<T>(), marginals.mutable_data_ptr<T>(), stats.mutable_data_ptr<T>());
       });
     });
   });
@@ -84,7 +83,7 @@ void backward_into(const DeviceProblem& problem, double reweight, double clip, c
   const int threads = threads_for(problem.p.cells, per_thread, 128);
   const int64_t ranges = (problem.p.cells + per_thread * threads - 1) / (per_thread * threads);
   // The blocks of a row would race for its part of the workspace: there is but one then.
-  const dim3 grid(unsigned(problem.p.rows()), unsigned(fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1));
+  const dim3 grid = blocks(problem.p.rows(), fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1);
   const int64_t shared =
       schedule_bytes + int64_t(sizeof(T)) * (8 + (at_once + 3) / 4 * 4 + (fit > 0 ? at_once * axis_stride(bins) : 0));
   with_weight<T>(problem, [&](auto weight, const DeviceProblem& d) {

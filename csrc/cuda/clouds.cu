@@ -15,8 +15,8 @@ Tensor farthest_points_cuda(const Tensor& points, const Tensor& first, int64_t c
   const int64_t batch = clouds.size(0), size = clouds.size(1);
   Tensor chosen = at::empty({batch, count}, begin.options());
   Tensor nearest = at::empty({batch, size}, begin.options().dtype(at::kInt));
-  launch(farthest_points<float>, dim3(unsigned(batch)), threads_for(size, 2, chooser_threads),
-         2 * 32 * sizeof(Candidate), clouds.const_data_ptr<float>(), begin.const_data_ptr<int64_t>(), size, count,
+  launch(farthest_points<float>, blocks(batch), threads_for(size, 2, chooser_threads), 2 * 32 * sizeof(Candidate),
+         clouds.const_data_ptr<float>(), begin.const_data_ptr<int64_t>(), size, count,
          reinterpret_cast<uint32_t*>(nearest.mutable_data_ptr<int32_t>()), chosen.mutable_data_ptr<int64_t>());
   return chosen;
 }
@@ -28,9 +28,9 @@ Tensor neighbours_cuda(const Tensor& points, const Tensor& centers, double radiu
   const int64_t wanted = std::min(count, size), warps = neighbour_threads / 32;
   Tensor index = at::empty({clouds.size(0), each, wanted}, places.options().dtype(at::kLong));
   const float limit = float(radius) * float(radius);
-  launch(neighbours<float>, dim3(unsigned((total + warps - 1) / warps)), neighbour_threads, 0,
-         clouds.const_data_ptr<float>(), places.const_data_ptr<float>(), size, each, total,
-         std::bit_cast<uint32_t>(limit), wanted, index.mutable_data_ptr<int64_t>());
+  launch(neighbours<float>, blocks((total + warps - 1) / warps), neighbour_threads, 0, clouds.const_data_ptr<float>(),
+         places.const_data_ptr<float>(), size, each, total, std::bit_cast<uint32_t>(limit), wanted,
+         index.mutable_data_ptr<int64_t>());
   return index;
 }
 

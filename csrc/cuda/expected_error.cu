@@ -32,7 +32,7 @@ bool launch_expected_error(const DeviceProblem& problem, Metric metric, const T*
       return;
     }
     const int64_t shared = error_shared_bytes<T, basis, axes>(int(cells), threads, with_points);
-    const dim3 grid(unsigned(d.p.rows()));
+    const dim3 grid = blocks(d.p.rows());
     if constexpr (basis == Basis::gaussian) {
       if (with_points)
         return launch(expected_error<T, basis, axes, weight, true>, grid, threads, shared, d, metric, target, weights,
@@ -84,7 +84,7 @@ void long_rows(const DeviceProblem& d, const OptionalTensor& points, Metric metr
       at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.basis == Basis::gaussian ? 2 : 1}, samples.options());
   launch_sample<T>(d, samples, stats);
   with_axes(d.p, [&](auto axes) {
-    launch(error_of_samples<T, axes>, dim3(unsigned((d.p.rows() + 127) / 128)), 128, 0, metric, d.p.rows(), d.p.samples,
+    launch(error_of_samples<T, axes>, blocks((d.p.rows() + 127) / 128), 128, 0, metric, d.p.rows(), d.p.samples,
            samples.const_data_ptr<T>(), target.const_data_ptr<T>(), weight ? weight->const_data_ptr<T>() : nullptr,
            out.error.mutable_data_ptr<T>(), out.grad_target.mutable_data_ptr<T>(), slopes.mutable_data_ptr<T>());
   });

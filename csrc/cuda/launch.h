@@ -11,13 +11,14 @@
 #include "cuda/row.cuh"
 #include "tensors.h"
 
-#ifdef __CUDACC__
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#ifndef SA_LIBRARY  // tests give the same operators another name, and another device
 #define SA_LIBRARY sampling_argmax
 #define SA_DEVICE CUDA
+#endif
 
 namespace sampling_argmax::cuda {
 
@@ -32,36 +33,27 @@ inline int64_t device_attribute(cudaDeviceAttr attribute) {
 inline int64_t multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 inline int64_t shared_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
+constexpr int64_t most_blocks = 65535;  // along y and z
+
+// The blocks of a grid; x may be 0, and then nothing is launched.
+inline dim3 blocks(int64_t x, int64_t y = 1, int64_t z = 1) {
+  TORCH_CHECK_VALUE(x < int64_t(1) << 31 && y <= most_blocks && z <= most_blocks, "a grid of ", x, " x ", y, " x ", z,
+                    " blocks is larger than CUDA's: take smaller batches");
+  return dim3(unsigned(x), unsigned(y), unsigned(z));
+}
+
 template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, Args... args) {
   if (grid.x == 0) return;
+  // Always the device's limit: host threads that launch one kernel with sizes of their own would undo each other's.
   if (shared > 48 * 1024)
-    C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
-  kernel<<<grid, threads, shared, c10::cuda::getCurrentCUDAStream().stream()>>>(Parameters(args)...);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+    C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_limit())));
+  const cudaLaunchConfig_t config{grid, dim3(unsigned(threads)), size_t(shared),
+                                  c10::cuda::getCurrentCUDAStream().stream()};
+  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(args)...));
 }
 
 }  // namespace sampling_argmax::cuda
-#else  // the host shim of the tests
-
-#define SA_DEVICE CPU
-
-namespace sampling_argmax::cuda {
-
-struct DeviceGuard {
-  explicit DeviceGuard(at::Device) {}
-};
-
-inline int64_t multiprocessors() { return shim::settings().multiprocessors; }
-inline int64_t shared_limit() { return shim::settings().shared_limit; }
-
-template <class... Parameters, class... Args>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, Args... args) {
-  shim::run_grid(grid, threads, shared, [&] { kernel(Parameters(args)...); });
-}
-
-}  // namespace sampling_argmax::cuda
-#endif
 
 namespace sampling_argmax::cuda {
 
@@ -132,7 +124,7 @@ inline int threads_for(int64_t cells, int64_t cells_per_thread, int most) {
 // Into how many parts rows are cut, so that there are about 16 blocks a multiprocessor. No result depends on it.
 inline int64_t parts_wanted(int64_t rows, int64_t most) {
   if (rows == 0) return 1;
-  return std::clamp<int64_t>((16 * multiprocessors() + rows - 1) / rows, 1, std::min<int64_t>(most, 65535));
+  return std::clamp<int64_t>((16 * multiprocessors() + rows - 1) / rows, 1, std::min(most, most_blocks));
 }
 
 template <class T>

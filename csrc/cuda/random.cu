@@ -9,13 +9,13 @@ namespace {
 
 constexpr int threads = 128;
 
-dim3 blocks(int64_t count) { return dim3(unsigned((count + threads - 1) / threads)); }
+dim3 blocks_for(int64_t count) { return blocks((count + threads - 1) / threads); }
 
 Tensor random_words_cuda(const Tensor& seed, const Tensor& row, const Tensor& sample, const Tensor& index,
                          int64_t stream) {
   const DeviceGuard guard(index.device());
   Tensor words = at::empty(index.sizes(), index.options());
-  launch(random_words<int64_t>, blocks(index.numel()), threads, schedule_bytes, seed.const_data_ptr<int64_t>(),
+  launch(random_words<int64_t>, blocks_for(index.numel()), threads, schedule_bytes, seed.const_data_ptr<int64_t>(),
          row.const_data_ptr<int64_t>(), sample.const_data_ptr<int64_t>(), index.const_data_ptr<int64_t>(), int(stream),
          index.numel(), words.mutable_data_ptr<int64_t>());
   return words;
@@ -25,7 +25,7 @@ Tensor exponential_cuda(const Tensor& words) {
   const DeviceGuard guard(words.device());
   const Tensor in = words.contiguous();
   Tensor out = at::empty(words.sizes(), words.options().dtype(at::kFloat));
-  launch(exponentials<float>, blocks(words.numel()), threads, 0,
+  launch(exponentials<float>, blocks_for(words.numel()), threads, 0,
          reinterpret_cast<const uint32_t*>(in.const_data_ptr<int32_t>()), words.numel(), out.mutable_data_ptr<float>());
   return out;
 }

@@ -15,7 +15,7 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     const int64_t blocks_of_samples = (d.p.samples + each - 1) / each;
     Partials<T> partials{nullptr, (d.p.cells + segment_cells - 1) / segment_cells};
     Tensor partial_sums;
-    if (partials.segments > 1 && rows * blocks_of_samples < 2 * multiprocessors()) {
+    if (partials.segments > 1 && partials.segments <= most_blocks && rows * blocks_of_samples < 2 * multiprocessors()) {
       partial_sums = at::empty({rows, d.p.samples, partials.segments, count + 1}, samples.options());
       partials.data = partial_sums.mutable_data_ptr<T>();
     }
@@ -24,12 +24,12 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     const int64_t shared = schedule_bytes + int64_t(sizeof(T)) * SampleForward<T, basis, axes, weight>::shared_numbers(
                                                                      int(used_tile), threads, samples_together);
     T *samples_data = samples.mutable_data_ptr<T>(), *stats_data = stats.mutable_data_ptr<T>();
-    const unsigned splits = partials.data == nullptr ? 1 : unsigned(partials.segments);
-    launch(sample_forward<T, basis, axes, weight>, dim3(unsigned(rows), unsigned(blocks_of_samples), splits), threads,
-           shared, d, int(each), partials, samples_data, stats_data);
+    const int64_t splits = partials.data == nullptr ? 1 : partials.segments;
+    launch(sample_forward<T, basis, axes, weight>, blocks(rows, blocks_of_samples, splits), threads, shared, d,
+           int(each), partials, samples_data, stats_data);
     if (partials.data != nullptr)
-      launch(sample_combine<T, basis, axes, weight>, dim3(unsigned((rows * d.p.samples + 127) / 128)), 128, 0, d,
-             partials, samples_data, stats_data);
+      launch(sample_combine<T, basis, axes, weight>, blocks((rows * d.p.samples + 127) / 128), 128, 0, d, partials,
+             samples_data, stats_data);
   });
 }
 
@@ -41,7 +41,7 @@ void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, co
     const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
     const int threads = threads_for(d.p.cells, per_thread, 128);
     const int64_t ranges = (d.p.cells + per_thread * threads - 1) / (per_thread * threads);
-    const dim3 grid(unsigned(owners), unsigned(parts_wanted(owners, ranges)));
+    const dim3 grid = blocks(owners, parts_wanted(owners, ranges));
     const T *grads = grad.const_data_ptr<T>(), *samples_data = samples.const_data_ptr<T>(),
             *stats_data = stats.const_data_ptr<T>();
     const int64_t shared = backward_shared_bytes<T>(threads);

@@ -16,7 +16,7 @@ Problem moments_problem(const Tensor& logits, const OptionalTensor& points, doub
 template <class T>
 void forward_into(const DeviceProblem& d, Tensor& mean, Tensor& variance, Tensor& peak, Tensor& entropy) {
   with_axes(d.p, [&](auto axes) {
-    launch(soft_argmax_forward<T, axes>, dim3(unsigned(d.p.rows())), threads_for(d.p.cells, 4, moment_threads),
+    launch(soft_argmax_forward<T, axes>, blocks(d.p.rows()), threads_for(d.p.cells, 4, moment_threads),
            int64_t(sizeof(T)) * (2 + axes) * (1 + moment_threads / 32), d, mean.mutable_data_ptr<T>(),
            variance.mutable_data_ptr<T>(), peak.mutable_data_ptr<T>(), entropy.mutable_data_ptr<T>());
   });
@@ -50,7 +50,7 @@ void backward_into(const DeviceProblem& d, const MomentTensors& grads, const Mom
                    Tensor& grad_points) {
   with_axes(d.p, [&](auto axes) {
     const int64_t owners = grad_points.numel() > 0 ? d.p.batch : d.p.rows();
-    launch(soft_argmax_backward<T, axes>, dim3(unsigned(owners)), threads_for(d.p.cells, 4, moment_threads),
+    launch(soft_argmax_backward<T, axes>, blocks(owners), threads_for(d.p.cells, 4, moment_threads),
            int64_t(sizeof(T)) * (1 + moment_threads / 32), d, pointers<T>(grads), pointers<T>(values),
            raw_or_null(grad_logits), data_or_null<T>(grad_points));
   });

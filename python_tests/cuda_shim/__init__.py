@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "sampling_argmax_shim"
 # Torch's release is among them, since ninja does not look at the headers of the system.
-FLAGS = ["-std=c++20", "-g0", "-fno-math-errno", f"-DSA_LIBRARY={NAMESPACE}", "-Wno-unknown-pragmas",
+FLAGS = ["-std=c++20", "-g0", "-fno-math-errno", f"-DSA_LIBRARY={NAMESPACE}", "-DSA_DEVICE=CPU", "-Wno-unknown-pragmas",
          f"-DSA_TORCH={torch.__version__}"]  # fmt: skip
 SHORT = ("clouds", "random", "soft_argmax")  # compiled as one: torch's headers cost more than these
 

@@ -1,10 +1,12 @@
-#include "shim.h"
+#include "runtime_api.h"
 
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -147,7 +149,8 @@ void prepare(Block& b, dim3 grid, dim3 at, int threads, int64_t shared) {
   for (int i = 0; i < threads; ++i) {
     Fiber& fiber = b.fibers[size_t(i)];
     start(fiber, b.stacks.get() + i * stack_bytes);
-    fiber.place = {dim3(unsigned(i)), at, dim3(unsigned(threads)), grid, reinterpret_cast<unsigned char*>(b.shared.data())};
+    fiber.place = {dim3(unsigned(i)), at, dim3(unsigned(threads)), grid,
+                   reinterpret_cast<unsigned char*>(b.shared.data())};
     fiber.place.thread.y = fiber.place.thread.z = 0;
   }
 }
@@ -177,6 +180,59 @@ uint64_t exchange(uint64_t value, int from_lane) {
   const uint64_t out = block->fibers.at(from).brought;
   warp_barrier();  // all have taken theirs
   return out;
+}
+
+int& current_device() {
+  thread_local int device = 0;
+  return device;
+}
+
+cudaStream_t current_stream() {
+  static const char streams[2] = {};
+  return &streams[current_device()];
+}
+
+namespace {
+
+constexpr int64_t shared_by_default = 48 * 1024, most_threads = 1024, most_blocks_along_x = (int64_t(1) << 31) - 1,
+                  most_blocks_beside = 65535;
+
+// What each kernel was allowed on each device.
+struct Allowed {
+  std::mutex mutex;
+  std::map<std::pair<const void*, int>, int64_t> bytes;
+};
+
+Allowed& allowed() {
+  static Allowed instance;
+  return instance;
+}
+
+}  // namespace
+
+cudaError_t allow_shared(const void* kernel, int bytes) {
+  if (bytes > settings().shared_limit) return "more shared memory than the device has";
+  const std::lock_guard<std::mutex> lock(allowed().mutex);
+  int64_t& before = allowed().bytes[{kernel, current_device()}];
+  if (bytes < before) return "less shared memory than another host thread may be launching this kernel with";
+  before = bytes;
+  return "";
+}
+
+cudaError_t refused(const void* kernel, const cudaLaunchConfig_t& config) {
+  const dim3 grid = config.grid, threads = config.block;
+  if (current_device() != device_of_tensors) return "the tensors are on another device than the current one";
+  if (config.stream != current_stream()) return "a launch on another stream than the current one";
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > most_blocks_along_x || grid.y > most_blocks_beside ||
+      grid.z > most_blocks_beside)
+    return "a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z);
+  if (threads.x < 1 || threads.y != 1 || threads.z != 1 || threads.x > most_threads || threads.x % 32 != 0)
+    return "a block of " + std::to_string(threads.x) + " threads";
+  const std::lock_guard<std::mutex> lock(allowed().mutex);
+  const auto found = allowed().bytes.find({kernel, current_device()});
+  const int64_t bytes = int64_t(config.shared),
+                limit = std::max(shared_by_default, found == allowed().bytes.end() ? 0 : found->second);
+  return bytes > limit ? std::to_string(bytes) + " bytes of shared memory, allowed " + std::to_string(limit) : "";
 }
 
 void run_grid(dim3 grid, int threads, int64_t shared, const std::function<void()>& kernel) {

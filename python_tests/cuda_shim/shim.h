@@ -1,8 +1,8 @@
-// A stand-in for the CUDA runtime that runs kernels on the host: every CUDA thread of a block is a fiber, blocks run one
-// after another on each host thread. Barriers, warp barriers and shuffles are real: a fiber waits for its partners, the
-// order in which fibers run is shuffled (settings().schedule), shared memory starts as NaN and has a guard behind it.
-// A barrier that not all threads reach, a shuffle with a partner missing or a write behind shared memory is an error.
-// Not modelled: rounding of the special-function unit, memory order, coalescing.
+// A stand-in for the CUDA runtime that runs kernels on the host: every CUDA thread of a block is a fiber, blocks run
+// one after another on each host thread. Barriers, warp barriers and shuffles are real: a fiber waits for its partners,
+// the order in which fibers run is shuffled (settings().schedule), shared memory starts as NaN and has a guard behind
+// it. A barrier that not all threads reach, a shuffle with a partner missing or a write behind shared memory is an
+// error. Not modelled: rounding of the special-function unit, memory order, coalescing.
 
 #pragma once
 
