@@ -124,6 +124,5 @@ setup(
         "sampling_argmax_cuda.tasks.skeleton",
         "sampling_argmax_cuda.trainers",
     ],
-    package_dir={"sampling_argmax_cuda.reference": "reference"},
     package_data={"sampling_argmax_cuda": ["configs/*.yaml", "configs/*/*.yaml"]},
 )
