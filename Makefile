@@ -1,4 +1,5 @@
 # build: .venv with everything in it | test | test-long | demo | bench | lint. A second run does only what has changed.
+# cuda-check: what can be shown of the CUDA build without a GPU; downloads 5 GB, needs nvcc.
 PYTHON ?= python3
 # Installed first, and without a GPU from PyTorch's CPU index too (there 2.13.0+cpu, which pip prefers), so that no
 # CUDA build is pulled where it is of no use.
@@ -11,7 +12,7 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 python_tests
 
-.PHONY: build test test-long demo bench lint
+.PHONY: build test test-long cuda-check demo bench lint
 
 build: $(VENV)/.built
 
@@ -32,6 +33,18 @@ test: build
 # What takes minutes for one statement and has a short sibling in `test`.
 test-long: build
 	$(TESTS) -m long
+
+# An environment with no more in it than a GPU machine has.
+CUDA_VENV := .venv-cuda
+CUDA_TORCH ?= torch==2.14.1
+
+$(CUDA_VENV)/.torch:
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip install -q "$(CUDA_TORCH)" setuptools wheel ninja numpy scipy pytest
+	touch $@
+
+cuda-check: $(CUDA_VENV)/.torch
+	$(CUDA_VENV)/bin/python -m bench.cuda_check
 
 demo: build
 	$(BIN)/sampling-argmax demo

@@ -1,55 +1,131 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command and less than 10 minutes: build, tests, compute-sanitizer, benchmarks.
-# Needs PyTorch with CUDA, nvcc, ninja, pytest, numpy, scipy; no network. Results go to $OUT, or to bench/results.
+# Everything that needs a GPU, in stages of less than eight minutes, the most valuable first; run it again and it goes on
+# with the stages that have not passed on these sources. Needs PyTorch with CUDA, nvcc, ninja, pytest, numpy, scipy; no
+# network, no installation.
+#
+#   bench/gpu_check.sh [--dry-run] [STAGE...]
+#
+# A stage's log, and of all stages gpu_check.csv, go to $OUT (bench/results): a cut leaves what was done. --dry-run goes
+# through every command up to its first call of a device: tests are collected, programs show their help.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out="${OUT:-bench/results}"
 python="${PYTHON:-python3}"
-failed=()
+out="${OUT:-bench/results}"
+limit=470
+dry=
+[[ "${1:-}" == --dry-run ]] && dry=1 && shift
 
-run() { # run NAME COMMAND...: keeps going, remembers what failed, keeps the log
-  local name="$1" start=$SECONDS
+stages=(build doctor contract timing device sanitizers triton triton_timing)
+(($# > 0)) && stages=("$@")
+export MAX_JOBS="${MAX_JOBS:-$(nproc)}"
+
+say() { echo "== $*"; }
+
+tests() { # tests SELECTION FILE...: without a stop at the first failure
+  local selection="$1"
   shift
-  echo "== $name"
-  "$@" 2>&1 | tee "$out/$name.log" | tail -n 15
-  local status=${PIPESTATUS[0]}
-  echo "== $name: exit $status, $((SECONDS - start)) s"
-  ((status == 0)) || failed+=("$name")
+  "$python" -m pytest -q --tb=short --show-capture=no -p no:cacheprovider ${dry:+--collect-only} "$@" -k "$selection"
 }
 
-export MAX_JOBS="${MAX_JOBS:-$(nproc)}"
-export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')}"
-# Triton's kernels need no build of ours and their compiler one core a process, so they go first, beside the build.
-triton_tests() {
-  local pids=() status=0
-  for part in none uniform triangular gaussian "not (none or uniform or triangular or gaussian)"; do
-    "$python" -m pytest -q --tb=short --show-capture=no -p no:cacheprovider \
-      python_tests/test_triton.py python_tests/test_contract.py -k "triton and ($part)" &
-    pids+=($!)
+program() { # program MODULE ARGUMENT...
+  if [[ $dry ]]; then "$python" -m "$1" --help; else "$python" -m "$@"; fi
+}
+
+sanitizer() { # sanitizer TOOL BACKEND: every operator at small shapes
+  if [[ $dry ]]; then
+    program bench.sanitize
+    return
+  fi
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 110 compute-sanitizer --tool "$1" --error-exitcode=1 "$python" -m bench.sanitize "$2"
+}
+
+at_once() { # at_once COMMAND... -- COMMAND...: each in a process of its own; fails if one does
+  local pids=() command=() status=0
+  for word in "$@" --; do
+    if [[ "$word" == -- ]]; then
+      "${command[@]}" &
+      pids+=($!)
+      command=()
+    else
+      command+=("$word")
+    fi
   done
-  "$python" -m bench.sanitize triton &
-  pids+=($!)
   for pid in "${pids[@]}"; do wait "$pid" || status=1; done
   return $status
 }
-triton_tests >"$out/triton.log" 2>&1 &
-triton=$!
-run build "$python" setup.py build_ext --inplace
-run doctor "$python" -m sampling_argmax_cuda
-run tests "$python" -m pytest -q -x --tb=short --show-capture=no -p no:cacheprovider \
-  python_tests/test_contract.py python_tests/test_cuda.py -k "cuda and not cuda_shim or test_cuda"
-for tool in memcheck racecheck initcheck synccheck; do
-  run "sanitizer-$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 80 compute-sanitizer --tool "$tool" --error-exitcode=1 "$python" -m bench.sanitize
+
+stage_build() {
+  [[ $dry ]] && { "$python" setup.py --version && return; }
+  "$python" - <<'PYTHON' || return 1
+import torch
+print("torch", torch.__version__, "CUDA", torch.version.cuda, torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+PYTHON
+  TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')}" \
+    "$python" setup.py build_ext --inplace
+}
+
+stage_doctor() { "$python" -m sampling_argmax_cuda; }
+
+# What the launches and the kernels compute, and what only a device has: streams, graphs, bytes, torch.compile.
+stage_contract() {
+  tests "cuda and not cuda_shim" python_tests/test_contract.py python_tests/test_clouds.py
+}
+
+stage_timing() {
+  program bench.run --device cuda --shapes coco h36m --rounds 5 --out "$out/cuda.csv" &&
+    program bench.roofline --out "$out/roofline.csv"
+}
+
+stage_device() { tests "test_cuda" python_tests/test_cuda.py; }
+
+stage_sanitizers() {
+  at_once sanitizer memcheck cuda -- sanitizer racecheck cuda -- sanitizer initcheck cuda -- sanitizer synccheck cuda -- \
+    sanitizer memcheck triton
+}
+
+# A kernel for every case has to be compiled, .5 s each on one core.
+stage_triton() {
+  at_once tests "none" python_tests/test_triton.py -- tests "uniform" python_tests/test_triton.py -- \
+    tests "triangular" python_tests/test_triton.py -- tests "gaussian" python_tests/test_triton.py -- \
+    tests "not (none or uniform or triangular or gaussian)" python_tests/test_triton.py -- \
+    tests "triton" python_tests/test_contract.py
+}
+
+stage_triton_timing() { program bench.roofline --backend triton --out "$out/roofline.csv"; }
+
+# What the stages are about: a stage that passed on other sources has to pass again.
+sources() { cat setup.py csrc/*.* csrc/*/*.* sampling_argmax_cuda/*.py sampling_argmax_cuda/_triton/*.py bench/* python_tests/*.py 2>/dev/null | sha256sum | cut -c1-12; }
+
+record() { # record STAGE STATUS SECONDS
+  local file="$out/gpu_check.csv"
+  [[ -e "$file" ]] || echo "date,sources,stage,passed,seconds" >"$file"
+  echo "$(date -u +%FT%TZ),$digest,$1,$(($2 == 0)),$3" >>"$file"
+}
+
+digest="$(sources)"
+mkdir -p "$out" build/gpu_check
+failed=()
+for stage in "${stages[@]}"; do
+  passed="build/gpu_check/$stage.$digest"
+  if [[ ! $dry && -e "$passed" ]]; then
+    say "$stage: passed before"
+    continue
+  fi
+  say "$stage"
+  start=$SECONDS
+  # In a shell of its own, so that a limit can end all that it started.
+  export -f tests program sanitizer at_once "stage_$stage"
+  export python out dry
+  timeout --kill-after=10 "$limit" bash -uo pipefail -c "stage_$stage" >"$out/gpu_check_$stage.log" 2>&1
+  status=$?
+  tail -n 15 "$out/gpu_check_$stage.log"
+  say "$stage: exit $status, $((SECONDS - start)) s"
+  if [[ $dry ]]; then rm "$out/gpu_check_$stage.log"; else record "$stage" "$status" "$((SECONDS - start))"; fi
+  if ((status == 0)); then [[ $dry ]] || touch "$passed"; else failed+=("$stage"); fi
 done
-echo "== triton, begun before the build"
-wait "$triton" || failed+=("triton")
-tail -n 15 "$out/triton.log"
-run sanitizer-triton env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 80 compute-sanitizer --error-exitcode=1 "$python" -m bench.sanitize triton
-run bench "$python" -m bench.run --device cuda --shapes coco h36m --rounds 5 --out "$out/cuda.csv"
-run roofline "$python" -m bench.roofline --out "$out/roofline.csv"
 
 if ((${#failed[@]})); then
-  echo "failed: ${failed[*]}"
+  say "failed: ${failed[*]}"
   exit 1
 fi
-echo "all passed; results in $out"
+say "all passed${dry:+ up to the first call of a device}; records in $out"

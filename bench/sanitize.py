@@ -3,7 +3,7 @@
 ``python -m bench.sanitize`` takes the CUDA kernels, ``python -m bench.sanitize triton`` those of Triton.
 """
 
-import sys
+import argparse
 
 import torch
 
@@ -29,7 +29,12 @@ def run_points(**settings) -> None:
     expected_error(logits, torch.zeros(2, 3, 3, device="cuda"), **settings).sum().backward()
 
 
-def main(backend: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "backend", nargs="?", choices=("cuda", "triton"), default="cuda", help="whose kernels (default: cuda)"
+    )
+    backend = parser.parse_args().backend
     for shape in SHAPES:
         logits = torch.randn(shape, device="cuda", requires_grad=True)
         for basis in ("uniform", "triangular", "gaussian"):
@@ -43,4 +48,4 @@ def main(backend: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "cuda")
+    main()

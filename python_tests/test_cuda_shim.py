@@ -5,11 +5,11 @@ import test_memory as memory
 import torch
 from conftest import assert_close, check_exponential, random_counters
 from cuda_shim import NAMESPACE
-from sampling_argmax_cuda.reference.philox import words
 from test_memory import measure
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, backends, expected_error, heatmap_moments, sample
+from sampling_argmax_cuda.reference.philox import words
 
 SHARED = 227 * 1024
 DEFAULT = (4, SHARED, 0)
@@ -103,6 +103,12 @@ def test_more_samples_than_a_grid_has_blocks(shim):
     expected = axis_sample(noise(1, 1, 4), **settings)
     shim.settings(10_000, SHARED, 0)
     assert torch.equal(axis_sample(noise(1, 1, 4), **settings), expected)
+
+
+def test_a_smaller_launch_takes_no_shared_memory_from_a_larger_one():
+    """A kernel's allowance is of all host threads: one that lowers it would make another's launch fail."""
+    for height in (64, 48):
+        expected_error(noise(1, 1, height, 48), torch.zeros(1, 1, 2), num_samples=2, tau=0.7, seed=3)
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3)])

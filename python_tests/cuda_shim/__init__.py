@@ -28,9 +28,9 @@ def units(csrc: Path) -> dict[str, str]:
     return {name: "".join(f'#include "{file}"\n' for file in parts) for name, parts in files.items()}
 
 
-def content(csrc: Path, optimize: str) -> str:
+def content(csrc: Path, optimize: str, texts: dict[str, str]) -> str:
     """A digest of all that the library is made of. A file's time, which a checkout changes, is no part of it."""
-    digest = hashlib.sha256(repr((FLAGS, optimize, str(csrc), units(csrc))).encode())
+    digest = hashlib.sha256(repr((FLAGS, optimize, str(csrc), texts)).encode())
     for path in sorted(
         p for folder in (csrc, HERE) for p in folder.rglob("*") if p.suffix in (".h", ".cuh", ".cu", ".cpp")
     ):
@@ -38,22 +38,23 @@ def content(csrc: Path, optimize: str) -> str:
     return digest.hexdigest()
 
 
-def compiled(directory: Path, csrc: Path = CSRC, optimize: str = "-O1") -> Path:
+def compiled(directory: Path, csrc: Path = CSRC, optimize: str = "-O1", texts: dict[str, str] | None = None) -> Path:
     """The library in ``directory``, compiled where the last one was of other content; one process at a time."""
+    texts = units(csrc) if texts is None else texts
     directory.mkdir(parents=True, exist_ok=True)
-    mark, wanted = directory / "content", content(csrc, optimize)
+    mark, wanted = directory / "content", content(csrc, optimize, texts)
     with FileLock(directory / "build.lock"):
         if not mark.exists() or mark.read_text() != wanted:
             mark.unlink(missing_ok=True)
             (directory / "lock").unlink(missing_ok=True)  # torch's own, which a killed build leaves behind for ever
-            compile_units(directory, csrc, optimize)
+            compile_units(directory, csrc, optimize, texts)
             mark.write_text(wanted)
     return directory / "cuda_shim.so"
 
 
-def compile_units(directory: Path, csrc: Path, optimize: str) -> None:
+def compile_units(directory: Path, csrc: Path, optimize: str, texts: dict[str, str]) -> None:
     sources = []
-    for name, text in units(csrc).items():
+    for name, text in texts.items():
         sources.append(directory / f"{name}.cpp")
         if not sources[-1].exists() or sources[-1].read_text() != text:
             sources[-1].write_text(text)
