@@ -3,9 +3,12 @@
 
 template <int axes, class T>
 SA_INLINE T distance(Metric metric, const T (&difference)[axes], T (&slope)[axes]) {
-  T total = 0, square = 0;
-  for (T x : difference) square += x * x;
-  const T norm = sqrt(square);
+  T total = 0, norm = 0;
+  if (metric == Metric::euclidean) {
+    double square = 0;  // that of 1e30 is no float
+    for (T x : difference) square += double(x) * double(x);
+    norm = T(sqrt(square));
+  }
   for (int axis = 0; axis < axes; ++axis) {
     const T x = difference[axis], size = abs(x);
     const T sign = x > 0 ? T(1) : x < 0 ? T(-1) : x;  // NaN stays NaN

@@ -119,6 +119,16 @@ def test_minus_infinity(basis, tau, machine):
 
 
 @one_of_each
+@pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
+def test_the_smallest_temperature(basis, machine):
+    """A sample is all but an argmax, and the gradient where two cells are near a tie is as exact as anywhere."""
+    for case in all_ops((2, 2, 24, 20), basis=basis):
+        if "tau" in case.arguments:
+            case.arguments["tau"] = 0.01
+            case.check()
+
+
+@one_of_each
 def test_row_of_minus_infinity_is_nan_and_alone(machine):
     logits = noise(2, 2, 9, 7)
     logits[1, 0] = -torch.inf
@@ -130,6 +140,49 @@ def test_nan_spoils_its_row_only(machine):
     logits = noise(2, 2, 9, 7)
     logits[1, 0, 4, 4] = torch.nan
     check_spoiled_row(logits)
+
+
+def spoilt(*values: float) -> torch.Tensor:
+    """Maps of which one row has the values in its first cells, or one value everywhere."""
+    logits = noise(1, 3, 5, 6)
+    if len(values) == 1:
+        logits[0, 1] = values[0]
+    else:
+        logits[0, 1].view(-1)[: len(values)] = torch.tensor(values)
+    return logits
+
+
+NAN, INF = torch.nan, torch.inf
+ROWS = [(NAN,), (INF,), (-INF,), (1e30,), (-1e30,), (3e38,), (NAN, 0), (INF, 0), (-INF, 0), (1e30, 0), (-1e30, 0), (INF, -INF),
+        (INF, INF), (NAN, INF), (3e38, -3e38)]  # fmt: skip
+
+
+@one_of_each
+@pytest.mark.parametrize("values", ROWS, ids=str)
+def test_what_no_network_should_give(values, machine):
+    """NaN where the reference has NaN, numbers where it has numbers, and these numbers; other rows as ever."""
+    basis, tau = (
+        ("uniform", "triangular", "gaussian")[ROWS.index(values) % 3],
+        (0.7, 1.0, 0.1)[ROWS.index(values) // 3 % 3],
+    )
+    for case in all_ops(logits=spoilt(*values), basis=basis):
+        if "tau" in case.arguments:
+            case.arguments["tau"] = tau
+        case.check()
+
+
+# The square of 1e30 is no float32: l2 has no value there.
+TARGETS = [(metric, value) for metric in ("l1", "l2", "euclidean", "smooth_l1") for value in (NAN, INF, -INF, 1e30)
+           if (metric, value) != ("l2", 1e30)]  # fmt: skip
+
+
+@one_of_each
+@pytest.mark.parametrize("metric, value", TARGETS, ids=str)
+def test_targets_that_no_label_should_be(metric, value, machine):
+    target = noise(1, 3, 2, seed=3)
+    target[0, 1, 0] = value
+    tensors = {"logits": noise(1, 3, 5, 6), "target": target}
+    Case("expected_error", tensors, dict(num_samples=3, tau=0.7, basis="triangular", metric=metric, seed=1)).check()
 
 
 def check_spoiled_row(logits):

@@ -141,7 +141,7 @@ def test_several_segments(shape, basis):
     for tau in (0.7, 0.1):
         results, expected = (everything(shape, basis, tau, backend=b) for b in ("cpu", "reference"))
         for k, (got, wanted) in enumerate(zip(results, expected, strict=True)):
-            assert_close(f"result {k}", got, wanted, min(tau, 2 * tau * tau))
+            assert_close(f"result {k}", got, wanted, tau)
 
 
 def long_row_calls(basis, tau, points):

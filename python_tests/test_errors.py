@@ -24,6 +24,7 @@ BAD_SETTINGS = [
     (dict(tau=0.0), "tau must be > 0, got 0.0"),
     (dict(tau=-1.0), "tau must be > 0, got -1.0"),
     (dict(tau=float("nan")), "tau must be > 0, got nan"),
+    (dict(tau=0.001), "tau must be at least 0.01, below which float32 has no exact gradients, got 0.001"),
     (dict(beta=0.0), "beta must be > 0, got 0.0"),
     (dict(num_samples=0), "num_samples must be an integer >= 1, got 0"),
     (dict(num_samples=1.5), "num_samples must be an integer >= 1, got 1.5"),

@@ -6,16 +6,22 @@ from torch import Tensor
 from .sample import arithmetic, sample
 
 
+def slope_of_size(x: Tensor) -> Tensor:
+    """The derivative of |x|: its sign, 0 at 0, NaN at NaN (where that of ``abs`` is 0)."""
+    return torch.where(x > 0, 1, torch.where(x < 0, -1, x)).detach()
+
+
 def distance(difference: Tensor, metric: str) -> Tensor:
     """The distance of a position to its target from their difference ``[..., d]``."""
     if metric == "l1":
-        return difference.abs().sum(-1)
+        return (difference * slope_of_size(difference)).sum(-1)
     if metric == "l2":
         return difference.square().sum(-1)
     if metric == "euclidean":
-        return torch.linalg.vector_norm(difference, dim=-1)
-    size = difference.abs()
-    return torch.where(size < 1, 0.5 * difference.square(), size - 0.5).sum(-1)
+        # In float64, since the square of 1e30 is no float32.
+        return torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float64).to(difference)
+    near = difference.clamp(-1, 1)  # x^2 / 2 within, |x| - 1/2 beyond, without a product of inf and 0
+    return (near * (difference - near / 2)).sum(-1)
 
 
 def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, num_samples: int, tau: float,

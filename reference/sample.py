@@ -16,10 +16,16 @@ def arithmetic(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def below_top(logits: Tensor) -> Tensor:
+    """``z - max z`` ``[B, K, N]``, which no softmax sees the difference of: noise is not lost beside large logits."""
+    z = logits.flatten(2).to(arithmetic(logits))
+    return z - z.detach().amax(-1, keepdim=True)
+
+
 def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, seed) -> Tensor:
     """``softmax((beta z + g) / tau)`` over all cells: ``[B, K, S, N]``."""
     key, rows, samples = philox.numbering(logits, num_samples, seed)
-    z = logits.flatten(2).to(arithmetic(logits))[:, :, None]
+    z = below_top(logits)[:, :, None]
     cells = torch.arange(z.shape[-1], device=logits.device)
     g = philox.gumbel(philox.words(key, rows, samples, cells, philox.GUMBEL)).to(z)
     return torch.softmax((beta * z + g) / tau, -1)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from .sample import arithmetic, grid_points
+from .sample import below_top, grid_points
 
 
 def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None) -> tuple[Tensor, ...]:
     """Mean and variance ``[B, K, d]``, peak probability and entropy ``[B, K]`` of ``softmax(beta z)``."""
-    z = beta * logits.flatten(2).to(arithmetic(logits))
+    z = beta * below_top(logits)
     p, log_p = torch.softmax(z, -1), torch.log_softmax(z, -1)
     cells = grid_points(logits.shape[2:], logits.device)[None] if points is None else points
     cells = cells.to(p)[:, None]  # [B or 1, 1, N, d]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 BASES = ("none", "uniform", "triangular", "gaussian")
 METRICS = ("l1", "l2", "euclidean", "smooth_l1")
+SMALLEST_TAU = 0.01  # exponents are of the size of 1 / tau, and so is their rounding
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -55,12 +56,20 @@ def check_positive(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} must be > 0, got {value}")
 
 
+def check_temperature(op: str, name: str, tau: float) -> None:
+    check_positive(op, name, tau)
+    if tau < SMALLEST_TAU:
+        raise ValueError(
+            f"{op}: {name} must be at least {SMALLEST_TAU}, below which float32 has no exact gradients, got {tau}"
+        )
+
+
 def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> int:
     """Raise ValueError for what no samples can be drawn with; the number of samples as the operators take it."""
     count = as_integer(num_samples)
     if count is None or count < 1:
         raise ValueError(f"{op}: num_samples must be an integer >= 1, got {num_samples!r}")
-    check_positive(op, "tau", tau)
+    check_temperature(op, "tau", tau)
     check_positive(op, "beta", beta)
     if basis not in BASES:
         raise ValueError(f"{op}: basis must be one of {', '.join(BASES)}, got {basis!r}")

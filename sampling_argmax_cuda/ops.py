@@ -44,7 +44,7 @@ def sample(
     Args:
         logits: ``[B, K, *axes]`` or, with ``points``, ``[B, K, N]``. A cell of ``-inf`` has weight 0.
         num_samples: samples S per row, at least 1.
-        tau: temperature of the Gumbel-softmax, > 0; small is close to argmax.
+        tau: temperature of the Gumbel-softmax, at least 0.01; small is close to argmax.
         beta: factor of the logits, > 0. ``beta=1`` is the paper's form, ``beta=tau`` the released one.
         basis: ``none``, ``uniform`` (cell width 1), ``triangular`` or ``gaussian``; points allow none and gaussian.
         sigma: width of the gaussian basis, a number or a tensor that broadcasts to ``[B, K]``; differentiable.

@@ -23,10 +23,13 @@ LONGEST = 4096  # cells of a row
 @triton.jit
 def distance(difference, METRIC: tl.constexpr):
     """The distance of a sample to the target and its slope per axis; NaN stays NaN."""
-    total, square, slopes = difference[0] * 0, difference[0] * 0, ()
-    for axis in tl.static_range(len(difference)):
-        square += difference[axis] * difference[axis]
-    norm = tl.sqrt(square)
+    total, slopes = tl.zeros_like(difference[0]), ()
+    norm = total
+    if METRIC == "euclidean":
+        square = total.to(tl.float64)  # that of 1e30 is no float32
+        for axis in tl.static_range(len(difference)):
+            square += difference[axis].to(tl.float64) * difference[axis].to(tl.float64)
+        norm = tl.sqrt(square).to(tl.float32)
     for axis in tl.static_range(len(difference)):
         x = difference[axis]
         size, sign = tl.abs(x), tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))

@@ -233,7 +233,7 @@ class SamplingRle(LikelihoodOf):
         flow_lr: learning rate of the flow as a factor of the network's, > 0.
         num_samples: samples S per row, >= 1.
         basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
-        tau: temperature: a number > 0, ``"coco"`` or ``"h36m"`` (:mod:`.schedules`).
+        tau: temperature: a number from 0.01 on, ``"coco"`` or ``"h36m"`` (:mod:`.schedules`).
         estimator: ``cell``, the paper's noise per cell, or ``axis``, the released estimator.
         sigma: width of the gaussian basis, >= 0, in cells.
         reweight: exponent, >= 0, of the released reweighting of the gaussian basis (axis estimator).

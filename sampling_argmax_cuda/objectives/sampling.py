@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..checks import check_positive, check_sampling
+from ..checks import check_sampling, check_temperature
 from ..ops import axis_sample, expected_error, sample, soft_argmax
 from .objective import Objective
 from .rows import metric_of
@@ -22,7 +22,7 @@ class SamplingArgmax(Objective):
     Args:
         num_samples: samples S per row, >= 1.
         basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
-        tau: temperature: a number > 0, ``"coco"``, ``"h36m"`` or a callable ``tau(epoch)`` (:mod:`.schedules`).
+        tau: temperature: a number from 0.01 on, ``"coco"``, ``"h36m"`` or a callable ``tau(epoch)`` (:mod:`.schedules`).
         beta: factor of the logits, > 0, or ``"tau"``, the released form ``softmax(z + g / tau)``, whose evaluation
             decodes ``softmax(z)``.
         estimator: ``cell``, the paper's noise per cell (:func:`.sample`), or ``axis``, the released estimator
@@ -70,7 +70,7 @@ class SamplingArgmax(Objective):
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"SamplingArgmax: epoch must be an integer >= 0, got {epoch!r}")
         tau = float(self.schedule(epoch))
-        check_positive("SamplingArgmax", f"tau at epoch {epoch}", tau)
+        check_temperature("SamplingArgmax", f"tau at epoch {epoch}", tau)
         self.tau = tau
         self.epoch.fill_(epoch)
 
