@@ -171,6 +171,25 @@ def test_what_no_network_should_give(values, machine):
         case.check()
 
 
+@one_of_each
+def test_a_cloud_far_from_the_origin(machine):
+    """A scan in metres of a country's grid: its gradients are those of the same cloud at the origin."""
+    generator = torch.Generator().manual_seed(5)
+    points = torch.rand(2, 90, 3, generator=generator).double() * 4
+    away = torch.tensor([4.5e5, 5.2e6, 300.0], dtype=torch.float64)
+    far = (points + away).float()
+    target = (far[:, :4] + 0.3).float()
+    settings = dict(num_samples=4, tau=0.7, basis="gaussian", seed=3)
+    logits = noise(2, 4, 90)
+    for op, tensors, arguments in (("sample", {}, settings), ("heatmap_moments", {}, {}),
+                                   ("expected_error", {"target": target}, {**settings, "metric": "l2"})):  # fmt: skip
+        case = Case(op, {"logits": logits, "points": far, **tensors}, arguments)
+        _, grads = case.run()
+        _, expected = case.expected()
+        for name, g in grads.items():
+            assert (g - expected[name]).abs().max() <= 3e-5 * expected[name].abs().max(), (op, name)
+
+
 # The square of 1e30 is no float32: l2 has no value there.
 TARGETS = [(metric, value) for metric in ("l1", "l2", "euclidean", "smooth_l1") for value in (NAN, INF, -INF, 1e30)
            if (metric, value) != ("l2", 1e30)]  # fmt: skip

@@ -71,8 +71,9 @@ def sample(
             logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
             seed=seed,
         )  # fmt: skip
-    points = None if points is None else points.to(checks.arithmetic_dtype(logits))
-    return backends.operators(target).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
+    points, centre = _centred(points, logits)
+    y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
+    return y if centre is None else y + centre[:, :, None]
 
 
 def axis_sample(
@@ -157,14 +158,15 @@ def expected_error(
             metric=metric, points=points, seed=seed,
         )  # fmt: skip
     dtype = checks.arithmetic_dtype(logits)
-    points = None if points is None else points.to(dtype)
+    points, centre = _centred(points, logits)
+    target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
     mapped = backends.is_mapped()
     needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, sigma)]
     if not torch.is_grad_enabled():
         needs = [False] * 3
     error = backends.operators(where).expected_error(
-        logits, target.to(dtype), weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs
+        logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs
     )[0]
     return error if weight is None else error * weight
 
@@ -183,13 +185,23 @@ def heatmap_moments(
     target = backends.resolve("soft_argmax", backend, logits)
     if target == "reference":
         return Moments(*reference.heatmap_moments(logits, beta=beta, points=points))
-    points = None if points is None else points.to(checks.arithmetic_dtype(logits))
-    return Moments(*backends.operators(target).soft_argmax(logits, points, beta))
+    points, centre = _centred(points, logits)
+    moments = Moments(*backends.operators(target).soft_argmax(logits, points, beta))
+    return moments if centre is None else moments._replace(mean=moments.mean + centre)
 
 
 def soft_argmax(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto") -> Tensor:
     """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in cell-index units."""
     return heatmap_moments(logits, beta=beta, points=points, backend=backend).mean
+
+
+def _centred(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Points about their mean, in the operators' dtype, and the mean ``[B, 1, d]``: far from 0 gradients would cancel."""
+    if points is None:
+        return None, None
+    points = points.to(checks.arithmetic_dtype(logits))
+    centre = points.detach().mean(1, keepdim=True)
+    return points - centre, centre
 
 
 def _or_one(sigma: Tensor | None) -> float | Tensor:
