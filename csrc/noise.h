@@ -3,8 +3,8 @@
 
 // E = -log2(1 - u), u = (word + 1/2) / 2^32: a unit exponential in base 2, so that exp(g) = 1 / E up to a factor
 // that the softmax cancels. Winners are small u, where log2 near 1 would lose their digits; there a two-term series
-// has relative error 3e-6. It never exceeds E by more, and survival() is 1 - u raised by 2^-23, more than all errors
-// of the logarithm, so the larger of the two is within 4e-5 of E everywhere, and E is never 0.
+// has relative error 3e-6. It never exceeds E by more, and survival() is 1 - u raised by more than all errors of the
+// backend's logarithm, so the larger of the two is within 4e-5 of E everywhere, and E is never 0.
 template <class V, class Words>
 SA_INLINE V exponential(Words word) {
   if constexpr (is_double<V>) {

@@ -94,6 +94,8 @@ MUTANTS = [
     *(Mutant(f"cuda/{stem}.cu", "const DeviceGuard guard(", "(void)(", k) for stem, count in
       {"axis_sample": 2, "clouds": 2, "expected_error": 1, "random": 2, "sample": 2, "soft_argmax": 2}.items()
       for k in range(count)),
+    # the error of the special functions
+    Mutant("cuda/primitives.cuh", "-0x1p-32f, 1 + 0x1p-22f", "-0x1p-32f, 1 + 0x1p-23f"),
 ]  # fmt: skip
 
 

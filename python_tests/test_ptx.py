@@ -16,6 +16,9 @@ from bench.budget import ROOT, tool
 from sampling_argmax_cuda.backends import operators
 
 ptxsim = pytest.importorskip("ptxsim", reason="the PTX simulator is not installed")
+
+from perturbation import SIGNS, perturbed  # noqa: E402
+
 Ptr, Struct, Uninit = ptxsim.Ptr, ptxsim.Struct, ptxsim.Uninit
 
 OPS = operators("cpu")
@@ -23,6 +26,13 @@ SAMPLES, TAU, SCHEDULE_BYTES, THREADS = 6, 0.7, 96, 64
 SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20)]
 BASES = {"none": 0, "uniform": 1, "triangular": 2, "gaussian": 3}
 SEED = torch.tensor([5, 2**32 + 3])
+
+
+@pytest.fixture(params=SIGNS, autouse=True)
+def perturbation(request) -> int:
+    """Every test with exact special functions, and with ones that are off by what their manual allows."""
+    with perturbed(request.param):
+        yield request.param
 
 
 def module(header: str, instantiation: str, tmp_path):
@@ -185,10 +195,10 @@ def test_clouds(count, tmp_path):
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 @pytest.mark.parametrize("operator", ["sample", "axis_sample", "expected_error", "soft_argmax", "variants"])
-def test_triton(operator, architecture):
+def test_triton(operator, architecture, perturbation):
     """In a process of its own: here Triton may interpret."""
     path = os.pathsep.join([str(Path(ptxsim.__file__).parents[1]), str(ROOT)])
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": path}
-    command = [sys.executable, "python_tests/triton_simulated.py", operator, str(architecture)]
+    command = [sys.executable, "python_tests/triton_simulated.py", operator, str(architecture), str(perturbation)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

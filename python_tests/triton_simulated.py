@@ -1,4 +1,6 @@
-"""Runs compiled Triton kernels in the PTX simulator: ``python python_tests/triton_simulated.py OPERATOR ARCHITECTURE``.
+"""Runs compiled Triton kernels in the PTX simulator.
+
+``python python_tests/triton_simulated.py OPERATOR ARCHITECTURE [-1 | 0 | 1]``, the last of which moves special functions.
 
 A process of its own (test_ptx.py starts it), since the tests' process has Triton's interpreter. Results of the real
 launchers are compared with the reference's.
@@ -9,6 +11,7 @@ import sys
 
 import ptxsim
 import torch
+from perturbation import perturbed
 
 from bench.triton_offline import Launch, axis_sample, expected_error, launching, sample, soft_argmax
 from sampling_argmax_cuda import reference
@@ -185,6 +188,6 @@ def run_variants() -> None:
 
 
 if __name__ == "__main__":
-    with simulate(int(sys.argv[2])):
+    with simulate(int(sys.argv[2])), perturbed(int(sys.argv[3]) if len(sys.argv) > 3 else 0):
         {"sample": run_sample, "axis_sample": run_axis_sample, "expected_error": run_expected_error,
          "soft_argmax": run_soft_argmax, "variants": run_variants}[sys.argv[1]]()  # fmt: skip

@@ -262,8 +262,8 @@ void run_grid(dim3 grid, int threads, int64_t shared, const std::function<void()
 }  // namespace shim
 
 TORCH_LIBRARY_FRAGMENT(sampling_argmax_shim, m) {
-  m.def("settings(int multiprocessors, int shared_limit, int schedule) -> ()",
-        [](int64_t multiprocessors, int64_t shared_limit, int64_t schedule) {
-          shim::settings() = {multiprocessors, shared_limit, schedule};
+  m.def("settings(int multiprocessors, int shared_limit, int schedule, int perturbation=0) -> ()",
+        [](int64_t multiprocessors, int64_t shared_limit, int64_t schedule, int64_t perturbation) {
+          shim::settings() = {multiprocessors, shared_limit, schedule, perturbation};
         });
 }

@@ -27,6 +27,7 @@ namespace shim {
 
 struct Settings {
   int64_t multiprocessors = 4, shared_limit = 227 * 1024, schedule = 0;
+  int64_t perturbation = 0;  // of special functions: 1 and -1 all up and all down, 2 the one or the other by argument
 };
 Settings& settings();
 
@@ -47,6 +48,15 @@ To bit_cast(const From& from) {
   To to{};
   std::memcpy(&to, &from, sizeof(To) < sizeof(From) ? sizeof(To) : sizeof(From));
   return to;
+}
+
+// A result of the special-function unit: `exact`, moved by the bound that PTX's manual gives for it.
+inline float special(const char* instruction, float x, float exact) {
+  const int64_t kind = settings().perturbation;
+  if (kind == 0) return exact;
+  const float sign = kind != 2 ? float(kind) : bit_cast<uint32_t>(x) * 0x9E3779B9u >> 31 ? 1.0f : -1.0f;
+  const bool absolute = std::strcmp(instruction, "lg2") == 0 && x > 0.5f && x < 2;
+  return exact + sign * 0x1p-22f * (absolute ? 1.0f : std::fabs(exact));
 }
 
 inline int lane() { return int(place().thread.x % 32); }

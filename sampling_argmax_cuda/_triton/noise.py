@@ -49,7 +49,7 @@ def exponential(word, FAST: tl.constexpr):
     """E = -log2(1 - u), u = (word + 1/2) / 2^32: the larger of a series for small u and of the logarithm."""
     r = word.to(tl.float32)
     tail = tl.fma(r, tl.fma(r, 3.9309096123985985e-20, 3.35902750059347e-10), 1.679513750296735e-10)
-    survival = tl.fma(r, -(2.0**-32), 1.0 + 2.0**-23)
+    survival = tl.fma(r, -(2.0**-32), 1.0 + 2.0**-22)  # raised by the error of lg2.approx
     return tl.maximum(tail, -log2(survival, FAST))
 
 
