@@ -58,9 +58,9 @@ def problem(logits, basis: str):
     batch, keypoints, height, width = logits.shape
     cells = height * width
     values = [Ptr(logits), 0, 2, 1, height, width, cells, width, 1, keypoints * cells, cells, batch, keypoints, cells,
-              0, 0, 0, 0, 0, 0, 0, SAMPLES, TAU, 1.0, BASES[basis], Ptr(SEED), 2, *division(width), *division(height), 1,
+              0, 0, 0, 0, 0, 0, 0, SAMPLES, TAU, 1.0, BASES[basis], Ptr(SEED), 2, 0, *division(width), *division(height), 1,
               1.4426950408889634 / TAU, 13.7 / TAU, -1 / TAU, -1 / TAU]  # fmt: skip
-    return Struct("<Qii6q5q3Q2q2Qqddi4xQiIIIIII?3xdddf4x", *values)
+    return Struct("<Qii6q5q3Q2q2Qqddi4xQi4xQIIIIII?7xdddf4x", *values)
 
 
 def inputs(shape):

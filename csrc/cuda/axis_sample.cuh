@@ -37,9 +37,16 @@ struct AxisForward {
 
   SA_INLINE void fill_exponents(uint32_t begin, uint32_t end) const {
     const int64_t offset = logits_offset(d.p, row);
-    const uint32_t aligned = begin / 4 * 4;
-    for (uint32_t i = threadIdx.x; i < (end + 3) / 4 * 4 - aligned; i += blockDim.x)
-      exponents[i] = table_exponent<weight>(d, offset, top, aligned + i);
+    const uint32_t aligned = begin / 4 * 4, count = (end + 3) / 4 * 4 - aligned;
+    constexpr int at_once = 4;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < count; i += at_once * blockDim.x) {
+      T z[at_once];
+      read_logits(d, offset, aligned + i, blockDim.x, z);
+#pragma unroll
+      for (int k = 0; k < at_once; ++k)
+        if (i + k * blockDim.x < count) exponents[i + k * blockDim.x] = table_exponent<weight>(d, z[k], top);
+    }
   }
 
   // The largest exponent of a sample, from a pass of its own (Weight::low).
@@ -48,8 +55,10 @@ struct AxisForward {
     T high[1] = {-T(__builtin_huge_val())};
     for (uint32_t q = threadIdx.x; q < (d.p.cells + 3) / 4; q += blockDim.x) {
       const Quad<uint32_t> words = quad_words(q, key, kGumbel);
+      T z[4];
+      read_logits(d, offset, 4 * q, 1, z);
       for (int j = 0; j < 4; ++j) {
-        const T a = table_exponent<weight>(d, offset, top, 4 * q + j);
+        const T a = table_exponent<weight>(d, z[j], top);
         high[0] = max(high[0], fma(log2(exponential<T>(words.v[j])), d.template log_factor<T>(), a));
       }
     }

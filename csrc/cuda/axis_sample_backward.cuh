@@ -54,15 +54,16 @@ struct AxisBackward {
   };
 
   SA_INLINE void load(Own& own, uint32_t quad) const {
-    const int64_t offset = logits_offset(d.p, row);
+    T z[4];
+    read_logits(d, logits_offset(d.p, row), 4 * quad, 1, z);
     const BinLayout layout = bin_layout<axes>(d.p);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const uint32_t i = 4 * quad + j, line = d.width.quotient(i), z = d.height.quotient(line);
-      own.exponent.v[j] = table_exponent<weight>(d, offset, top, i);
+      const uint32_t i = 4 * quad + j, line = d.width.quotient(i), plane = d.height.quotient(line);
+      own.exponent.v[j] = table_exponent<weight>(d, z[j], top);
       own.grad[j] = T(0);
       if (whole_quads && j > 0) continue;
-      const uint32_t at[3] = {i - line * d.width.divisor, line - z * d.height.divisor, z};
+      const uint32_t at[3] = {i - line * d.width.divisor, line - plane * d.height.divisor, plane};
 #pragma unroll
       for (int axis = 0; axis < axes; ++axis)
         own.bin[axis][j] = i < d.p.cells ? uint32_t(layout.first[axis]) + at[axis] : 0;

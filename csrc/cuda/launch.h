@@ -127,6 +127,21 @@ inline int64_t parts_wanted(int64_t rows, int64_t most) {
   return std::clamp<int64_t>((16 * multiprocessors() + rows - 1) / rows, 1, std::min(most, most_blocks));
 }
 
+// Rows that are longer than this have their largest logits found before the kernels, not by each of their blocks.
+constexpr int64_t long_row = 16384;
+
+// The largest logits of long rows, where `d` then finds them; the tensor has to live until its last launch.
+template <class T>
+Tensor find_tops(DeviceProblem& d, const Tensor& like) {
+  if (d.p.cells <= long_row) return Tensor();
+  Tensor tops = at::empty({d.p.rows()}, like.options().dtype(is_double<T> ? at::kDouble : at::kFloat));
+  constexpr int threads = 256;
+  launch(row_tops<T>, blocks(d.p.rows()), threads, int64_t(sizeof(T)) * (1 + threads / 32), d,
+         tops.mutable_data_ptr<T>());
+  d.tops = tops.const_data_ptr<T>();
+  return tops;
+}
+
 template <class T>
 T* data_or_null(Tensor& x) {
   return x.numel() > 0 ? x.mutable_data_ptr<T>() : nullptr;

@@ -24,6 +24,7 @@ struct DeviceProblem {
   Problem p;
   const int64_t* seed;
   int seed_words;
+  const void* tops;  // the largest logit of every row, or null where each block finds its row's
   Division width, height;
   bool contiguous;
   double scale, shift, neg_inv_tau;  // exponent = (z - max) scale - shift + neg_inv_tau log2(E)
@@ -47,20 +48,30 @@ SA_INLINE T weigh(T e, T a, T neg_inv_tau) {
   return exp2(fma(log2(e), neg_inv_tau, a));
 }
 
-template <class T>
-SA_INLINE T read_logit(const DeviceProblem& d, int64_t offset, uint32_t i) {
-  if (d.contiguous) {
-    offset += i;
-  } else {
-    const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
-    offset += int64_t(z) * d.p.stride[0] + int64_t(line - z * d.height.divisor) * d.p.stride[1] +
-              int64_t(i - line * d.width.divisor) * d.p.stride[2];
-  }
-  if constexpr (is_double<T>) return static_cast<const double*>(d.p.logits)[offset];
+SA_INLINE int64_t element_of(const DeviceProblem& d, uint32_t i) {
+  if (d.contiguous) return i;
+  const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
+  return int64_t(z) * d.p.stride[0] + int64_t(line - z * d.height.divisor) * d.p.stride[1] +
+         int64_t(i - line * d.width.divisor) * d.p.stride[2];
+}
+
+// The logits of cells first, first + step, ... of a row, all loads in flight at once; -inf past the row's end.
+template <int count, class T>
+SA_INLINE void read_logits(const DeviceProblem& d, int64_t offset, uint32_t first, uint32_t step, T (&out)[count]) {
+  const auto read = [&](auto* logits, const auto& number) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      const uint32_t i = first + k * step;
+      out[k] = i < d.p.cells ? T(number(logits[offset + element_of(d, i)])) : -T(__builtin_huge_val());
+    }
+  };
+  const auto same = [](auto x) { return x; };
+  if constexpr (is_double<T>) return read(static_cast<const double*>(d.p.logits), same);
   switch (d.p.dtype) {
-    case Dtype::float32: return static_cast<const float*>(d.p.logits)[offset];
-    case Dtype::bfloat16: return bfloat16_number(static_cast<const uint16_t*>(d.p.logits)[offset]);
-    default: return float16_number(static_cast<const uint16_t*>(d.p.logits)[offset]);
+    case Dtype::float32: return read(static_cast<const float*>(d.p.logits), same);
+    case Dtype::bfloat16:
+      return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return bfloat16_number(x); });
+    default: return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return float16_number(x); });
   }
 }
 
@@ -74,6 +85,20 @@ SA_INLINE void write_gradient(const Problem& p, void* out, int64_t at, T value) 
     case Dtype::float32: static_cast<float*>(out)[at] = float(value); return;
     case Dtype::bfloat16: static_cast<uint16_t*>(out)[at] = bfloat16_bits(float(value)); return;
     default: static_cast<uint16_t*>(out)[at] = float16_bits(float(value)); return;
+  }
+}
+
+// body(i, logit) for the cells of a row that are this thread's, in their order.
+template <class T, class Body>
+SA_INLINE void for_cells(const DeviceProblem& d, int64_t offset, const Body& body) {
+  constexpr int at_once = 4;
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < d.p.cells; i += at_once * blockDim.x) {
+    T z[at_once];
+    read_logits(d, offset, i, blockDim.x, z);
+#pragma unroll
+    for (int k = 0; k < at_once; ++k)
+      if (i + k * blockDim.x < d.p.cells) body(i + k * blockDim.x, z[k]);
   }
 }
 
@@ -131,13 +156,12 @@ SA_INLINE T table_coordinate(const DeviceProblem& d, int64_t row, uint32_t i, in
   return coordinate<T>(d, row, i, axis) + T(basis == Basis::uniform ? field_shift<T> : 0);
 }
 
-// The exponent, or for tau = 1 and 2 its power of two, of a cell; cells past the row's end weigh nothing.
+// The exponent of a cell, or for tau = 1 and 2 its power of two. Of -inf, which stands past the row's end too, a weight
+// of 0.
 template <Weight weight, class T>
-SA_INLINE T table_exponent(const DeviceProblem& d, int64_t offset, T top, uint32_t i) {
-  constexpr bool as_power = weight == Weight::one || weight == Weight::two;
-  if (i >= d.p.cells) return as_power ? T(0) : -T(__builtin_huge_val());
-  const T a = (read_logit<T>(d, offset, i) - top) * T(d.scale) - T(d.shift);
-  return as_power ? exp2(a) : a;
+SA_INLINE T table_exponent(const DeviceProblem& d, T logit, T top) {
+  const T a = (logit - top) * T(d.scale) - T(d.shift);
+  return weight == Weight::one || weight == Weight::two ? exp2(a) : a;
 }
 
 // ---- four cells at a time: one call of the generator gives the words of four cells ----
@@ -231,14 +255,32 @@ SA_INLINE void block_reduce(const T (&values)[n], T* result) {
   __syncthreads();  // the result is written
 }
 
-// The largest logit of a row; NaNs are passed over here and spoil their row through its weights.
+// The largest logit of a row; NaNs are passed over here and spoil their row through its weights. A barrier of the block.
 template <class T>
 SA_INLINE T row_top(const DeviceProblem& d, int64_t row, T* scratch) {
+  if (d.tops != nullptr) {
+    __syncthreads();  // as in the reduction below: what was written to shared memory is seen
+    return static_cast<const T*>(d.tops)[row];
+  }
+  constexpr int at_once = 8;
   const int64_t offset = logits_offset(d.p, row);
-  T top[1] = {-T(__builtin_huge_val())};
-  for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) top[0] = max(top[0], read_logit<T>(d, offset, i));
+  T top[1] = {-T(__builtin_huge_val())}, z[at_once];
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < d.p.cells; i += at_once * blockDim.x) {
+    read_logits(d, offset, i, blockDim.x, z);
+#pragma unroll
+    for (T x : z) top[0] = max(top[0], x);
+  }
   block_reduce<true>(top, scratch);
   return scratch[0];
+}
+
+// Grid: rows. For rows that several blocks, or one block several times, would pass over.
+template <class T>
+__global__ void __launch_bounds__(256) row_tops(DeviceProblem d, T* tops) {
+  SA_SHARED_MEMORY(memory);
+  const T top = row_top(d, blockIdx.x, reinterpret_cast<T*>(memory));
+  if (threadIdx.x == 0) tops[blockIdx.x] = top;
 }
 
 }  // namespace sampling_argmax::cuda

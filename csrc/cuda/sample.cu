@@ -6,7 +6,9 @@ namespace sampling_argmax::cuda {
 
 template <class T>
 void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats) {
-  with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
+  DeviceProblem with_tops = problem;
+  const Tensor tops = find_tops<T>(with_tops, samples);
+  with_cell_kernel<T>(with_tops, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     constexpr int count = SampleSums<T, basis, axes>::count;
     const int64_t rows = d.p.rows(), tile = tile_cells(axes), segment_cells = tile * tiles_per_segment;
     const int64_t groups_possible = (d.p.samples + samples_together - 1) / samples_together;
@@ -36,7 +38,9 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
 template <class T>
 void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples,
                             const Tensor& stats, const SampleGradients<T>& out) {
-  with_cell_kernel<T>(problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
+  DeviceProblem with_tops = problem;
+  const Tensor tops = find_tops<T>(with_tops, samples);
+  with_cell_kernel<T>(with_tops, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     const bool with_points = out.points != nullptr;
     const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
     const int threads = threads_for(d.p.cells, per_thread, 128);

@@ -34,13 +34,26 @@ struct Tables {
   }
 
   template <Basis basis, Weight weight>
-  SA_INLINE void fill(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int cells) const {
-    const int64_t offset = logits_offset(d.p, row);
-    for (int i = threadIdx.x; i < cells; i += blockDim.x) {
-      exponents[i] = table_exponent<weight>(d, offset, top, begin + i);
+  SA_INLINE void fill_cell(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int i, T logit) const {
+    exponents[i] = table_exponent<weight>(d, logit, top);
 #pragma unroll
-      for (int axis = 0; axis < axes; ++axis)
-        coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, row, begin + i, axis) : T(0);
+    for (int axis = 0; axis < axes; ++axis)
+      coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, row, begin + i, axis) : T(0);
+  }
+
+  template <Basis basis, Weight weight>
+  SA_INLINE void fill(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int cells) const {
+    constexpr int at_once = 4;
+    const int64_t offset = logits_offset(d.p, row);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < cells; i += at_once * blockDim.x) {
+      T z[at_once];
+      read_logits(d, offset, begin + i, blockDim.x, z);
+#pragma unroll
+      for (int k = 0; k < at_once; ++k) {
+        const int at = i + k * blockDim.x;
+        if (at < cells) fill_cell<basis, weight>(d, row, top, begin, at, z[k]);
+      }
     }
   }
 };

@@ -108,11 +108,12 @@ struct SampleBackward {
   }
 
   SA_INLINE void load(OwnQuad<T, axes>& own, int64_t row, T top, uint32_t quad) const {
-    const int64_t offset = logits_offset(d.p, row);
+    T z[4];
+    read_logits(d, logits_offset(d.p, row), 4 * quad, 1, z);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const uint32_t i = 4 * quad + j;
-      own.exponent.v[j] = table_exponent<weight>(d, offset, top, i);
+      own.exponent.v[j] = table_exponent<weight>(d, z[j], top);
       own.grad[j] = T(0);
 #pragma unroll
       for (int axis = 0; axis < axes; ++axis)

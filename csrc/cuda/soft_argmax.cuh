@@ -13,8 +13,8 @@ constexpr double ln2 = 0.6931471805599453;
 
 // The exponent of a cell in base 2.
 template <class T>
-SA_INLINE T plain_exponent(const DeviceProblem& d, int64_t offset, T top, uint32_t i) {
-  return (read_logit<T>(d, offset, i) - top) * T(d.p.beta * 1.4426950408889634);
+SA_INLINE T plain_exponent(const DeviceProblem& d, T logit, T top) {
+  return (logit - top) * T(d.p.beta * 1.4426950408889634);
 }
 // For the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf. NaN stays NaN.
 template <class T>
@@ -29,23 +29,23 @@ __global__ void __launch_bounds__(256) soft_argmax_forward(DeviceProblem d, T* m
   const int64_t row = blockIdx.x, offset = logits_offset(d.p, row);
   const T top = row_top(d, row, result);
   T sums[2 + axes] = {};
-  for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) {
-    const T exponent = plain_exponent(d, offset, top, i), w = exp2(exponent);
+  for_cells<T>(d, offset, [&](uint32_t i, T logit) {
+    const T exponent = plain_exponent(d, logit, top), w = exp2(exponent);
     sums[0] += w;
     sums[1] = fma(w, finite(exponent), sums[1]);
     for (int axis = 0; axis < axes; ++axis) sums[2 + axis] = fma(w, coordinate<T>(d, row, i, axis), sums[2 + axis]);
-  }
+  });
   block_reduce<false>(sums, result);
   const T total = result[0], log_sum = result[1];
   T centre[axes], square[axes] = {};
   for (int axis = 0; axis < axes; ++axis) centre[axis] = result[2 + axis] / total;
-  for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) {
-    const T w = exp2(plain_exponent(d, offset, top, i));
+  for_cells<T>(d, offset, [&](uint32_t i, T logit) {
+    const T w = exp2(plain_exponent(d, logit, top));
     for (int axis = 0; axis < axes; ++axis) {
       const T from_mean = coordinate<T>(d, row, i, axis) - centre[axis];
       square[axis] = fma(w * from_mean, from_mean, square[axis]);
     }
-  }
+  });
   block_reduce<false>(square, result);
   if (threadIdx.x != 0) return;
   for (int axis = 0; axis < axes; ++axis) {
@@ -90,19 +90,18 @@ __global__ void __launch_bounds__(256)
     for (int axis = 0; axis < axes; ++axis)
       constant -= grad.variance[row * axes + axis] * value.variance[row * axes + axis];
     T first_peak[1] = {T(-d.p.cells)};  // minus the smallest index of the maximum
-    for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) {
-      const T exponent = plain_exponent(d, offset, top, i);
-      if (exponent == 0) first_peak[0] = max(first_peak[0], -T(i));
-    }
+    for_cells<T>(d, offset, [&](uint32_t i, T logit) {
+      if (plain_exponent(d, logit, top) == 0) first_peak[0] = max(first_peak[0], -T(i));
+    });
     block_reduce<true>(first_peak, result);
-    for (uint32_t i = threadIdx.x; i < d.p.cells; i += blockDim.x) {
+    for_cells<T>(d, offset, [&](uint32_t i, T logit) {
       T grad_logit;
       T* grad_point = grad_points == nullptr ? nullptr : grad_points + (row / d.p.keypoints * d.p.cells + i) * axes;
-      moment_cell<T, axes>(d, row, i, plain_exponent(d, offset, top, i), grad, value, constant, grad_logit, grad_point,
+      moment_cell<T, axes>(d, row, i, plain_exponent(d, logit, top), grad, value, constant, grad_logit, grad_point,
                            row == int64_t(blockIdx.x) * rows);
       if (T(i) == -result[0]) grad_logit += T(d.p.beta) * grad.peak[row] * peak;
       if (grad_logits != nullptr) write_gradient(d.p, grad_logits, row * d.p.cells + i, grad_logit);
-    }
+    });
   }
 }
 
