@@ -212,13 +212,16 @@ def describe(loop: list[str], cells: int) -> dict:
 
 
 def marginal_loops(loops: list[list[str]], weights: list[str]) -> dict:
-    """axis_sample's sums of columns and of lines: the two loops of loads and additions that follow the weights'."""
+    """axis_sample's sums that follow the weights': of columns, of lines cell by cell, and of lines by quads, as at COCO."""
     sums = []
     for loop in loops[loops.index(weights) + 1 :]:
         counts = Counter(map(operation, loop))
         if counts["LDS"] >= 8 and counts["FADD"] == counts["LDS"]:
             sums.append(describe(loop, counts["FADD"]))
-    return {k: sum(loop[k] for loop in sums[:2]) for k in (sums[0] if sums else {})}
+    if not sums:
+        return {}
+    columns, _, quads, *_ = sums
+    return {k: columns[k] + quads[k] / 4 for k in columns}
 
 
 def compiler_version() -> str:
