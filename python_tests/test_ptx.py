@@ -23,7 +23,7 @@ Ptr, Struct, Uninit = ptxsim.Ptr, ptxsim.Struct, ptxsim.Uninit
 
 OPS = operators("cpu")
 SAMPLES, TAU, SCHEDULE_BYTES, THREADS = 6, 0.7, 96, 64
-SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20)]
+SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20), (1, 1, 12, 32)]
 BASES = {"none": 0, "uniform": 1, "triangular": 2, "gaussian": 3}
 SEED = torch.tensor([5, 2**32 + 3])
 
@@ -80,6 +80,7 @@ def check(*pairs):
 def launch(mod, grid, args, shared, threads=THREADS):
     stats = mod[mod.kernels[0]](grid=grid, block=(threads, 1, 1), args=args, dynamic_shared=shared, check=True)
     assert not any(stats.unwritten.values() if isinstance(stats.unwritten, dict) else stats.unwritten)
+    return stats
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -150,6 +151,19 @@ def test_axis_sample(shape, tmp_path):
            SCHEDULE_BYTES + 4 * (8 + at_once + at_once * stride))  # fmt: skip
     check((out, OPS.axis_sample_backward(grad, logits, None, SEED, marginals, stats, TAU, 1.0, "triangular", 0.0, None,
                                          [True, False])[0]))  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [48, 64])
+def test_axis_sample_has_few_bank_conflicts(width, tmp_path):
+    """Lines of 16 n cells begin in two or in one of the 32 banks: added up cell by cell they would cost 16 turns and more."""
+    logits, tile = inputs((1, 1, 32, width))[0], 32 * width
+    results = [empty(*x.shape) for x in OPS.axis_sample(logits, None, SEED, SAMPLES, TAU, 1.0, "uniform", 0.0, None)]
+    kernel = ("axis_sample_forward<float, Basis::uniform, 2, Weight::general>(DeviceProblem, double, int, int, float*, "
+              "float*, float*)")  # fmt: skip
+    shared = SCHEDULE_BYTES + 4 * (2 * (tile + 8) + tile + 2 * (1 + THREADS // 32))
+    stats = launch(module("axis_sample", kernel, tmp_path), (1, 1, 1),
+                   [problem(logits, "uniform"), 0.0, tile, SAMPLES, *results], shared)  # fmt: skip
+    assert stats.bank_conflicts <= 0.4 * stats.shared_accesses
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
