@@ -47,8 +47,8 @@ MUTANTS = [
     *(Mutant("cuda/axis_sample.cuh", BARRIER, ";", k) for k in range(6)),
     *(Mutant("cuda/axis_sample_backward.cuh", BARRIER, ";", k) for k in range(2)),
     # masks and bounds
-    Mutant("cuda/row.cuh", "if (i >= d.p.cells) return", "if (i > d.p.cells) return"),
-    Mutant("cuda/row.cuh", "i < d.p.cells; i += blockDim.x) top", "i + 1 < d.p.cells; i += blockDim.x) top"),
+    Mutant("cuda/row.cuh", "out[k] = i < d.p.cells ?", "out[k] = i <= d.p.cells ?"),
+    Mutant("cuda/row.cuh", "i += at_once * blockDim.x", "i += (at_once + 1) * blockDim.x", 1),
     Mutant("cuda/sample.cuh", "(d.p.cells - begin + 3) / 4 * 4", "(d.p.cells - begin) / 4 * 4"),
     Mutant("cuda/sample.cuh", "s + samples_together <= last", "s + samples_together < last + 2"),
     Mutant("cuda/sample_backward.cuh", "if (4 * quad + j < d.p.cells) write", "if (4 * quad + j + 1 < d.p.cells) write"),
@@ -96,6 +96,11 @@ MUTANTS = [
       for k in range(count)),
     # the error of the special functions
     Mutant("cuda/primitives.cuh", "-0x1p-32f, 1 + 0x1p-22f", "-0x1p-32f, 1 + 0x1p-23f"),
+    # long rows and lines by quads
+    Mutant("cuda/row.cuh", BARRIER, ";", 3),
+    Mutant("cuda/row.cuh", "i += at_once * blockDim.x", "i += (at_once + 1) * blockDim.x", 0),
+    Mutant("cuda/axis_sample.cuh", "(four[0] + four[1]) + (four[2] + four[3])", "(four[0] + four[1]) + four[2]"),
+    Mutant("cuda/axis_sample.cuh", "lines + tile / 4 + q", "lines + q"),
 ]  # fmt: skip
 
 

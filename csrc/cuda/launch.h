@@ -121,10 +121,13 @@ inline int threads_for(int64_t cells, int64_t cells_per_thread, int most) {
   return threads;
 }
 
-// Into how many parts rows are cut, so that there are about 16 blocks a multiprocessor. No result depends on it.
+// So many that the last ones of a grid, which leave multiprocessors idle, are few among them.
+inline int64_t blocks_wanted() { return 16 * multiprocessors(); }
+
+// Into how many parts rows are cut for that. No result depends on it.
 inline int64_t parts_wanted(int64_t rows, int64_t most) {
   if (rows == 0) return 1;
-  return std::clamp<int64_t>((16 * multiprocessors() + rows - 1) / rows, 1, std::min(most, most_blocks));
+  return std::clamp<int64_t>((blocks_wanted() + rows - 1) / rows, 1, std::min(most, most_blocks));
 }
 
 // Rows that are longer than this have their largest logits found before the kernels, not by each of their blocks.

@@ -17,7 +17,7 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     const int64_t blocks_of_samples = (d.p.samples + each - 1) / each;
     Partials<T> partials{nullptr, (d.p.cells + segment_cells - 1) / segment_cells};
     Tensor partial_sums;
-    if (partials.segments > 1 && partials.segments <= most_blocks && rows * blocks_of_samples < 2 * multiprocessors()) {
+    if (partials.segments > 1 && partials.segments <= most_blocks && rows * blocks_of_samples < blocks_wanted()) {
       partial_sums = at::empty({rows, d.p.samples, partials.segments, count + 1}, samples.options());
       partials.data = partial_sums.mutable_data_ptr<T>();
     }
@@ -43,9 +43,10 @@ void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, co
   with_cell_kernel<T>(with_tops, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     const bool with_points = out.points != nullptr;
     const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
-    const int threads = threads_for(d.p.cells, per_thread, 128);
-    const int64_t ranges = (d.p.cells + per_thread * threads - 1) / (per_thread * threads);
-    const dim3 grid = blocks(owners, parts_wanted(owners, ranges));
+    int threads = threads_for(d.p.cells, per_thread, 128);
+    const auto ranges = [&] { return (d.p.cells + per_thread * threads - 1) / (per_thread * threads); };
+    while (threads > 32 && owners * ranges() < 2 * multiprocessors()) threads /= 2;  // few owners, as with points
+    const dim3 grid = blocks(owners, parts_wanted(owners, ranges()));
     const T *grads = grad.const_data_ptr<T>(), *samples_data = samples.const_data_ptr<T>(),
             *stats_data = stats.const_data_ptr<T>();
     const int64_t shared = backward_shared_bytes<T>(threads);

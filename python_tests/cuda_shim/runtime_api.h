@@ -28,6 +28,7 @@ int& current_device();          // of this host thread
 cudaStream_t current_stream();  // of the current device, never the default one
 cudaError_t allow_shared(const void* kernel, int bytes);
 cudaError_t refused(const void* kernel, const cudaLaunchConfig_t& config);
+void record(const void* kernel, const cudaLaunchConfig_t& config);
 
 }  // namespace shim
 
@@ -44,7 +45,10 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
 template <class... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Parameters... args) {
   const cudaError_t error = shim::refused(reinterpret_cast<const void*>(kernel), *config);
-  if (error.empty())
+  if (!error.empty()) return error;
+  if (shim::recorder().on)
+    shim::record(reinterpret_cast<const void*>(kernel), *config);
+  else
     shim::run_grid(config->grid, int(config->block.x), int64_t(config->shared), [&] { kernel(args...); });
   return error;
 }

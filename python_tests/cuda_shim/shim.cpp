@@ -1,6 +1,7 @@
 #include "runtime_api.h"
 
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -168,6 +169,11 @@ Settings& settings() {
   return instance;
 }
 
+Recorder& recorder() {
+  static Recorder instance;
+  return instance;
+}
+
 Place& place() { return self().place; }
 
 void block_barrier() { leave(State::block_barrier); }
@@ -180,6 +186,16 @@ uint64_t exchange(uint64_t value, int from_lane) {
   const uint64_t out = block->fibers.at(from).brought;
   warp_barrier();  // all have taken theirs
   return out;
+}
+
+void record(const void* kernel, const cudaLaunchConfig_t& config) {
+  Dl_info info{};
+  dladdr(kernel, &info);
+  recorder().lines += std::string(info.dli_sname == nullptr ? "?" : info.dli_sname);
+  for (int64_t n : {int64_t(config.grid.x), int64_t(config.grid.y), int64_t(config.grid.z), int64_t(config.block.x),
+                    int64_t(config.shared)})
+    recorder().lines += ' ' + std::to_string(n);
+  recorder().lines += '\n';
 }
 
 int& current_device() {
@@ -266,4 +282,10 @@ TORCH_LIBRARY_FRAGMENT(sampling_argmax_shim, m) {
         [](int64_t multiprocessors, int64_t shared_limit, int64_t schedule, int64_t perturbation) {
           shim::settings() = {multiprocessors, shared_limit, schedule, perturbation};
         });
+  m.def("record_launches(bool on) -> str", [](bool on) {
+    std::string lines;
+    std::swap(lines, shim::recorder().lines);
+    shim::recorder().on = on;
+    return lines;
+  });
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 
 #define __device__
 #define __host__
@@ -30,6 +31,14 @@ struct Settings {
   int64_t perturbation = 0;  // of special functions: 1 and -1 all up and all down, 2 the one or the other by argument
 };
 Settings& settings();
+
+// The launches since the last call of take_launches, which are then recorded and not run: a line each, the kernel's
+// mangled name, grid, threads, bytes of shared memory.
+struct Recorder {
+  bool on = false;
+  std::string lines;
+};
+Recorder& recorder();
 
 struct Place {
   dim3 thread, block, block_size, grid;
