@@ -137,19 +137,15 @@ def counted(launch: Launch, counts: dict) -> dict | None:
 def traffic(launch: Launch) -> tuple[float, float]:
     """Bytes that have to pass the memory, and those that the blocks ask for, which may be in a cache.
 
-    The largest logits of long rows are found by row_tops. axis_sample reads a row that is longer than its tile again for
-    every sample.
+    The largest logits of long rows are found by row_tops.
     """
     shape = SHAPES[launch.shape]
-    cells = prod(shape.logits[2:])
-    tops = 1 if cells <= 16384 else 0
+    tops = 1 if prod(shape.logits[2:]) <= 16384 else 0
     logits, samples = 4 * prod(shape.logits), 4 * prod(shape.logits[:2]) * shape.samples * (len(shape.logits) - 2)
     passes = {"row_tops": (1, 1), "sample_combine": (0, 0), "sample_forward": (1, 1 + tops), "sample_backward": (2, 2 + tops),
               "expected_error": (2, 3), "axis_sample_forward": (1, 1 + tops), "axis_sample_backward": (2, 2 + tops),
               "soft_argmax_forward": (1, 3), "soft_argmax_backward": (2, 4)}[launch.stem]  # fmt: skip
     repeated = launch.grid[1] if launch.stem in ("sample_forward", "axis_sample_forward") else 1
-    if launch.stem == "axis_sample_forward" and cells > 4096:
-        repeated = shape.samples
     return passes[0] * logits + samples, passes[1] * logits * repeated + samples
 
 

@@ -1,7 +1,7 @@
 // axis_sample, forward: the released estimator. Equations (17)-(20) of reference/README.md. A block takes a row and a
-// range of samples; for each it puts a tile of weights into shared memory, adds them up to one marginal per axis, and
-// makes noise and coordinate of every bin: one launch, nothing of size S N leaves the block, and no result depends on
-// the grid.
+// range of samples. It reads a tile of logits; for each sample it puts the tile's weights into shared memory and adds
+// them up to one marginal per axis; then it makes noise and coordinate of every bin. Nothing of size S N leaves the
+// block, and no result depends on the grid.
 
 #pragma once
 
@@ -105,32 +105,46 @@ struct AxisForward {
           if ((line + k) / height == z) h[bins.first[2] + z] += lines[k];
   }
 
-  // One axis: all threads there are.
-  SA_INLINE void fill_line(T* h, const LoopKey& key, T high, bool ready) const {
-    for (uint32_t begin = 0; begin < d.p.cells; begin += tile) {
-      const uint32_t end = uint32_t(min(int64_t(begin) + tile, d.p.cells));
-      if (!ready) fill_exponents(begin, end);
-      __syncthreads();  // the tile is filled, and its last weights are used
-      weigh_tile(begin, end, key, high);
+  SA_INLINE int64_t place_of(uint32_t s) const { return row * d.p.samples + s; }
+  SA_INLINE T* marginals_of(uint32_t s) const { return marginals + place_of(s) * bin_layout<axes>(d.p).total; }
+
+  // A tile's weights of the samples [first, last), one after the other: add(h) finds them and adds them to marginals h.
+  template <class Add>
+  SA_INLINE void weigh_samples(uint32_t first, uint32_t last, uint32_t begin, uint32_t end, const Add& add) const {
+    fill_exponents(begin, end);
+#pragma unroll 1
+    for (uint32_t s = first; s < last; ++s) {
+      const T high = weight == Weight::low ? stats[place_of(s)] : T(0);
+      __syncthreads();  // the tile is filled, and the last weights and line sums are used
+      weigh_tile(begin, end, loop_key(row_key(d, row, s), schedule), high);
       __syncthreads();  // the weights are written
-      for (uint32_t i = threadIdx.x; i < end - begin; i += blockDim.x) h[begin + i] = weights[i];
+      add(marginals_of(s));
     }
   }
 
-  SA_INLINE void fill_marginals(T* h, const LoopKey& key, T high, bool ready) const {
+  // One axis: the weights are the marginal.
+  SA_INLINE void fill_lines(uint32_t first, uint32_t last) const {
+#pragma unroll 1
+    for (uint32_t begin = 0; begin < d.p.cells; begin += tile) {
+      const uint32_t end = uint32_t(min(int64_t(begin) + tile, d.p.cells));
+      weigh_samples(first, last, begin, end, [&](T* h) {
+        for (uint32_t i = threadIdx.x; i < end - begin; i += blockDim.x) h[begin + i] = weights[i];
+      });
+    }
+  }
+
+  SA_INLINE void fill_marginals(uint32_t first, uint32_t last) const {
     const BinLayout bins = bin_layout<axes>(d.p);
-    for (int64_t j = threadIdx.x; j < bins.total; j += blockDim.x) h[j] = T(0);
+    for (int64_t j = threadIdx.x; j < (last - first) * bins.total; j += blockDim.x) marginals_of(first)[j] = T(0);
     const uint32_t width = uint32_t(bins.size[0]), columns = min(width, uint32_t(tile)), lines_at_once = tile / columns;
     const uint32_t all_lines = uint32_t(d.p.cells / width);
+#pragma unroll 1
     for (uint32_t line = 0; line < all_lines; line += lines_at_once)
+#pragma unroll 1
       for (uint32_t x0 = 0; x0 < width; x0 += columns) {
         const uint32_t x1 = min(x0 + columns, width), count = min(lines_at_once, all_lines - line);
         const uint32_t begin = line * width + x0, end = (line + count - 1) * width + x1;
-        if (!ready) fill_exponents(begin, end);
-        __syncthreads();  // the tile is filled, and its last weights and line sums are used
-        weigh_tile(begin, end, key, high);
-        __syncthreads();  // the weights are written
-        add_tile(h, line, count, x0, x1, begin);
+        weigh_samples(first, last, begin, end, [&](T* h) { add_tile(h, line, count, x0, x1, begin); });
       }
   }
 
@@ -168,19 +182,25 @@ struct AxisForward {
     }
   }
 
-  SA_INLINE void run(uint32_t s, bool ready) const {
-    const NoiseKey key = row_key(d, row, s);
-    const LoopKey loop = loop_key(key, schedule);
-    const int64_t at = row * d.p.samples + s;
-    T* h = marginals + at * bin_layout<axes>(d.p).total;
-    const T high = weight == Weight::low ? sample_top(loop) : T(0);
+  // The samples [first, last).
+  SA_INLINE void run(uint32_t first, uint32_t last) const {
+    if constexpr (weight == Weight::low) {
+#pragma unroll 1
+      for (uint32_t s = first; s < last; ++s) {
+        const T high = sample_top(loop_key(row_key(d, row, s), schedule));
+        if (threadIdx.x == 0) stats[place_of(s)] = high;  // all read it behind a barrier
+      }
+    }
     if constexpr (axes == 1)
-      fill_line(h, loop, high, ready);
+      fill_lines(first, last);
     else
-      fill_marginals(h, loop, high, ready);
-    const T sum = normalise(h);
-    if (threadIdx.x == 0) stats[at] = log2(sum) + (weight == Weight::low ? high : T(d.shift));
-    coordinates(h, key, samples + at * axes);
+      fill_marginals(first, last);
+#pragma unroll 1
+    for (uint32_t s = first; s < last; ++s) {
+      const T sum = normalise(marginals_of(s));
+      if (threadIdx.x == 0) stats[place_of(s)] = log2(sum) + (weight == Weight::low ? stats[place_of(s)] : T(d.shift));
+      coordinates(marginals_of(s), row_key(d, row, s), samples + place_of(s) * axes);
+    }
   }
 };
 
@@ -206,8 +226,7 @@ __global__ void __launch_bounds__(128, 4)
   const AxisForward<T, basis, axes, weight> block{d,       reweight, samples, marginals, stats, schedule, exponents,
                                                   weights, lines,    result,  row,       top,   tile};
   const uint32_t last = uint32_t(min(int64_t(blockIdx.y + 1) * samples_per_block, d.p.samples));
-  bool ready = false;
-  for (uint32_t s = blockIdx.y * samples_per_block; s < last; ++s, ready = d.p.cells <= tile) block.run(s, ready);
+  block.run(blockIdx.y * samples_per_block, last);
 }
 
 }  // namespace sampling_argmax::cuda
