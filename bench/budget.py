@@ -189,7 +189,7 @@ def measure(kernel: Kernel, architecture: str) -> dict:
         cubin, registers, spills = compile_kernel(kernel, architecture, Path(folder))
         all_loops = innermost_loops(disassemble(cubin))
     loops = [loop for loop in all_loops if is_cell_loop(loop, kernel)]
-    marginals = marginal_loops(all_loops, loops[-1])
+    weights = loops[-1]
     loops = sorted(loops, key=len, reverse=True)[: len(kernel.per_turn)]
     if len(loops) < len(kernel.per_turn):
         raise RuntimeError(
@@ -199,6 +199,7 @@ def measure(kernel: Kernel, architecture: str) -> dict:
     # expected_error passes through both of its loops; sample's second loop is for the samples left over.
     main = parts[0] if kernel.header != "expected_error" else {k: sum(p[k] for p in parts) for k in parts[0]}
     if kernel.name.startswith("axis_sample triangular"):
+        marginals = marginal_loops(all_loops, weights)
         main = {k: v + marginals[k] for k, v in main.items()}
     return {**{k: round(v, 3) for k, v in main.items()}, "registers": registers, "spilled_bytes": spills}
 
@@ -218,8 +219,6 @@ def marginal_loops(loops: list[list[str]], weights: list[str]) -> dict:
         counts = Counter(map(operation, loop))
         if counts["LDS"] >= 8 and counts["FADD"] == counts["LDS"]:
             sums.append(describe(loop, counts["FADD"]))
-    if not sums:
-        return {}
     columns, _, quads, *_ = sums
     return {k: columns[k] + quads[k] / 4 for k in columns}
 

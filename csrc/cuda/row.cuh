@@ -255,7 +255,8 @@ SA_INLINE void block_reduce(const T (&values)[n], T* result) {
   __syncthreads();  // the result is written
 }
 
-// The largest logit of a row; NaNs are passed over here and spoil their row through its weights. A barrier of the block.
+// The largest logit of a row; NaNs are passed over here and spoil their row through its weights. A barrier of the
+// block.
 template <class T>
 SA_INLINE T row_top(const DeviceProblem& d, int64_t row, T* scratch) {
   if (d.tops != nullptr) {

@@ -1,5 +1,5 @@
-// Launches of sample and its backward into given results, compiled in sample.cu; expected_error uses them for rows too
-// long for its own kernel.
+// Launches of sample and its backward into given results, compiled in files of their own; expected_error uses them for
+// rows too long for its own kernel.
 
 #pragma once
 
