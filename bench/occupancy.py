@@ -57,6 +57,14 @@ class Launch:
         return self.name.split("<")[0]
 
     @property
+    def short(self) -> str:
+        return self.name.replace("sampling_argmax::", "").replace("cuda::", "")
+
+    @property
+    def text(self) -> str:
+        return " x ".join(map(str, self.grid))
+
+    @property
     def blocks(self) -> int:
         return prod(self.grid)
 
@@ -70,9 +78,7 @@ def shim_operators():
 
     cuda_shim.build(ROOT / "build" / "cuda_shim")
     library.register(cuda_shim.NAMESPACE)
-    ops = cuda_shim.operators()
-    ops.settings(MULTIPROCESSORS, 227 * 1024, 0)
-    return ops
+    return cuda_shim.operators()
 
 
 def run_all(ops, shape) -> None:
@@ -93,8 +99,9 @@ def run_all(ops, shape) -> None:
         ops.axis_sample_backward(y, z, None, seed, marginals, stats, *released, needs[:2])
 
 
-def launches(names: list[str]) -> Iterator[Launch]:
-    ops = shim_operators()
+def launches(ops, names: list[str]) -> Iterator[Launch]:
+    """What the launchers ask for, each launch once."""
+    ops.settings(MULTIPROCESSORS, 227 * 1024, 0)
     for name in names:
         ops.record_launches(True)
         run_all(ops, SHAPES[name])
@@ -176,8 +183,8 @@ def row(launch: Launch, counts: dict) -> dict:
     if expected > work:
         costs["memory"] = asked / needed
     reason, cost = max(costs.items(), key=lambda item: item[1])
-    return {"shape": launch.shape, "kernel": launch.name.replace("sampling_argmax::", "").replace("cuda::", ""),
-            "grid": " x ".join(map(str, launch.grid)), "threads": launch.threads, "shared_bytes": launch.shared,
+    return {"shape": launch.shape, "kernel": launch.short,
+            "grid": launch.text, "threads": launch.threads, "shared_bytes": launch.shared,
             "registers": used, "blocks_a_multiprocessor": round(share, 2), "resident": resident,
             "bound_ms": round(1e3 * bound, 4), "expected_ms": round(1e3 * expected, 4),
             "ratio": round(expected / bound, 2), "reason": f"{reason} x {cost:.2f}" if cost > 1.005 else ""}  # fmt: skip
@@ -190,7 +197,7 @@ def main() -> None:
     )
     counts = json.loads((ROOT / "bench" / "results" / "budget.json").read_text())["kernels"]
     rows = []
-    for launch in launches(parser.parse_args().shapes):
+    for launch in launches(shim_operators(), parser.parse_args().shapes):
         rows.append(row(launch, counts))
         print("{shape:12}{kernel:58}{grid:>14}{resident:4}  bound {bound_ms:.4f}  expected {expected_ms:.4f}  {ratio:.2f}  "
               "{reason}".format(**rows[-1]))  # fmt: skip
