@@ -83,30 +83,33 @@ def close(a: str, b: str | None, rtol: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
+    parser.add_argument(
+        "--write", action="store_true", help="write these recipes' rows of the table instead of comparing"
+    )
     parser.add_argument("--rtol", type=float, default=0.0, help="largest relative difference")
     parser.add_argument("--only", default="", help="run the recipes whose names hold this text")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    table, known, wrong = [], {} if args.write else read_table(), 0
+    known, wrong = read_table() if TABLE.exists() else {}, 0
+    table = {key: value for key, value in known.items() if args.only not in key[0]}  # what is not run stays
     with tempfile.TemporaryDirectory() as folder:
         for recipe in RECIPES:
             name = " + ".join(recipe)
             if args.only not in name:
                 continue
             found = numbers_of(recipe, Path(folder))
-            table += [{"recipe": name, "number": number, "value": value} for number, value in found.items()]
+            table |= {(name, number): value for number, value in found.items()}
             off = [number for number, value in found.items() if not close(value, known.get((name, number)), args.rtol)]
-            wrong += len(off) if known else 0
-            print(
-                f"{name}: {len(found)} numbers" + (f", {len(off)} differ: {off[:3]}" if known else ""), file=sys.stderr
-            )
+            wrong += len(off)
+            print(f"{name}: {len(found)} numbers, {len(off)} differ: {off[:3]}", file=sys.stderr)
     if args.write:
+        names = [" + ".join(recipe) for recipe in RECIPES]
         with TABLE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["recipe", "number", "value"], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["recipe", "number", "value"])
+            writer.writerows((*key, table[key]) for key in sorted(table, key=lambda key: names.index(key[0])))
+        return 0
     return 1 if wrong else 0
 
 

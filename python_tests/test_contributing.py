@@ -55,7 +55,6 @@ def copy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("contribution")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "sampling_argmax_cuda", folder / "sampling_argmax_cuda", ignore=ignore)
-    shutil.copytree(ROOT / "reference", folder / "sampling_argmax_cuda" / "reference", ignore=ignore)
     return folder
 
 
