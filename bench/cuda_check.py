@@ -38,7 +38,8 @@ def copy_tree() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     )
-    wanted = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    names = (name for name in listed.stdout.decode().split("\0") if name)
+    wanted = {name for name in names if (ROOT / name).is_file() or (ROOT / name).is_symlink()}
     COPY.mkdir(parents=True, exist_ok=True)
     for folder in ("bench", "csrc", "python_tests", "reference", "sampling_argmax_cuda"):
         for path in (COPY / folder).rglob("*"):
@@ -48,6 +49,10 @@ def copy_tree() -> None:
     names = "\0".join(sorted(wanted)).encode()
     packed = subprocess.run(["tar", "c", "--null", "-T", "-"], cwd=ROOT, input=names, capture_output=True, check=True)
     subprocess.run(["tar", "x"], cwd=COPY, input=packed.stdout, check=True)
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def tests(*arguments: str) -> list[str]:
@@ -65,7 +70,7 @@ class Check:
         print(f"== {name}", flush=True)
         done = subprocess.run(command, cwd=COPY, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)  # fmt: skip
-        (COPY / f"{name.replace(' ', '_')}.log").write_text(done.stdout)
+        (COPY / f"{slug(name)}.log").write_text(done.stdout)
         seconds = round(time.monotonic() - begin)
         last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
         said = re.sub(r" in [\d.]+s.*", "", last.strip(" ="))
@@ -94,13 +99,13 @@ def stand_in_stages(check: Check, toolkit: Path) -> None:
     selection = f"(test_cuda or cuda) and not cuda_shim and not ({NOT_ON_THE_STAND_IN})"
     files = [f"python_tests/test_{name}.py" for name in ("contract", "clouds", "cuda")]
     check.run("contract", tests(*plugin, *files, "-k", selection), **extra)
-    check.run("sanitizers' program", [sys.executable, "-m", "cuda_stand_in", "bench.sanitize"], **extra)
+    check.run("sanitize", [sys.executable, "-m", "cuda_stand_in", "bench.sanitize"], **extra)
 
 
 def triton_stages(check: Check, architecture: str) -> None:
     for release in TRITONS:
-        name = f"triton {release or 'newest'}"
-        folder = COPY / "build" / name.replace(" ", "_").replace("*", "x")
+        name = f"triton {release.removesuffix('.*') or 'newest'}"
+        folder = COPY / "build" / slug(name)
         if not (folder / "triton").exists():
             command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
             subprocess.run([*command, f"triton=={release}" if release else "triton"], check=True)

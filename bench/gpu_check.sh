@@ -15,6 +15,9 @@ limit=470
 dry=
 [[ "${1:-}" == --dry-run ]] && dry=1 && shift
 
+# Where the tree was copied without its links.
+[[ -e sampling_argmax_cuda/reference ]] || ln -s ../reference sampling_argmax_cuda/reference
+
 stages=(build doctor contract timing device sanitizers triton triton_timing)
 (($# > 0)) && stages=("$@")
 export MAX_JOBS="${MAX_JOBS:-$(nproc)}"

@@ -213,7 +213,7 @@ constexpr int axis_shared_bytes(int tile, int threads) {
 
 // Grid: rows, ranges of samples.
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, 4)
+__global__ void __launch_bounds__(128, is_double<T> ? 2 : 4)
     axis_sample_forward(DeviceProblem d, double reweight, int tile, int samples_per_block, T* samples, T* marginals,
                         T* stats) {
   SA_SHARED_MEMORY(memory);

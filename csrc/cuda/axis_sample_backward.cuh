@@ -156,8 +156,11 @@ struct AxisBackward {
 
 // Grid: rows, ranges of cells. `stride`: the bins of a sample, rounded up to whole quads.
 template <class T, int axes, Weight weight, bool whole_quads>
-__global__ void __launch_bounds__(128, 4) axis_sample_backward(DeviceProblem d, double reweight, double clip,
-                                                               AxisGradients<T> grads, int at_once, int stride) {
+__global__ void __launch_bounds__(128, is_double<T>  ? 2
+                                       : whole_quads ? 4
+                                                     : 3)
+    axis_sample_backward(DeviceProblem d, double reweight, double clip, AxisGradients<T> grads, int at_once,
+                         int stride) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
   T* scratch = reinterpret_cast<T*>(memory + schedule_bytes);

@@ -246,7 +246,9 @@ constexpr int samples_together = 5;
 
 // Grid: rows, ranges of samples, segments (1 where a block has whole rows).
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, axes == 3 ? 3 : 4)
+__global__ void __launch_bounds__(128, is_double<T> ? 2
+                                       : axes == 3  ? 3
+                                                    : 4)
     sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
