@@ -92,7 +92,6 @@ def stand_in_stages(check: Check, toolkit: Path) -> None:
     from cuda_stand_in import build_runtime, environment
 
     extra = environment(build_runtime(COPY / "build" / "cuda_stand_in", toolkit))
-    extra = {k: v for k, v in extra.items() if k not in os.environ}
     extra["PYTHONPATH"] = f"{COPY / 'python_tests'}{os.pathsep}{COPY}"
     plugin = ("-p", "cuda_stand_in.plugin")
     check.run("launches", tests(*plugin, "python_tests/test_cuda_build.py"), **extra)

@@ -46,7 +46,7 @@ def test_a_map_is_trained_and_read_with_one_beta(name, beta):
 @pytest.mark.parametrize("name, beta", list(itertools.product(("sampling", "sampling_rle"), BETAS)))
 def test_samples_have_the_mean_that_is_read(name, beta, estimator):
     """As tau falls they are cells drawn by the map that is read; in the released form, as tau grows, its very mean."""
-    tau = 1e5 if beta == "tau" else 1e-3
+    tau = 1e5 if beta == "tau" else 0.01
     objective = objective_of(name, beta=beta, tau=tau, basis="none", estimator=estimator, num_samples=4000)
     problem = Problem(objective, "plane")
     target = Target(problem.position, problem.weight, problem.size)

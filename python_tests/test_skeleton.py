@@ -164,6 +164,7 @@ def test_every_sample_is_a_skeleton():
     "wrong, message",
     [
         (dict(objective="heatmap"), "task skeleton has objectives soft, soft_vr, soft_dr, sampling, got heatmap"),
+        (dict(objective=test_keypointnet.gaussian(spread=0.5)), "task skeleton compares point clouds and no samples"),
         (dict(objective=test_keypointnet.gaussian(basis="uniform")), "point clouds have basis none or gaussian"),
         (dict(keypoints=1), "keypoints must be >= 2, got 1"),
         (dict(spacing=0.0), "spacing must be > 0, got 0.0"),

@@ -3,6 +3,7 @@
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
 from .objectives import SamplingArgmax, SoftArgmax
+from .objectives.energy import energy_score
 from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
 from .objectives.rle import RLELoss
@@ -19,6 +20,7 @@ __all__ = [
     "available_backends",
     "axis_sample",
     "convert_coords",
+    "energy_score",
     "expected_error",
     "heatmap_moments",
     "js_divergence",

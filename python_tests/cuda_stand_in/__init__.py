@@ -32,8 +32,8 @@ def build_runtime(directory: Path, cuda_home: Path) -> Path:
 
 
 def environment(runtime: Path) -> dict[str, str]:
-    """For a process that is to see the two devices."""
-    return {**os.environ, "LD_PRELOAD": str(runtime), "SAMPLING_ARGMAX_STAND_IN": str(runtime)}
+    """What a process needs in its environment to see the two devices."""
+    return {"LD_PRELOAD": str(runtime), "SAMPLING_ARGMAX_STAND_IN": str(runtime)}
 
 
 def load_runtime() -> ctypes.CDLL:

@@ -55,6 +55,9 @@ class SkeletonMerger(PointCloudModule):
         h = self.hparams
         if h.objective["name"] not in OBJECTIVES:
             raise ValueError(f"model: task skeleton has objectives {', '.join(OBJECTIVES)}, got {h.objective['name']}")
+        if h.objective.get("spread", 0) != 0:
+            raise ValueError("model: task skeleton compares point clouds and no samples with a target, so spread must be 0, got "
+                             f"{h.objective['spread']}")  # fmt: skip
         if not offset_weight >= 0:
             raise ValueError(f"model: offset_weight must be >= 0, got {offset_weight}")
         self.model = Merger(keypoints, grouping, h.centers, h.width, h.norm)
