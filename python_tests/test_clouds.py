@@ -5,12 +5,12 @@ import pytest
 import torch
 from conftest import cuda_machines, machine_device
 from cuda_shim import NAMESPACE
-from sampling_argmax_cuda.reference import clouds as reference
 from scipy.spatial import cKDTree
 from torch.library import opcheck
 
 from sampling_argmax_cuda import library
 from sampling_argmax_cuda.clouds import farthest_points, neighbours
+from sampling_argmax_cuda.reference import clouds as reference
 
 MACHINES = [*(["portable"] if library.LOAD_ERROR is None else []), *cuda_machines()]
 FUSED = pytest.mark.parametrize("machine", MACHINES, indirect=True)

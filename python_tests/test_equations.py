@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from conftest import assert_close
-from sampling_argmax_cuda.reference import philox
-from sampling_argmax_cuda.reference.axis_sample import bin_noise
-from sampling_argmax_cuda.reference.sample import cell_jitter, gumbel_weights
 from test_philox import scalar_philox
 
 from sampling_argmax_cuda import reference
+from sampling_argmax_cuda.reference import philox
+from sampling_argmax_cuda.reference.axis_sample import bin_noise
+from sampling_argmax_cuda.reference.sample import cell_jitter, gumbel_weights
 
 SEED, FIRST_ROW = -(2**62) + 12345, 2**32 - 2  # the rows of a call lie on both sides of 2^32
 SHAPES = [(2, 2, 5), (2, 2, 3, 4), (2, 2, 2, 3, 4)]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import machine_isas
+
 from sampling_argmax_cuda.reference.philox import philox4x32, words
 
 ISAS = machine_isas()

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from sampling_argmax_cuda.reference.rle import MinimalRLE
 
 from sampling_argmax_cuda import RealNVP, RLELoss
 from sampling_argmax_cuda.objectives.rle import DENSITIES, FORMS, base_energy
+from sampling_argmax_cuda.reference.rle import MinimalRLE
 
 POINTS = (4, 7)
 

@@ -7,11 +7,11 @@ A statistic is a number of standard errors from what independent noise gives. Th
 
 import pytest
 import torch
-from sampling_argmax_cuda.reference import philox
-from sampling_argmax_cuda.reference import sample as reference_sample
 from scipy import stats
 
 import sampling_argmax_cuda
+from sampling_argmax_cuda.reference import philox
+from sampling_argmax_cuda.reference import sample as reference_sample
 
 DRAWS, LIMIT, FAULTY = 20_000, 4.5, 25
 SAMPLERS = {"operator": sampling_argmax_cuda.sample, "reference": reference_sample}
