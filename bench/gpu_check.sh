@@ -39,7 +39,10 @@ sanitizer() { # sanitizer TOOL BACKEND: every operator at small shapes
     program bench.sanitize
     return
   fi
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 110 compute-sanitizer --tool "$1" --error-exitcode=1 "$python" -m bench.sanitize "$2"
+  local found
+  found="$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)"
+  [[ $found ]] || { echo "compute-sanitizer is neither on PATH nor in /usr/local/cuda*/bin"; return 1; }
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$1" --error-exitcode=1 "$python" -m bench.sanitize "$2"
 }
 
 at_once() { # at_once COMMAND... -- COMMAND...: each in a process of its own; fails if one does
@@ -97,7 +100,10 @@ stage_triton() {
 stage_triton_timing() { program bench.roofline --backend triton --out "$out/roofline.csv"; }
 
 # What the stages are about: a stage that passed on other sources has to pass again.
-sources() { cat setup.py csrc/*.* csrc/*/*.* sampling_argmax_cuda/*.py sampling_argmax_cuda/_triton/*.py bench/* python_tests/*.py 2>/dev/null | sha256sum | cut -c1-12; }
+sources() {
+  cat setup.py csrc/*.* csrc/*/*.* sampling_argmax_cuda/*.py sampling_argmax_cuda/_triton/*.py bench/*.* python_tests/*.py \
+    2>/dev/null | sha256sum | cut -c1-12
+}
 
 record() { # record STAGE STATUS SECONDS
   local file="$out/gpu_check.csv"
@@ -105,6 +111,9 @@ record() { # record STAGE STATUS SECONDS
   echo "$(date -u +%FT%TZ),$digest,$1,$(($2 == 0)),$3" >>"$file"
 }
 
+for stage in "${stages[@]}"; do
+  declare -F "stage_$stage" >/dev/null || { echo "no stage $stage"; exit 2; }
+done
 digest="$(sources)"
 mkdir -p "$out" build/gpu_check
 failed=()
