@@ -73,7 +73,7 @@ class Check:
         (COPY / f"{slug(name)}.log").write_text(done.stdout)
         seconds = round(time.monotonic() - begin)
         last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
-        said = re.sub(r" in [\d.]+s.*", "", last.strip(" ="))
+        said = re.sub(r" in [\d.]+s.*", "", last.strip(" =")).replace(f"{COPY}/", "")
         self.stages[name] = {"passed": done.returncode == 0, "seconds": seconds, "said": said}
         print("\n".join(done.stdout.splitlines()[-3 if done.returncode == 0 else -40 :]))
         print(f"== {name}: {'passed' if done.returncode == 0 else 'FAILED'}, {seconds} s", flush=True)
