@@ -110,6 +110,15 @@ def test_a_launch_is_on_the_current_stream(op, runtime):
 
 @needs_stand_in
 @pytest.mark.parametrize("op", LOSSES)
+def test_launches_are_counted(op, runtime):
+    """One forward and one backward; of expected_error one for both."""
+    before = runtime.stand_in_launches(b"sampling_argmax")
+    value_and_gradient(LOSSES[op], "cuda")
+    assert runtime.stand_in_launches(b"sampling_argmax") - before == (1 if op == "expected_error" else 2)
+
+
+@needs_stand_in
+@pytest.mark.parametrize("op", LOSSES)
 def test_a_launch_is_on_the_device_of_its_tensors(op):
     """A kernel with memory of another device is refused by the runtime."""
     with torch.cuda.device(0):
