@@ -104,7 +104,8 @@ TRUE_SHARE = 10 * HEAVY.sum().item() / (10 * HEAVY.sum().item() + (~HEAVY).sum()
 def operator_share(draws: int) -> float:
     """How often a heavy cell wins: heavy points lie at 1, the others at 0."""
     logits = torch.where(HEAVY, math.log(10.0), 0.0).view(1, 1, CELLS)
-    y = sample(logits, num_samples=draws, tau=0.01, basis="none", points=HEAVY.float().view(1, CELLS, 1), seed=21)
+    points = HEAVY.float().view(1, CELLS, 1)
+    y, _ = operators("cpu").sample(logits, points, None, torch.tensor([21]), draws, 1e-3, 1.0, "none")
     return y.mean().item()
 
 
