@@ -72,16 +72,14 @@ PYTHON
 
 stage_doctor() { "$python" -m sampling_argmax_cuda; }
 
-# What the launches and the kernels compute, and what only a device has: streams, graphs, bytes, torch.compile.
-stage_contract() {
-  tests "cuda and not cuda_shim" python_tests/test_contract.py python_tests/test_clouds.py
-}
+stage_contract() { tests "cuda and not cuda_shim" python_tests/test_contract.py python_tests/test_clouds.py; }
 
 stage_timing() {
   program bench.run --device cuda --shapes coco h36m --rounds 5 --out "$out/cuda.csv" &&
     program bench.roofline --out "$out/roofline.csv"
 }
 
+# What only a device has: every word's logarithm, streams, graphs, bytes, torch.compile.
 stage_device() { tests "test_cuda" python_tests/test_cuda.py; }
 
 stage_sanitizers() {

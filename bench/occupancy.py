@@ -36,6 +36,7 @@ MULTIPROCESSORS, CLOCK, MEMORY = 132, 1.755e9, 3.35e12
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 228 * 1024, 2048, 32
 ISSUE = {"instructions": 128, "multiply": 64, "logic": 64, "special_functions": 16}
 WARPS_THAT_HIDE_LATENCY = 12
+LONG_ROW = 16384  # csrc/cuda/launch.h
 INSTRUCTIONS_OF_A_LOGIT = 12  # read, made an exponent and stored with its coordinates
 COLUMNS = ("shape", "kernel", "grid", "threads", "shared_bytes", "registers", "blocks_a_multiprocessor", "resident", "bound_ms",
            "expected_ms", "ratio", "reason")  # fmt: skip
@@ -147,7 +148,7 @@ def traffic(launch: Launch) -> tuple[float, float]:
     The largest logits of long rows are found by row_tops.
     """
     shape = SHAPES[launch.shape]
-    tops = 1 if prod(shape.logits[2:]) <= 16384 else 0
+    tops = 1 if prod(shape.logits[2:]) <= LONG_ROW else 0
     logits, samples = 4 * prod(shape.logits), 4 * prod(shape.logits[:2]) * shape.samples * (len(shape.logits) - 2)
     passes = {"row_tops": (1, 1), "sample_combine": (0, 0), "sample_forward": (1, 1 + tops), "sample_backward": (2, 2 + tops),
               "expected_error": (2, 3), "axis_sample_forward": (1, 1 + tops), "axis_sample_backward": (2, 2 + tops),

@@ -2,7 +2,8 @@
 // one after another on each host thread. Barriers, warp barriers and shuffles are real: a fiber waits for its partners,
 // the order in which fibers run is shuffled (settings().schedule), shared memory starts as NaN and has a guard behind
 // it. A barrier that not all threads reach, a shuffle with a partner missing or a write behind shared memory is an
-// error. Not modelled: rounding of the special-function unit, memory order, coalescing.
+// error. Special functions are exact, or off by their documented bounds (settings().perturbation). Not modelled: memory
+// order, coalescing.
 
 #pragma once
 
@@ -32,8 +33,8 @@ struct Settings {
 };
 Settings& settings();
 
-// The launches since the last call of take_launches, which are then recorded and not run: a line each, the kernel's
-// mangled name, grid, threads, bytes of shared memory.
+// Launches that record_launches had recorded and not run: a line each, the kernel's mangled name, grid, threads, bytes
+// of shared memory.
 struct Recorder {
   bool on = false;
   std::string lines;

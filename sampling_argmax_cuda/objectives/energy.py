@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_device
-from .rows import metric_of, weigh_rows
+from .rows import mask_rows, metric_of, weigh_rows
 
 PROPER = ("l1", "euclidean")
 
@@ -31,6 +31,15 @@ def mean_pair_distance(samples: Sequence[Tensor], metric: str) -> Tensor:
     return metric_of([x[..., first] - x[..., second] for x in samples], metric).mean(-1)
 
 
+def spread_error(offsets: Sequence[Tensor], metric: str, spread: float) -> Tensor:
+    """The mean distance ``[B, K]`` of samples to their target less ``spread`` times that of two samples.
+
+    ``offsets`` from the target are ``[B, K, S]``, one an axis; two samples are as far apart as their offsets.
+    """
+    error = metric_of(offsets, metric).mean(-1)
+    return error - spread * mean_pair_distance(offsets, metric) if spread > 0 else error
+
+
 def energy_score(samples: Tensor, target: Tensor, weight: Tensor | None = None, *, metric: str = "l1") -> Tensor:
     """The energy score of every row, times its weight; unbiased for any number of samples.
 
@@ -46,19 +55,17 @@ def energy_score(samples: Tensor, target: Tensor, weight: Tensor | None = None, 
     Raises:
         ValueError: for other shapes, one sample, or another metric.
     """
-    check_score(samples.shape[2] if samples.dim() == 4 else 0, metric, "energy_score")
-    expected = (*samples.shape[:2], samples.shape[3])
-    if tuple(target.shape) != expected:
-        raise ValueError(f"energy_score: target must be [B, K, d] = {list(expected)}, got {tuple(target.shape)}")
-    if weight is not None and weight.shape != samples.shape[:2]:
-        raise ValueError(f"energy_score: weight must be [B, K] = {list(samples.shape[:2])}, got {tuple(weight.shape)}")
+    if samples.dim() != 4:
+        raise ValueError(f"energy_score: samples must be [B, K, S, d], got {tuple(samples.shape)}")
+    check_score(samples.shape[2], metric, "energy_score")
+    rows, axes = samples.shape[:2], samples.shape[3]
+    if target.shape != (*rows, axes):
+        raise ValueError(f"energy_score: target must be [B, K, d] = {[*rows, axes]}, got {tuple(target.shape)}")
+    if weight is not None and weight.shape != rows:
+        raise ValueError(f"energy_score: weight must be [B, K] = {list(rows)}, got {tuple(weight.shape)}")
     check_device("energy_score", "target", target, samples, of="samples")
-    if weight is not None:
-        keep = (weight != 0)[..., None, None]
-        samples, target = torch.where(keep, samples, 0), torch.where(keep[..., 0], target, 0)
-    offsets = (samples - target.to(samples.dtype).unsqueeze(2)).unbind(-1)
-    score = metric_of(offsets, metric).mean(-1) - mean_pair_distance(samples.unbind(-1), metric) / 2
-    return weigh_rows(score, weight)
+    offsets = mask_rows(samples, weight) - mask_rows(target, weight).to(samples.dtype).unsqueeze(2)
+    return weigh_rows(spread_error(offsets.unbind(-1), metric, 0.5), weight)
 
 
 def check_score(num_samples: int, metric: str, op: str) -> None:
@@ -66,4 +73,4 @@ def check_score(num_samples: int, metric: str, op: str) -> None:
     if metric not in PROPER:
         raise ValueError(f"{op}: a proper score needs metric {' or '.join(PROPER)}, got {metric!r}")
     if num_samples < 2:
-        raise ValueError(f"{op}: needs samples [B, K, S, d] with S >= 2, got {num_samples} samples")
+        raise ValueError(f"{op}: a proper score needs samples [B, K, S, d] with S >= 2, got {num_samples} samples")

@@ -5,9 +5,8 @@ from torch import Tensor
 
 from ..checks import check_sampling, check_temperature
 from ..ops import axis_sample, expected_error, sample, soft_argmax
-from .energy import check_score, mean_pair_distance
+from .energy import check_score, spread_error
 from .objective import Objective
-from .rows import metric_of
 from .schedules import Schedule, make_schedule
 from .targets import Target
 
@@ -146,9 +145,7 @@ class SamplingArgmax(Objective):
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         draws = self.draws(output, target, seed)
         offsets = draws - target.position.to(draws.dtype).unsqueeze(2)
-        offsets = self.offsets(offsets.unbind(-1), target, extra=1)
-        error = metric_of(offsets, self.metric).mean(-1)
-        return error - self.spread * mean_pair_distance(offsets, self.metric) if self.spread > 0 else error
+        return spread_error(self.offsets(offsets.unbind(-1), target, extra=1), self.metric, self.spread)
 
     def extra_repr(self) -> str:
         beta = "tau" if self.released else self.beta

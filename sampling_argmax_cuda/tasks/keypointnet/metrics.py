@@ -62,10 +62,9 @@ class KeypointEvaluation(Evaluation):
 
         A keypoint that a model lacks is not scored, and neither is a model that lacks them all.
         """
-        known = {name: batch[name] for name in ("points", "copies", "weight")}
-        for record in self.record(
-            batch["index"], **known, found=position
-        ):  # scored here, so that no rank sends its clouds
+        given = {name: batch[name] for name in ("points", "copies", "weight")}
+        # Scored here, so that no rank sends its clouds.
+        for record in self.record(batch["index"], **given, found=position):
             cloud, copies, known = record.pop("points"), record.pop("copies"), record.pop("weight") > 0
             scored = known.any()
             record["scores"] = self._scores(cloud, copies[:, known], record["found"][known]) if scored else None

@@ -57,10 +57,9 @@ class AlignmentEvaluation(Evaluation):
 
     def add(self, batch: dict[str, Tensor], keypoints: Tensor) -> None:
         """Record keypoints ``[B, k, 3]`` in the units of the files; a model without annotations has no part in the scores."""
-        known = {name: batch[name] for name in ("points", "copies", "weight")}
-        for record in self.record(
-            batch["index"], **known, found=keypoints
-        ):  # scored here, so that no rank sends its clouds
+        given = {name: batch[name] for name in ("points", "copies", "weight")}
+        # Scored here, so that no rank sends its clouds.
+        for record in self.record(batch["index"], **given, found=keypoints):
             cloud, copies, weight = record.pop("points"), record.pop("copies"), record.pop("weight")
             truth = {int(k): copies[0, k] for k in np.flatnonzero(weight > 0)}
             record |= {"truth": truth, "iou": self._iou(cloud, truth, record["found"]) if truth else None}
