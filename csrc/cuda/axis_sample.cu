@@ -25,9 +25,8 @@ int64_t total_bins(const Tensor& logits) {
 
 template <class T>
 void forward_into(const DeviceProblem& problem, double reweight, Tensor& samples, Tensor& marginals, Tensor& stats) {
-  DeviceProblem with_tops = problem;
-  const Tensor tops = find_tops<T>(with_tops, samples);
-  with_weight<T>(with_tops, [&](auto weight, const DeviceProblem& d) {
+  const ToppedProblem topped = find_tops<T>(problem, samples);
+  with_weight<T>(topped.problem, [&](auto weight, const DeviceProblem& d) {
     with_axes(d.p, [&](auto axes) {
       with_bin_basis(d.p, [&](auto basis) {
         const int64_t parts = parts_wanted(d.p.rows(), d.p.samples), each = (d.p.samples + parts - 1) / parts;

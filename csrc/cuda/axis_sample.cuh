@@ -42,17 +42,9 @@ struct AxisForward {
   }
 
   SA_INLINE void fill_exponents(uint32_t begin, uint32_t end) const {
-    const int64_t offset = logits_offset(d.p, row);
     const uint32_t aligned = begin / 4 * 4, count = (end + 3) / 4 * 4 - aligned;
-    constexpr int at_once = 4;
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < count; i += at_once * blockDim.x) {
-      T z[at_once];
-      read_logits(d, offset, aligned + i, blockDim.x, z);
-#pragma unroll
-      for (int k = 0; k < at_once; ++k)
-        if (i + k * blockDim.x < count) exponents[i + k * blockDim.x] = table_exponent<weight>(d, z[k], top);
-    }
+    for_logits<4, T>(d, logits_offset(d.p, row), aligned, count,
+                     [&](uint32_t i, T logit) { exponents[i] = table_exponent<weight>(d, logit, top); });
   }
 
   // The largest exponent of a sample, from a pass of its own (Weight::low).
@@ -213,7 +205,7 @@ constexpr int axis_shared_bytes(int tile, int threads) {
 
 // Grid: rows, ranges of samples.
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, is_double<T> ? 2 : 4)
+__global__ void __launch_bounds__(128, resident<T>(4))
     axis_sample_forward(DeviceProblem d, double reweight, int tile, int samples_per_block, T* samples, T* marginals,
                         T* stats) {
   SA_SHARED_MEMORY(memory);

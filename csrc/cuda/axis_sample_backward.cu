@@ -37,9 +37,8 @@ void backward_into(const DeviceProblem& problem, double reweight, double clip, c
   const dim3 grid = blocks(problem.p.rows(), fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1);
   const int64_t shared =
       schedule_bytes + int64_t(sizeof(T)) * (8 + (at_once + 3) / 4 * 4 + (fit > 0 ? at_once * axis_stride(bins) : 0));
-  DeviceProblem with_tops = problem;
-  const Tensor tops = find_tops<T>(with_tops, marginals);
-  with_weight<T>(with_tops, [&](auto weight, const DeviceProblem& d) {
+  const ToppedProblem topped = find_tops<T>(problem, marginals);
+  with_weight<T>(topped.problem, [&](auto weight, const DeviceProblem& d) {
     with_axes(d.p, [&](auto axes) {
       auto* kernel = d.p.shape[2] % 4 == 0 ? &axis_sample_backward<T, axes, weight, true>
                                            : &axis_sample_backward<T, axes, weight, false>;

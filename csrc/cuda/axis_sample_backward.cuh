@@ -156,9 +156,7 @@ struct AxisBackward {
 
 // Grid: rows, ranges of cells. `stride`: the bins of a sample, rounded up to whole quads.
 template <class T, int axes, Weight weight, bool whole_quads>
-__global__ void __launch_bounds__(128, is_double<T>  ? 2
-                                       : whole_quads ? 4
-                                                     : 3)
+__global__ void __launch_bounds__(128, resident<T>(whole_quads ? 4 : 3))
     axis_sample_backward(DeviceProblem d, double reweight, double clip, AxisGradients<T> grads, int at_once,
                          int stride) {
   SA_SHARED_MEMORY(memory);

@@ -176,7 +176,7 @@ constexpr int error_shared_bytes(int padded, int threads, bool with_points) {
 
 // Grid: rows. A row of weight 0 is not read at all: whatever it holds, its error and gradients are 0.
 template <class T, Basis basis, int axes, Weight weight, bool with_points>
-__global__ void __launch_bounds__(256, is_double<T> ? 1 : 2)
+__global__ void __launch_bounds__(256, 2)
     expected_error(DeviceProblem d, Metric metric, const T* targets, const T* weights, ErrorResults<T> out) {
   SA_SHARED_MEMORY(memory);
   using Block = ExpectedError<T, basis, axes, weight, with_points>;

@@ -53,10 +53,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
   C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(args)...));
 }
 
-}  // namespace sampling_argmax::cuda
-
-namespace sampling_argmax::cuda {
-
 template <auto value>
 using Constant = std::integral_constant<decltype(value), value>;
 
@@ -133,16 +129,21 @@ inline int64_t parts_wanted(int64_t rows, int64_t most) {
 // Rows that are longer than this have their largest logits found before the kernels, not by each of their blocks.
 constexpr int64_t long_row = 16384;
 
-// The largest logits of long rows, where `d` then finds them; the tensor has to live until its last launch.
+// A problem with the largest logits of its rows where these are long; it has to live until the last launch.
+struct ToppedProblem {
+  DeviceProblem problem;
+  Tensor tops;
+};
+
 template <class T>
-Tensor find_tops(DeviceProblem& d, const Tensor& like) {
-  if (d.p.cells <= long_row) return Tensor();
-  Tensor tops = at::empty({d.p.rows()}, like.options().dtype(is_double<T> ? at::kDouble : at::kFloat));
+ToppedProblem find_tops(DeviceProblem d, const Tensor& like) {
+  if (d.p.cells <= long_row) return {d, Tensor()};
+  Tensor tops = at::empty({d.p.rows()}, like.options());
   constexpr int threads = 256;
   launch(row_tops<T>, blocks(d.p.rows()), threads, int64_t(sizeof(T)) * (1 + threads / 32), d,
          tops.mutable_data_ptr<T>());
   d.tops = tops.const_data_ptr<T>();
-  return tops;
+  return {d, tops};
 }
 
 template <class T>

@@ -6,6 +6,12 @@
 
 namespace sampling_argmax::cuda {
 
+// Blocks that a multiprocessor is to hold, whose registers they share; float64 takes twice as many.
+template <class T>
+SA_BOTH constexpr int resident(int most) {
+  return is_double<T> ? 2 : most;
+}
+
 // n / divisor for n < 2^31 by a multiplication (Granlund and Montgomery, PLDI 1994).
 struct Division {
   uint32_t divisor = 1, multiplier = 1, shift = 0;
@@ -88,18 +94,21 @@ SA_INLINE void write_gradient(const Problem& p, void* out, int64_t at, T value) 
   }
 }
 
-// body(i, logit) for the cells of a row that are this thread's, in their order.
-template <class T, class Body>
-SA_INLINE void for_cells(const DeviceProblem& d, int64_t offset, const Body& body) {
-  constexpr int at_once = 4;
+// body(i, logit) for those of the cells begin + i, i < count, of a row that are this thread's, in their order.
+template <int at_once, class T, class Body>
+SA_INLINE void for_logits(const DeviceProblem& d, int64_t offset, uint32_t begin, uint32_t count, const Body& body) {
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x; i < d.p.cells; i += at_once * blockDim.x) {
+  for (uint32_t i = threadIdx.x; i < count; i += at_once * blockDim.x) {
     T z[at_once];
-    read_logits(d, offset, i, blockDim.x, z);
+    read_logits(d, offset, begin + i, blockDim.x, z);
 #pragma unroll
     for (int k = 0; k < at_once; ++k)
-      if (i + k * blockDim.x < d.p.cells) body(i + k * blockDim.x, z[k]);
+      if (i + k * blockDim.x < count) body(i + k * blockDim.x, z[k]);
   }
+}
+template <class T, class Body>
+SA_INLINE void for_cells(const DeviceProblem& d, int64_t offset, const Body& body) {
+  for_logits<4, T>(d, offset, 0, uint32_t(d.p.cells), body);
 }
 
 SA_INLINE int64_t logits_offset(const Problem& p, int64_t row) {
@@ -263,15 +272,9 @@ SA_INLINE T row_top(const DeviceProblem& d, int64_t row, T* scratch) {
     __syncthreads();  // as in the reduction below: what was written to shared memory is seen
     return static_cast<const T*>(d.tops)[row];
   }
-  constexpr int at_once = 8;
-  const int64_t offset = logits_offset(d.p, row);
-  T top[1] = {-T(__builtin_huge_val())}, z[at_once];
-#pragma unroll 1
-  for (uint32_t i = threadIdx.x; i < d.p.cells; i += at_once * blockDim.x) {
-    read_logits(d, offset, i, blockDim.x, z);
-#pragma unroll
-    for (T x : z) top[0] = max(top[0], x);
-  }
+  T top[1] = {-T(__builtin_huge_val())};
+  for_logits<8, T>(d, logits_offset(d.p, row), 0, uint32_t(d.p.cells),
+                   [&](uint32_t, T logit) { top[0] = max(top[0], logit); });
   block_reduce<true>(top, scratch);
   return scratch[0];
 }

@@ -6,9 +6,8 @@ namespace sampling_argmax::cuda {
 
 template <class T>
 void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats) {
-  DeviceProblem with_tops = problem;
-  const Tensor tops = find_tops<T>(with_tops, samples);
-  with_cell_kernel<T>(with_tops, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
+  const ToppedProblem topped = find_tops<T>(problem, samples);
+  with_cell_kernel<T>(topped.problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     constexpr int count = SampleSums<T, basis, axes>::count;
     const int64_t rows = d.p.rows(), tile = tile_cells(axes), segment_cells = tile * tiles_per_segment;
     const int64_t groups_possible = (d.p.samples + samples_together - 1) / samples_together;

@@ -34,27 +34,13 @@ struct Tables {
   }
 
   template <Basis basis, Weight weight>
-  SA_INLINE void fill_cell(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int i, T logit) const {
-    exponents[i] = table_exponent<weight>(d, logit, top);
-#pragma unroll
-    for (int axis = 0; axis < axes; ++axis)
-      coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, row, begin + i, axis) : T(0);
-  }
-
-  template <Basis basis, Weight weight>
   SA_INLINE void fill(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int cells) const {
-    constexpr int at_once = 4;
-    const int64_t offset = logits_offset(d.p, row);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < cells; i += at_once * blockDim.x) {
-      T z[at_once];
-      read_logits(d, offset, begin + i, blockDim.x, z);
+    for_logits<4, T>(d, logits_offset(d.p, row), begin, uint32_t(cells), [&](uint32_t i, T logit) {
+      exponents[i] = table_exponent<weight>(d, logit, top);
 #pragma unroll
-      for (int k = 0; k < at_once; ++k) {
-        const int at = i + k * blockDim.x;
-        if (at < cells) fill_cell<basis, weight>(d, row, top, begin, at, z[k]);
-      }
-    }
+      for (int axis = 0; axis < axes; ++axis)
+        coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, row, begin + i, axis) : T(0);
+    });
   }
 };
 
@@ -246,9 +232,7 @@ constexpr int samples_together = 5;
 
 // Grid: rows, ranges of samples, segments (1 where a block has whole rows).
 template <class T, Basis basis, int axes, Weight weight>
-__global__ void __launch_bounds__(128, is_double<T> ? 2
-                                       : axes == 3  ? 3
-                                                    : 4)
+__global__ void __launch_bounds__(128, resident<T>(axes == 3 ? 3 : 4))
     sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);

@@ -7,9 +7,8 @@ namespace sampling_argmax::cuda {
 template <class T>
 void launch_sample_backward(const DeviceProblem& problem, const Tensor& grad, const Tensor& samples,
                             const Tensor& stats, const SampleGradients<T>& out) {
-  DeviceProblem with_tops = problem;
-  const Tensor tops = find_tops<T>(with_tops, samples);
-  with_cell_kernel<T>(with_tops, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
+  const ToppedProblem topped = find_tops<T>(problem, samples);
+  with_cell_kernel<T>(topped.problem, [&](auto basis, auto axes, auto weight, const DeviceProblem& d) {
     const bool with_points = out.points != nullptr;
     const int64_t owners = with_points ? d.p.batch : d.p.rows(), per_thread = 4 * quads_per_thread;
     int threads = threads_for(d.p.cells, per_thread, 128);

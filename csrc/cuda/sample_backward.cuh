@@ -172,7 +172,7 @@ constexpr int backward_shared_bytes(int threads) {
 
 // Grid: rows (with points: batch elements), ranges of cells.
 template <class T, Basis basis, int axes, Weight weight, bool with_points>
-__global__ void __launch_bounds__(128, is_double<T> ? 2 : 4)
+__global__ void __launch_bounds__(128, resident<T>(4))
     sample_backward(DeviceProblem d, const T* grads, const T* samples, const T* stats, SampleGradients<T> out) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
