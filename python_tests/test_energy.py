@@ -96,14 +96,14 @@ def test_what_is_not_known_reaches_nothing():
     assert torch.autograd.grad(loss.sum(), z)[0].isfinite().all()
 
 
-def test_weight_zero():
+@pytest.mark.parametrize("metric", ["l1", "euclidean"])  # whose slope of NaN is 0, and NaN
+def test_weight_zero(metric):
     y, t = noise(1, 2, 4, 2), noise(1, 2, 2, seed=1)
     y[0, 0], t[0, 0] = math.nan, math.inf
-    y.requires_grad_()
-    score = energy_score(y, t, torch.tensor([[0.0, 1.0]]))
+    score = energy_score(y.requires_grad_(), t.requires_grad_(), torch.tensor([[0.0, 1.0]]), metric=metric)
     assert score[0, 0] == 0 and score[0, 1] != 0
-    grad = torch.autograd.grad(score.sum(), y)[0]
-    assert (grad[0, 0] == 0).all() and grad.isfinite().all()
+    for grad in torch.autograd.grad(score.sum(), (y, t)):
+        assert (grad[0, 0] == 0).all() and grad.isfinite().all()
 
 
 @pytest.mark.parametrize("call, message", [
