@@ -1,4 +1,4 @@
-"""The expectation of the error, equations (14) to (16) of README.md."""
+"""The expectation of the error, equations (14) to (16) and (37) of README.md."""
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ def distance(difference: Tensor, metric: str) -> Tensor:
 
 def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, num_samples: int, tau: float,
                    beta: float = 1.0, basis: str = "triangular", sigma=1.0, metric: str = "l1",
-                   points: Tensor | None = None, seed=0) -> Tensor:  # fmt: skip
-    """Mean over samples of the distance to the target, times the weight: ``[B, K]``."""
+                   spread: float = 0.0, points: Tensor | None = None, seed=0) -> Tensor:  # fmt: skip
+    """Mean over samples of the distance to the target, less ``spread`` times that of two samples, times the weight: ``[B, K]``."""
     target = target.to(arithmetic(logits))
     if weight is not None:
         # A row of weight 0 is replaced before anything is computed, so that its NaNs meet no derivative.
@@ -45,6 +45,9 @@ def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None,
         seed=seed,
     )
     error = distance(y - target[:, :, None], metric).mean(-1)
+    if spread > 0:
+        first, second = torch.triu_indices(num_samples, num_samples, 1, device=y.device)
+        error = error - spread * distance(y[:, :, first] - y[:, :, second], metric).mean(-1)
     if weight is None:
         return error
     return torch.where(masked, 0, error) * weight.to(error)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 BASES = ("none", "uniform", "triangular", "gaussian")
 METRICS = ("l1", "l2", "euclidean", "smooth_l1")
+PROPER = ("l1", "euclidean")  # of which the distance between samples makes a proper score
 SMALLEST_TAU = 0.01  # exponents are of the size of 1 / tau, and so is their rounding
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -76,6 +77,16 @@ def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: st
     if points is not None and basis in ("uniform", "triangular"):
         raise ValueError(f"{op}: points have no spacing, so basis must be 'none' or 'gaussian', got {basis!r}")
     return count
+
+
+def check_spread(op: str, spread: float, metric: str, num_samples: int) -> None:
+    """Raise ValueError for a factor of the distance between samples that makes no unbiased score."""
+    if not 0 <= spread < math.inf:
+        raise ValueError(f"{op}: spread must be >= 0, got {spread}")
+    if spread > 0 and metric not in PROPER:
+        raise ValueError(f"{op}: a proper score needs metric {' or '.join(PROPER)}, got {metric!r}")
+    if spread > 0 and num_samples < 2:
+        raise ValueError(f"{op}: a proper score needs samples [B, K, S, d] with S >= 2, got {num_samples} samples")
 
 
 def check_error(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import backends, checks, reference
+from .distances import mask_rows, spread_error, weigh_rows
 
 
 class Moments(NamedTuple):
@@ -129,6 +130,7 @@ def expected_error(
     basis: str = "triangular",
     sigma: float | Tensor = 1.0,
     metric: str = "l1",
+    spread: float = 0.0,
     points: Tensor | None = None,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -136,31 +138,39 @@ def expected_error(
 ) -> Tensor:
     """The expectation of the error (paper Eq. 14): the mean over samples of the distance to the target.
 
-    The gradient is computed together with the loss, over one pass of the noise, so backward is one multiply.
+    The gradient is computed together with the loss, over one pass of the noise, so backward is one multiply. With ``spread``
+    the noise is drawn twice, as by :func:`sample` and its backward: a sample's gradient depends on its rank among all.
 
     Args:
         target: ``[B, K, d]`` in cell-index units (x, y, z).
         weight: ``[B, K]`` or None for 1. Weight 0 gives loss and gradients 0, whatever the row holds, NaN included.
         metric: ``l1`` = sum over axes of ``|.|``, ``l2`` = sum of squares, ``euclidean`` = norm, ``smooth_l1`` = sum
             of Huber with threshold 1.
+        spread: factor, >= 0, of the mean distance between two samples that is taken off: 0 is the paper's loss, 0.5 the
+            energy score (:func:`.energy_score`), which is proper; metric ``l1`` or ``euclidean`` and two samples then.
 
     The other arguments are those of :func:`sample`. Returns ``[B, K]``.
     """
     checks.check_logits("expected_error", logits, points)
     num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
     checks.check_error("expected_error", target, weight, metric, logits, points)
+    checks.check_spread("expected_error", spread, metric, num_samples)
     where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
     if where == "reference":
         return reference.expected_error(
             logits, target, weight, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
-            metric=metric, points=points, seed=seed,
+            metric=metric, spread=spread, points=points, seed=seed,
         )  # fmt: skip
     dtype = checks.arithmetic_dtype(logits)
     points, centre = _centred(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
+    if spread > 0:
+        logits, target = mask_rows(logits, weight), mask_rows(target, weight)
+        y = backends.operators(where).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
+        return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     mapped = backends.is_mapped()
     needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, sigma)]
     if not torch.is_grad_enabled():

@@ -1,9 +1,12 @@
 """The expectation of the error over cells: what samples without noise and at temperature 0 have in expectation."""
 
+from collections.abc import Iterator, Sequence
+
 from torch import Tensor
 
+from ..distances import mean_difference, metric_of
 from .objective import Objective
-from .rows import cell_offsets, metric_of
+from .rows import cell_offsets
 from .targets import Target
 
 
@@ -13,20 +16,48 @@ class Discrete(Objective):
     Eq. 4 of Li et al., "Localization with Sampling-Argmax", NeurIPS 2021. With ``d_i = d(target, c_i)`` its gradient is
     ``beta * p_i (d_i - sum_j p_j d_j)``.
 
+    ``spread`` takes off that many times the mean distance ``2 sum_j F_j (1 - F_j)`` between two draws of each axis' marginal,
+    F its distribution function. 0.5 makes it the continuous ranked probability score of the marginals, which is proper: the
+    energy score of samples (:mod:`.energy`) without samples.
+
     Args:
         beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
+        spread: factor, >= 0, of the mean distance between two draws that is taken off; metric ``l1`` then.
         metric, units: as :class:`.Objective`.
     """
 
     constrained = False
 
-    def __init__(self, beta: float | str = 1.0, metric: str = "l1", units: str = "index") -> None:
+    def __init__(self, beta: float | str = 1.0, spread: float = 0.0, metric: str = "l1", units: str = "index") -> None:
         super().__init__(metric, units, beta)
+        if not 0 <= spread < float("inf"):
+            raise ValueError(f"Discrete: spread must be >= 0, got {spread}")
+        if spread > 0 and metric != "l1":
+            raise ValueError(f"Discrete: the score of marginals needs metric l1, got {metric!r}")
+        self.spread = spread
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        offsets = cell_offsets(output, target.position, target.points)
-        distances = metric_of(self.offsets(offsets, target, output.dim() - 2), self.metric)
-        return (self.maps(output) * distances).flatten(2).sum(-1)
+        offsets = self.offsets(cell_offsets(output, target.position, target.points), target, output.dim() - 2)
+        maps = self.maps(output)
+        error = (maps * metric_of(offsets, self.metric)).flatten(2).sum(-1)
+        if self.spread == 0:
+            return error
+        laws = point_marginals(maps, offsets) if target.points is not None else grid_marginals(maps, offsets)
+        return error - self.spread * sum(mean_difference(p, x) for p, x in laws)
+
+
+def grid_marginals(maps: Tensor, offsets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities and positions ``[B, K, n]`` of each axis of maps, with the positions of :func:`.cell_offsets`."""
+    for axis, offset in enumerate(offsets):
+        others = [dim for dim in range(2, maps.dim()) if dim != maps.dim() - 1 - axis]
+        yield maps.sum(others) if others else maps, offset.flatten(2)
+
+
+def point_marginals(maps: Tensor, offsets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities and rising positions ``[B, K, N]`` of the points, axis by axis."""
+    for offset in offsets:
+        offset, order = offset.sort(-1)
+        yield maps.gather(-1, order), offset
 
 
 def discrete_expectation_loss(
@@ -35,8 +66,9 @@ def discrete_expectation_loss(
     weight: Tensor | None = None,
     *,
     beta: float = 1.0,
+    spread: float = 0.0,
     metric: str = "l1",
     points: Tensor | None = None,
 ) -> Tensor:
     """The loss of :class:`Discrete` as a function; arguments, shapes and errors are those of :func:`.soft_argmax_loss`."""
-    return Discrete(beta, metric).loss(logits, target, weight, points=points)
+    return Discrete(beta, spread, metric).loss(logits, target, weight, points=points)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..checks import METRICS, arithmetic_dtype, seed_tensor
 from ..coords import CONVENTIONS, affine
+from ..distances import mask_rows, metric_of, weigh_rows
 from ..ops import heatmap_moments
-from .rows import check_rows, mask_rows, metric_of, weigh_rows
+from .rows import check_rows
 from .targets import Target
 
 
@@ -66,8 +67,8 @@ class Objective(nn.Module):
         self.beta = 1.0 if beta == "tau" else beta
         self.constraint: Callable[[Tensor], Tensor] | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Move on what depends on the epoch."""
+    def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
+        """Move on what depends on the epoch, or on the part of the run that is done, in [0, 1]."""
 
     def check_points(self, points: Tensor | None) -> None:
         """Raise ValueError for points where the objective needs a grid."""

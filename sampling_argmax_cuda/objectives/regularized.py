@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype, check_device
+from ..distances import mask_rows, weigh_rows
 from ..ops import heatmap_moments, soft_argmax
-from .rows import cell_offsets, check_rows, mask_rows, weigh_rows
+from .rows import cell_offsets, check_rows
 from .soft import SoftArgmax
 from .targets import Target
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..checks import arithmetic_dtype
 from ..coords import affine
+from ..distances import weigh_rows
 from .direct import Direct
 from .objective import Objective, OutputWithSigma
 from .real_nvp import RealNVP
-from .rows import weigh_rows
 from .sampling import SamplingArgmax
 from .soft import SoftArgmax
 from .targets import Target
@@ -165,8 +165,8 @@ class LikelihoodOf(Objective):
     def tau(self) -> float:
         return self.inner.tau
 
-    def set_epoch(self, epoch: int) -> None:
-        self.inner.set_epoch(epoch)
+    def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
+        self.inner.set_epoch(epoch, progress)
 
     def samples(self, output: Tensor, points: Tensor | None = None, **options) -> Tensor | None:
         draws = self.inner.samples(output, points, **options)
@@ -233,7 +233,7 @@ class SamplingRle(LikelihoodOf):
         flow_lr: learning rate of the flow as a factor of the network's, > 0.
         num_samples: samples S per row, >= 1.
         basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
-        tau: temperature: a number from 0.01 on, ``"coco"`` or ``"h36m"`` (:mod:`.schedules`).
+        tau: temperature: a number from 0.01 on, ``"coco"``, ``"h36m"`` or ``"fading"`` (:mod:`.schedules`).
         estimator: ``cell``, the paper's noise per cell, or ``axis``, the released estimator.
         sigma: width of the gaussian basis, >= 0, in cells.
         reweight: exponent, >= 0, of the released reweighting of the gaussian basis (axis estimator).

@@ -1,6 +1,4 @@
-"""What the losses on heatmap rows ``(b, k)`` share: checks, the weight-0 mask, cell offsets, distances."""
-
-from collections.abc import Iterable
+"""What the losses on heatmap rows ``(b, k)`` share: checks and cell offsets."""
 
 import torch
 from torch import Tensor
@@ -34,25 +32,6 @@ def check_rows(
         check_device(op, name, value, logits)
 
 
-def mask_rows(x: Tensor, weight: Tensor | None) -> Tensor:
-    """``x`` ``[B, K, ...]`` with 0 in the rows of weight 0, so that what they hold, NaN too, goes nowhere."""
-    if weight is None:
-        return x
-    keep = (weight != 0).reshape(*weight.shape, *[1] * (x.dim() - 2))
-    return torch.where(keep, x, x.new_zeros(()))
-
-
-def weigh_rows(loss: Tensor, weight: Tensor | None) -> Tensor:
-    """``loss * weight`` ``[B, K]``, exactly 0 and without gradient where the weight is 0.
-
-    Both this mask and :func:`mask_rows` are needed: this one alone leaves 0 times a NaN derivative in the
-    backward pass, that one alone leaves what the points or widths of a masked row bring in.
-    """
-    if weight is None:
-        return loss
-    return torch.where(weight != 0, loss * weight.to(loss.dtype), loss.new_zeros(()))
-
-
 def cell_offsets(logits: Tensor, centre: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
     """Per axis (x, y, z) the signed distance of each cell from ``centre`` ``[B, K, d]``, broadcastable."""
     centre = centre.to(arithmetic_dtype(logits))
@@ -67,22 +46,3 @@ def cell_offsets(logits: Tensor, centre: Tensor, points: Tensor | None = None) -
         index = torch.arange(logits.shape[logits.dim() - 1 - a], dtype=centre.dtype, device=centre.device)
         offsets.append(index.reshape(shape) - centre[:, :, a].reshape(*centre.shape[:2], *[1] * axes))
     return tuple(offsets)
-
-
-def _penalty(offset: Tensor, metric: str) -> Tensor:
-    if metric == "l1":
-        return offset.abs()
-    if metric == "smooth_l1":
-        size = offset.abs()
-        return torch.where(size < 1, 0.5 * size.square(), size - 0.5)
-    return offset.square()
-
-
-def metric_of(offsets: Iterable[Tensor], metric: str) -> Tensor:
-    """The distance with these offsets per axis: ``l1``, ``l2`` (squared), ``euclidean`` or ``smooth_l1``."""
-    total = sum(_penalty(offset, metric) for offset in offsets)
-    if metric != "euclidean":
-        return total
-    # The root has an infinite slope at 0, where the norm's subgradient 0 is wanted.
-    positive = total != 0
-    return torch.where(positive, torch.where(positive, total, 1).sqrt(), 0)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..checks import check_sampling, check_temperature
+from ..checks import check_sampling, check_spread, check_temperature
+from ..distances import spread_error
 from ..ops import axis_sample, expected_error, sample, soft_argmax
-from .energy import check_score, spread_error
 from .objective import Objective
 from .schedules import Schedule, make_schedule
 from .targets import Target
@@ -23,7 +23,7 @@ class SamplingArgmax(Objective):
     Args:
         num_samples: samples S per row, >= 1.
         basis: ``none``, ``uniform``, ``triangular`` or ``gaussian``.
-        tau: temperature: a number from 0.01 on, ``"coco"``, ``"h36m"`` or a callable ``tau(epoch)`` (:mod:`.schedules`).
+        tau: temperature: a number from 0.01 on, ``"coco"``, ``"h36m"``, ``"fading"`` or a callable (:mod:`.schedules`).
         beta: factor of the logits, > 0, or ``"tau"``, the released form ``softmax(z + g / tau)``, whose evaluation
             decodes ``softmax(z)``.
         estimator: ``cell``, the paper's noise per cell (:func:`.sample`), or ``axis``, the released estimator
@@ -36,10 +36,12 @@ class SamplingArgmax(Objective):
         backend: auto, cpu, cuda, triton or reference.
         metric, units: as :class:`.Objective`.
 
-    The epoch is a buffer, so a loaded checkpoint has its temperature back; :meth:`set_epoch` moves it on.
+    The epoch and the part of the run that is done are buffers, so a loaded checkpoint has its temperature back;
+    :meth:`set_epoch` moves them on.
     """
 
     epoch: Tensor
+    progress: Tensor
 
     def __init__(
         self,
@@ -66,25 +68,27 @@ class SamplingArgmax(Objective):
         self.reweight, self.clip_grad, self.spread, self.backend = reweight, clip_grad, spread, backend
         self.released = beta == "tau"
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self.set_epoch(0)
         self.num_samples = check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
-        if not 0 <= spread < float("inf"):
-            raise ValueError(f"SamplingArgmax: spread must be >= 0, got {spread}")
-        if spread > 0:
-            check_score(self.num_samples, metric, "SamplingArgmax")
+        check_spread("SamplingArgmax", spread, metric, self.num_samples)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the temperature to ``schedule(epoch)``; call it before the epoch's first forward pass."""
+    def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
+        """Set the temperature to that of an epoch, or of the part of the run that is done, in [0, 1], as the schedule goes by.
+
+        Call it before the first forward pass of an epoch; with a schedule of the run's parts (``"fading"``), before each.
+        """
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"SamplingArgmax: epoch must be an integer >= 0, got {epoch!r}")
-        tau = float(self.schedule(epoch))
+        tau = float(self.schedule(progress if getattr(self.schedule, "relative", False) else epoch))
         check_temperature("SamplingArgmax", f"tau at epoch {epoch}", tau)
         self.tau = tau
         self.epoch.fill_(epoch)
+        self.progress.fill_(progress)
 
     def _load_from_state_dict(self, *args) -> None:
         super()._load_from_state_dict(*args)
-        self.set_epoch(int(self.epoch))
+        self.set_epoch(int(self.epoch), float(self.progress))
 
     def _train_beta(self) -> float:
         return self.tau if self.released else self.beta
@@ -136,10 +140,10 @@ class SamplingArgmax(Objective):
 
     def target_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         plain = self.units == "index" and target.axes is None and self.constraint is None
-        if plain and self.estimator == "cell" and self.spread == 0:
+        if plain and self.estimator == "cell":
             options = self._options(target.sigma, seed)
-            return expected_error(output, target.position, target.weight, metric=self.metric, points=target.points,
-                                  **options)  # fmt: skip
+            return expected_error(output, target.position, target.weight, metric=self.metric, spread=self.spread,
+                                  points=target.points, **options)  # fmt: skip
         return super().target_loss(output, target, seed)
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:

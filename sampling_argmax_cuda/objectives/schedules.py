@@ -1,8 +1,13 @@
-"""Temperature schedules: callables ``tau(epoch) -> float``, read before the epoch's first forward pass."""
+"""Temperature schedules: callables ``tau(epoch) -> float``, read before the epoch's first forward pass.
+
+A schedule with an attribute ``relative`` that is true is a function of the part of the run that is done, in [0, 1], instead,
+and read before each step.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 Schedule = Callable[[float], float]
 
@@ -73,13 +78,35 @@ class ExponentialTau:
         return float(max(self.end, self.start * self.decay**epoch))
 
 
+@dataclass(frozen=True)
+class GeometricTau:
+    """``tau(p) = start * (end / start)**p`` of the part p of the run that is done: from ``start`` to ``end``, up or down.
+
+    With ``beta="tau"``, the released form ``softmax(z + g / tau)``, a rising temperature lets the noise fade: its width
+    is ``1 / tau`` beside the logits, and at a high one samples are soft-argmax with the noise of their basis.
+    """
+
+    start: float
+    end: float
+    relative: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_tau("GeometricTau", "start", self.start)
+        _check_tau("GeometricTau", "end", self.end)
+
+    def __call__(self, progress: float) -> float:
+        if not 0 <= progress <= 1:
+            raise ValueError(f"GeometricTau: the part of the run that is done must be in [0, 1], got {progress}")
+        return float(self.start * (self.end / self.start) ** progress)
+
+
 def make_schedule(schedule: str | float | Schedule) -> Schedule:
     """The schedule that ``schedule`` stands for.
 
     Args:
         schedule: ``"coco"`` = ``max(0.5, 2 - 3e/50)``, the released COCO and MTFL schedule; ``"h36m"`` =
-            ``max(0.5, 5 - e/50)``, the released Human3.6M one; a number > 0, a constant; or a callable
-            ``tau(epoch)``, returned as it is.
+            ``max(0.5, 5 - e/50)``, the released Human3.6M one; ``"fading"``, from 1 to 10 over the run, for noise that
+            fades with ``beta="tau"``; a number > 0, a constant; or a callable, returned as it is.
 
     Raises:
         ValueError: for anything else.
@@ -88,10 +115,14 @@ def make_schedule(schedule: str | float | Schedule) -> Schedule:
         return LinearTau(start=2.0, end=0.5, slope=3 / 50)
     if schedule == "h36m":
         return LinearTau(start=5.0, end=0.5, slope=1 / 50)
+    if schedule == "fading":
+        return GeometricTau(start=1.0, end=10.0)
     if callable(schedule):
         return schedule
     if isinstance(schedule, int | float) and not isinstance(schedule, bool):
         if not (schedule > 0 and math.isfinite(schedule)):
             raise ValueError(f"make_schedule: tau must be > 0, got {schedule}")
         return ConstantTau(float(schedule))
-    raise ValueError(f"make_schedule: schedule must be 'coco', 'h36m', a number > 0 or a callable, got {schedule!r}")
+    raise ValueError(
+        f"make_schedule: schedule must be 'coco', 'h36m', 'fading', a number > 0 or a callable, got {schedule!r}"
+    )

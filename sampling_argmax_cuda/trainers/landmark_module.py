@@ -27,6 +27,7 @@ class LandmarkModule(ObjectiveModule):
     Args:
         depth: layers of the ResNet: 18, 34, 50, 101 or 152.
         head_channels: channels of the three deconvolutions, >= 1.
+        gain: factor, > 0, that the head's maps are multiplied by: logits then grow faster at the same learning rate.
         norm: batch, frozen (running statistics only) or group.
         weights: state dict to start from (torchvision's ResNet, or a checkpoint of this trainer).
         weights_strict: refuse weights that do not fit in every name and shape.
@@ -45,6 +46,7 @@ class LandmarkModule(ObjectiveModule):
         self,
         depth: int = 50,
         head_channels: int = 256,
+        gain: float = 1.0,
         norm: str = "batch",
         weights: str | None = None,
         weights_strict: bool = False,
@@ -75,7 +77,7 @@ class LandmarkModule(ObjectiveModule):
         h, points, sigma = self.hparams, len(self.landmarks), self.objective.predicts_sigma
         if self.objective.regresses:
             return RegressionNet(points, h.depth, h.norm, self.volume, sigma)
-        return PoseNet(points, h.depth, h.head_channels, h.norm, self.volume, sigma)
+        return PoseNet(points, h.depth, h.head_channels, h.norm, self.volume, sigma, h.gain)
 
     def map_size(self, images: Tensor) -> tuple[int, ...]:
         """Cells of the maps' axes x, y(, z)."""

@@ -54,9 +54,11 @@ class ObjectiveModule(TrainedModule):
 
     free = TrainedModule.free | {"objective.flow_lr"}
 
-    def begin_epoch(self) -> None:
-        super().begin_epoch()
-        self.objective.set_epoch(self.current_epoch)  # the temperature
+    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        super().on_train_batch_start(batch, index)
+        epoch, epochs = self.current_epoch, self.trainer.max_epochs
+        done = 0.0 if epochs is None or epochs < 1 else (epoch + index / self.trainer.num_training_batches) / epochs
+        self.objective.set_epoch(epoch, min(done, 1.0))  # the temperature
 
     def epoch_numbers(self) -> dict[str, float]:
         return {"tau": self.tau, **super().epoch_numbers()}

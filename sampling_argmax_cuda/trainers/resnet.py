@@ -160,13 +160,17 @@ class PoseNet(nn.Module):
         norm: as :func:`norm_layer`.
         volume: cells D of the maps' depth axis, or None for flat maps.
         widths: answer with the maps and the width of each position, :class:`.OutputWithSigma`.
+        gain: factor of the maps, > 0, that the head learns them by.
     """
 
     def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch",
-                 volume: int | None = None, widths: bool = False) -> None:  # fmt: skip
+                 volume: int | None = None, widths: bool = False, gain: float = 1.0) -> None:  # fmt: skip
         super().__init__()
         if volume is not None and volume < 1:
             raise ValueError(f"model: volume must be >= 1, got {volume}")
+        if not 0 < gain < math.inf:
+            raise ValueError(f"model: gain must be > 0, got {gain}")
+        self.gain = gain
         self.shape = (joints,) if volume is None else (joints, volume)
         self.backbone = ResNet(depth, norm)
         self.head = DeconvHead(self.backbone.channels, math.prod(self.shape), head_channels, norm)
@@ -174,7 +178,7 @@ class PoseNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         features = self.backbone(images)
-        maps = self.head(features).unflatten(1, self.shape)
+        maps = self.head(features).unflatten(1, self.shape) * self.gain
         return maps if self.sigma is None else OutputWithSigma(maps, self.sigma(features))
 
     def scale_output(self, gain: float) -> None:

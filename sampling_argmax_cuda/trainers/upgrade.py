@@ -1,5 +1,7 @@
 """Checkpoints of version 0.1.0 as those of this version: parts had other names then, and options were in one list."""
 
+import torch
+
 from ..objectives import options_of
 
 # Old options of the model by their names as an objective's, an adversary's or the data's.
@@ -31,6 +33,9 @@ def upgrade(checkpoint: dict) -> None:
         if old in data:
             data[new] = data.pop(old)
     checkpoint["state_dict"] = {_renamed(key): value for key, value in checkpoint["state_dict"].items()}
+    for key in [key for key in checkpoint["state_dict"] if key.endswith(".epoch")]:
+        progress = key.removesuffix("epoch") + "progress"
+        checkpoint["state_dict"].setdefault(progress, torch.zeros((), dtype=torch.float64))
     callbacks = checkpoint.get("callbacks", {})
     if "RunPictures" in callbacks:
         callbacks["RunFigures"] = callbacks.pop("RunPictures")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...objectives.rows import mask_rows
+from ...distances import mask_rows
 from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.crops import ImageFolder

@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...distances import mask_rows, weigh_rows
 from ...objectives.cross_entropy import cell_entropy
-from ...objectives.rows import mask_rows, weigh_rows
 from ...objectives.targets import Target
 from ...trainers.data import TaskData
 from ...trainers.figures import save_figure
