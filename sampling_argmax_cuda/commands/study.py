@@ -1,46 +1,29 @@
-"""``sampling-argmax study``: objectives, forms, bases and sample counts over seeds; CSV, table and plot with the spread."""
+"""``sampling-argmax study``: objectives over learning rates, lengths and seeds; CSV, table and plot with the spread."""
 
 import argparse
 import csv
+import fcntl
 import io
 import sys
 import time
-from collections import defaultdict
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
-
-import numpy as np
-from matplotlib.figure import Figure
+from statistics import median
 
 from ..objectives import OBJECTIVES, LikelihoodOf
 from ..trainers.figures import save_figure
 from ..trainers.files import write_atomically
 from . import fit
+from .study_table import CLAIMS, LOWER, Row, plot, table
 
-FORMS = {"paper": ["--objective.estimator=cell", "--objective.beta=1.0"],
-         "released": ["--objective.estimator=axis", "--objective.beta=tau"]}  # fmt: skip
+FORMS = {"paper": {"estimator": "cell", "beta": "1.0"}, "released": {"estimator": "axis", "beta": "tau"}}
 BASES = ("uniform", "triangular", "gaussian")
-POINT_CLOUDS = (
-    "keypointnet",
-    "skeleton",
-)  # tasks without a grid, which have the paper's form and the gaussian basis only
-# What the paper reports (its Tables 1 and 4 to 8), by objective or basis, and the name that the number has here. In Table 5
-# the MAD of soft-argmax looks like micrometres while the others are pixels; Tables 6 and 7 are averages over categories.
-CLAIMS = {
-    "coco": ("AP", {"soft": 0.645, "soft_vr": 0.606, "soft_dr": 0.556, "uniform": 0.682, "triangular": 0.698,
-                    "gaussian": 0.683}),
-    "h36m": ("mpjpe_mm", {"soft": 50.4, "soft_vr": 49.7, "soft_dr": 51.9, "uniform": 49.6, "triangular": 49.5,
-                          "gaussian": 50.9}),
-    "mtfl": ("abs_px", {"soft": 3.18, "soft_vr": 3.16, "soft_dr": 3.15, "uniform": 3.00, "triangular": 2.98,
-                        "gaussian": 2.94}),
-    "mpii": ("pckh", {}),
-    "oct": ("mad_px", {"soft": 3.08, "soft_vr": 0.743, "soft_dr": 0.746, "uniform": 0.735, "triangular": 0.744,
-                       "gaussian": 0.740}),
-    "keypointnet": ("pck_0.05", {"soft": 0.382, "soft_vr": 0.379, "soft_dr": 0.390, "gaussian": 0.399}),
-    "skeleton": ("das", {"soft": 0.591, "soft_vr": 0.623, "soft_dr": 0.506, "gaussian": 0.630}),
-}  # fmt: skip
-
-
+# Configs of objectives beside the objectives themselves, and those of them that draw samples.
+CONFIGS = ("energy", "fading", "crps")
+SAMPLED = ("sampling", "energy", "fading")
+# Tasks without a grid, which have the paper's form and the gaussian basis only.
+POINT_CLOUDS = ("keypointnet", "skeleton")
 # Factors of VR and DR where they are not those of the images. Of the order of DSNT's 100 in [-1, 1] coordinates, VR's falls
 # with the 4th power of the map's cells (128 in a column); the units of point clouds are no cells but lengths below 1.
 REGULARIZERS = {"oct": (6e-6, 1.0), "keypointnet": (10.0, 0.1), "skeleton": (10.0, 0.1)}
@@ -50,56 +33,111 @@ SYNTHETIC = {name: f"synthetic_{name}" for name in ("mpii", "oct", "keypointnet"
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the grid; form, basis and num_samples are those of objective sampling and empty otherwise."""
+    """One cell of the grid; form, basis, num_samples and tau are those of samples and empty otherwise."""
 
     objective: str
     form: str = ""
     basis: str = ""
     num_samples: str = ""
+    tau: str = ""
+    rate: str = ""
 
     @property
     def name(self) -> str:
-        return " ".join(
-            x for x in (self.objective, self.form, self.basis, self.num_samples and f"S={self.num_samples}") if x
-        )
+        numbers = {"S": self.num_samples, "tau": self.tau, "lr": self.rate}
+        parts = [self.objective, self.form, self.basis, *(f"{key}={value}" for key, value in numbers.items() if value)]
+        return " ".join(part for part in parts if part)
 
     def options(self, task: str) -> list[str]:
         """The options of ``fit`` that this cell stands for."""
-        out = [f"--objective={self.objective}"]
-        variance, distribution = REGULARIZERS.get(task, (0.001, 1.0))
+        rate = [f"--model.lr={self.rate}"] if self.rate else []
+        if self.objective in CONFIGS:
+            return ["--config", self.objective, *self._of_samples(task), *rate]
+        out = [f"--objective={self.objective}", *rate]
         if issubclass(OBJECTIVES[self.objective], LikelihoodOf):
             return [*out, "--objective.units=centered"]
-        out += {"heatmap": ["--model.reduction=mean"], "soft_vr": [f"--objective.reg_weight={variance}"],
-                "soft_dr": [f"--objective.reg_weight={distribution}"]}.get(self.objective, [])  # fmt: skip
-        if self.objective != "sampling":
-            return out
-        out += [*FORMS[self.form], f"--objective.basis={self.basis}", f"--objective.num_samples={self.num_samples}"]
+        variance, distribution = REGULARIZERS.get(task, (0.001, 1.0))
+        own = {"heatmap": ["--model.reduction=mean"], "soft_vr": [f"--objective.reg_weight={variance}"],
+               "soft_dr": [f"--objective.reg_weight={distribution}"]}  # fmt: skip
+        return [*out, *own.get(self.objective, []), *self._of_samples(task)]
+
+    def _of_samples(self, task: str) -> list[str]:
+        if self.objective not in SAMPLED:
+            return []
+        own = {**FORMS[self.form], "basis": self.basis, "num_samples": self.num_samples}
+        if self.objective == "fading":
+            own["beta"] = "tau"  # what makes it fade
+        if self.tau:
+            own["tau"] = self.tau
         if self.form == "released" and task != "h36m":
-            factor = 0.5 if task == "oct" else 2.0
-            out += [f"--objective.reweight={factor}"] if self.basis == "gaussian" else []
-            out += ["--objective.clip_grad=2.0"] if task == "coco" else []
-        return out
+            own |= {"reweight": "0.5" if task == "oct" else "2.0"} if self.basis == "gaussian" else {}
+            own |= {"clip_grad": "2.0"} if task == "coco" else {}
+        return [f"--objective.{name}={value}" for name, value in own.items()]
 
 
 def settings_of(args: argparse.Namespace) -> list[Setting]:
-    """The cells of the grid, in the order of the table."""
+    """The cells of the grid without their learning rates, in the order of the table."""
     out = []
     clouds = args.task in POINT_CLOUDS
-    forms, bases = (
-        args.forms or (["paper"] if clouds else list(FORMS)),
-        args.bases or (["gaussian"] if clouds else BASES),
-    )
+    forms = args.forms or (["paper"] if clouds else list(FORMS))
+    bases = args.bases or (["gaussian"] if clouds else BASES)
     for name in args.objectives:
-        if name == "sampling":
-            out += [
-                Setting(name, form, basis, str(count)) for form in forms for basis in bases for count in args.samples
-            ]
+        taus = [""] if name == "fading" else args.taus or [""]
+        if name in SAMPLED:
+            out += [Setting(name, form, basis, str(count), tau)
+                    for form in forms for basis in bases for count in args.samples for tau in taus]  # fmt: skip
         else:
             out.append(Setting(name))
     return out
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Run:
+    """A setting with its learning rate, a seed and a length; its numbers are a row of the CSV."""
+
+    task: str
+    setting: Setting
+    seed: int
+    epochs: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.task, *astuple(self.setting), str(self.seed), str(self.epochs))
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """The :attr:`Run.key` that a row has."""
+    return tuple(row[name] for name in ("task", *(f.name for f in fields(Setting)), "seed", "epochs"))
+
+
+def runs_of(args: argparse.Namespace, rows: list[Row]) -> Iterator[Run]:
+    """The runs of the study in order: those that choose the learning rates, then every length and seed.
+
+    ``rows`` grows while they are run: a rate is the best one's of the runs with the tuning seed, at the first length.
+    """
+    settings, rates = settings_of(args), args.rates
+    if len(rates) > 1:
+        for setting in settings:
+            for rate in rates:
+                yield Run(args.task, replace(setting, rate=rate), args.tuning_seed, args.epochs[0])
+    for epochs in args.epochs:
+        for seed in args.seeds:
+            for setting in settings:
+                yield Run(args.task, chosen(args, rows, setting), seed, epochs)
+
+
+def chosen(args: argparse.Namespace, rows: list[Row], setting: Setting) -> Setting:
+    """The setting at the learning rate whose run with the tuning seed was best."""
+    if len(args.rates) < 2:
+        return replace(setting, rate=args.rates[0] if args.rates else "")
+    main, _ = CLAIMS[args.task]
+    found = {key_of(row): float(row[main]) for row in rows if row.get(main)}
+    candidates = [replace(setting, rate=rate) for rate in args.rates]
+    sign = 1 if main in LOWER else -1
+    return min(candidates, key=lambda own: sign * found[Run(args.task, own, args.tuning_seed, args.epochs[0]).key])
+
+
+def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV file, none if there is no file."""
     if not path.is_file():
         return []
@@ -107,7 +145,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+def write_rows(path: Path, rows: list[Row]) -> None:
     """Write rows as CSV, atomically; the columns are those of all rows."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -117,117 +155,129 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def last_numbers(run: Path) -> dict[str, str]:
+def last_numbers(run: Path) -> Row:
     """The last value of every validation metric of a run, to 6 digits."""
     files = sorted(run.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_")))
-    numbers: dict[str, str] = {}
+    numbers: Row = {}
     for row in read_rows(files[-1]):
         numbers |= {name.removeprefix("val/"): f"{float(value):.6g}" for name, value in row.items()
                     if name.startswith("val/") and value}  # fmt: skip
     return numbers
 
 
-def run_cell(args: argparse.Namespace, rest: list[str], setting: Setting, seed: int) -> dict[str, str]:
-    """Train one cell with one seed, from its last checkpoint if it has one; its row of the table."""
-    folder = args.output / "runs" / f"{setting.name.replace(' ', '_').replace('=', '')}_seed{seed}"
-    argv = ["fit", "--config", args.task, "--config", SYNTHETIC.get(args.task, "synthetic"), f"--data.root={args.output / 'data'}",
-            f"--trainer.max_epochs={args.epochs}", f"--model.milestones=[{args.epochs * 3 // 4}]",
-            f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}", f"--model.seed={seed}",
-            f"--trainer.check_val_every_n_epoch={args.epochs}", *setting.options(args.task), *rest]  # fmt: skip
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        argv.append("--ckpt_path=last")
+def arguments_of(args: argparse.Namespace, rest: list[str], run: Run, folder: Path) -> list[str]:
+    """The command line of ``fit`` that a run is."""
+    real = args.root is not None
+    size = [] if real else ["--config", SYNTHETIC.get(args.task, "synthetic")]
+    epochs = run.epochs
+    # The rate falls twice, late: a first fall at three quarters, where a run is short.
+    milestones = f"[{epochs * 3 // 4},{epochs * 9 // 10}]" if epochs >= 10 else f"[{epochs * 3 // 4}]"
+    own = [f"--data.root={args.root if real else args.output / 'data'}", f"--trainer.max_epochs={epochs}",
+           f"--model.milestones={milestones}", f"--trainer.default_root_dir={folder}", f"--seed_everything={run.seed}",
+           f"--model.seed={run.seed}", f"--trainer.check_val_every_n_epoch={epochs}"]  # fmt: skip
+    again = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
+    return ["fit", "--config", args.task, *size, *run.setting.options(args.task), *own, *rest, *again]
+
+
+def train(args: argparse.Namespace, rest: list[str], run: Run) -> Row:
+    """Train a run, from its last checkpoint if it has one; its row of the table."""
+    name = f"{run.setting.name.replace(' ', '_').replace('=', '')}_seed{run.seed}_epochs{run.epochs}"
+    folder = args.output / "runs" / name
     start = time.perf_counter()
-    if fit.main(argv) != 0:
-        raise ValueError(f"{setting.name} with seed {seed} failed")
+    if fit.main(arguments_of(args, rest, run, folder)) != 0:
+        raise ValueError(f"{run.setting.name} with seed {run.seed} failed")
     seconds = f"{time.perf_counter() - start:.0f}"
-    return {"task": args.task, **asdict(setting), "seed": str(seed), "epochs": str(args.epochs), "seconds": seconds,
+    return {"task": run.task, **asdict(run.setting), "seed": str(run.seed), "epochs": str(run.epochs), "seconds": seconds,
             **last_numbers(folder)}  # fmt: skip
 
 
-def collect(rows: list[dict[str, str]], metric: str) -> dict[Setting, np.ndarray]:
-    """The metric of every seed, by setting, in the order of the rows."""
-    found = defaultdict(list)
-    for row in rows:
-        if row.get(metric):
-            found[Setting(**{f.name: row[f.name] for f in fields(Setting)})].append(float(row[metric]))
-    return {setting: np.array(values) for setting, values in found.items()}
+def hours_left(rows: list[Row], epochs: int) -> str:
+    """How long so many epochs take at the median pace of the rows, in words."""
+    paces = [float(row["seconds"]) / int(row["epochs"]) for row in rows]
+    return f", about {median(paces) * epochs / 3600:.1f} hours left" if paces else ""
 
 
-def table(rows: list[dict[str, str]], task: str) -> str:
-    """A Markdown table: mean and standard deviation over seeds of the main metrics, beside the paper's number."""
-    main, claims = CLAIMS[task]
-    names = [name for name in (main, "error", "pearson", "std_px", "dice") if any(row.get(name) for row in rows)]
-    columns = {name: collect(rows, name) for name in names}
-    head = ["setting", "seeds", *names] + ([f"{main}, paper"] if claims else [])
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for setting, values in columns[main].items():
-        cells = [f"{v.mean():.3f} ± {v.std(ddof=1) if len(v) > 1 else float('nan'):.3f}" if v is not None else ""
-                 for v in (columns[name].get(setting) for name in names)]  # fmt: skip
-        claim = [str(claims.get(setting.basis or setting.objective, ""))] if claims else []
-        lines.append(" | ".join([setting.name, str(len(values)), *cells, *claim]))
-    return "".join(f"| {line} |\n" for line in lines)
+def train_all(args: argparse.Namespace, rest: list[str], path: Path) -> list[Row]:
+    """Run what has no row yet, one after the other; every row is written when it is there."""
+    rows = read_rows(path)
+    done = {key_of(row) for row in rows}
+    tuning = len(args.rates) * len(settings_of(args)) if len(args.rates) > 1 else 0
+    total = tuning * args.epochs[0] + sum(args.epochs) * len(args.seeds) * len(settings_of(args))
+    for run in runs_of(args, rows):
+        if run.key not in done:
+            print(
+                f"study: {run.setting.name}, seed {run.seed}, {run.epochs} epochs{hours_left(rows, total)}",
+                file=sys.stderr,
+            )
+            rows.append(train(args, rest, run))
+            done.add(run.key)
+            write_rows(path, rows)
+        total -= run.epochs
+    return rows
 
 
-def plot(rows: list[dict[str, str]], task: str) -> Figure:
-    """Every seed as a point, means as bars with one standard deviation."""
-    main, _ = CLAIMS[task]
-    names = [name for name in (main, "error") if any(row.get(name) for row in rows)]
-    settings = list(collect(rows, main))
-    figure = Figure(figsize=(5 * len(names), 1.2 + 0.35 * len(settings)), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
-        for place, (_, values) in enumerate(reversed(collect(rows, name).items())):
-            spread = values.std(ddof=1) if len(values) > 1 else 0
-            axes.errorbar(values.mean(), place, xerr=spread, fmt="s", color="tab:blue", capsize=4)
-            axes.plot(values, np.full(len(values), place), ".", color="tab:orange")
-        axes.set_yticks(range(len(settings)), [setting.name for setting in reversed(settings)], fontsize=7)
-        axes.set_xlabel(name)
-        axes.grid(alpha=0.3)
-    return figure
+def shown_rows(args: argparse.Namespace, rows: list[Row]) -> list[Row]:
+    """The rows of the table in its order: those of the task and its seeds, every setting at its own learning rate."""
+    order = {setting: place for place, setting in enumerate(settings_of(args))}
+    own = [row for row in rows if row["task"] == args.task and int(row["seed"]) in args.seeds]
+
+    def place(row: Row) -> tuple[int, int]:
+        setting = Setting(**{f.name: row[f.name] for f in fields(Setting)})
+        return order.get(replace(setting, rate=""), len(order)), int(row["epochs"])
+
+    return sorted(own, key=place)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "sampling-argmax study", description="Compare objectives over seeds on synthetic images. Options of `fit` "
+        "sampling-argmax study", description="Compare objectives over seeds on synthetic or real data. Options of `fit` "
         "(--objective.*, --model.*, --data.*, --trainer.*) may follow and hold for every run. Started again, it goes on."
     )  # fmt: skip
     parser.add_argument("--task", choices=sorted(CLAIMS), default="coco", help="what is localized")
+    parser.add_argument("--root", type=Path, help="folder of the task's real files (default: synthetic data)")
     parser.add_argument("--output", type=Path, default=Path("study-output"), help="folder of runs, CSV, table and plot")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of each run")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[20], help="lengths of the runs; rates are chosen at the first"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and noise")
-    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["soft", "soft_vr", "soft_dr", "sampling"],
-                        help="objectives to compare")  # fmt: skip
+    parser.add_argument("--rates", nargs="+", default=[], help="learning rates; of several each setting has its best")
+    parser.add_argument("--tuning_seed", type=int, default=100, help="seed of the runs that choose the learning rates")
+    parser.add_argument("--objectives", nargs="+", choices=(*OBJECTIVES, *CONFIGS), help="objectives to compare",
+                        default=["soft", "soft_vr", "soft_dr", "sampling"])  # fmt: skip
     parser.add_argument("--forms", nargs="+", choices=FORMS, help="forms of sampling (point clouds: paper)")
     parser.add_argument("--bases", nargs="+", choices=BASES, help="bases of sampling (point clouds: gaussian)")
     parser.add_argument("--samples", type=int, nargs="+", default=[30], help="numbers of samples S")
+    parser.add_argument("--taus", nargs="+", help="temperatures of samples (default: the config's)")
     return parser
 
 
-def main(argv: list[str]) -> int:
+def _checked(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _parser()
     args, rest = parser.parse_known_args(argv[1:])
     wrong = [item for item in rest if not item.startswith(("--objective.", "--model.", "--data.", "--trainer."))]
     if wrong:
         parser.error(f"unknown option {wrong[0]} (options of fit are written --model.name=value)")
-    if args.epochs < 1 or min(args.samples) < 1:
+    if min(args.epochs) < 1 or min(args.samples) < 1:
         parser.error("--epochs and --samples must be >= 1")
-    path = args.output / "study.csv"
-    rows, keys = read_rows(path), ("task", "objective", "form", "basis", "num_samples", "seed", "epochs")
-    done = {tuple(row[key] for key in keys) for row in rows}
-    for seed in args.seeds:
-        for setting in settings_of(args):
-            key = (args.task, *asdict(setting).values(), str(seed), str(args.epochs))
-            if key in done:
-                continue
-            print(f"study: {setting.name}, seed {seed}", file=sys.stderr)
-            try:
-                rows.append(run_cell(args, rest, setting, seed))
-            except ValueError as error:
-                print(f"sampling-argmax study: {error}", file=sys.stderr)
-                return 1
-            write_rows(path, rows)
-    order = {setting: place for place, setting in enumerate(settings_of(args))}
-    shown = [row for row in rows if row["task"] == args.task]
-    shown.sort(key=lambda row: order.get(Setting(**{f.name: row[f.name] for f in fields(Setting)}), len(order)))
+    if args.tuning_seed in args.seeds and len(args.rates) > 1:
+        parser.error(f"--tuning_seed must be none of --seeds, which are to be unseen, got {args.tuning_seed}")
+    return args, rest
+
+
+def main(argv: list[str]) -> int:
+    args, rest = _checked(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with (args.output / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            rows = train_all(args, rest, args.output / "study.csv")
+        except BlockingIOError:
+            print(f"sampling-argmax study: another study is at work in {args.output}", file=sys.stderr)
+            return 1
+        except ValueError as error:
+            print(f"sampling-argmax study: {error}", file=sys.stderr)
+            return 1
+    shown = shown_rows(args, rows)
     text = table(shown, args.task)
     write_atomically(args.output / "study.md", text.encode())
     save_figure(plot(shown, args.task), args.output / "study.png")

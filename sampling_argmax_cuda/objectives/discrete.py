@@ -1,10 +1,9 @@
 """The expectation of the error over cells: what samples without noise and at temperature 0 have in expectation."""
 
-from collections.abc import Iterator, Sequence
-
 from torch import Tensor
 
 from ..distances import mean_difference, metric_of
+from .marginals import grid_marginals, point_marginals
 from .objective import Objective
 from .rows import cell_offsets
 from .targets import Target
@@ -44,20 +43,6 @@ class Discrete(Objective):
             return error
         laws = point_marginals(maps, offsets) if target.points is not None else grid_marginals(maps, offsets)
         return error - self.spread * sum(mean_difference(p, x) for p, x in laws)
-
-
-def grid_marginals(maps: Tensor, offsets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities and positions ``[B, K, n]`` of each axis of maps, with the positions of :func:`.cell_offsets`."""
-    for axis, offset in enumerate(offsets):
-        others = [dim for dim in range(2, maps.dim()) if dim != maps.dim() - 1 - axis]
-        yield maps.sum(others) if others else maps, offset.flatten(2)
-
-
-def point_marginals(maps: Tensor, offsets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities and rising positions ``[B, K, N]`` of the points, axis by axis."""
-    for offset in offsets:
-        offset, order = offset.sort(-1)
-        yield maps.gather(-1, order), offset
 
 
 def discrete_expectation_loss(

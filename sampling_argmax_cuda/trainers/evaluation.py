@@ -7,6 +7,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..objectives.marginals import MarginalScores, marginal_scores
+
 
 class Evaluation:
     """Collects one record a sample; ``compute`` merges those of the ranks and empties itself.
@@ -47,6 +49,32 @@ class Evaluation:
     def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
         """The scores of records in the order of their samples; ``results`` are made already."""
         raise NotImplementedError
+
+
+class MapEvaluation(Evaluation):
+    """How much of the truth the maps know: proper scores and coverage of each coordinate's law, over all points that are known."""
+
+    def add(self, index: Tensor, maps: Tensor, target: Tensor, known: Tensor) -> None:
+        """Record maps of probabilities ``[B, K, *axes]`` and targets ``[B, K, d]`` in cells; ``known`` ``[B, K, d]`` is 0 or 1."""
+        self.record(index, known=known, **marginal_scores(maps, target)._asdict())
+
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return []
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
+        """``crps`` and ``spread`` of a coordinate in cells; ``cover_50``, ``cover_90``: targets in the central 50 and 90 %."""
+        if not records:
+            return {}
+        known, crps, below, spread = stacked(records, "known", *MarginalScores._fields)
+        counts = known > 0
+        if not counts.any():
+            return {}
+        off = np.abs(below[counts] - 0.5)
+        return {
+            "crps": float(crps[counts].mean()),
+            "spread": float(spread[counts].mean()),
+            **{f"cover_{share}": float((off <= share / 200).mean()) for share in (50, 90)},
+        }
 
 
 def stacked(records: list[dict], *names: str) -> tuple[np.ndarray, ...]:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.targets import Target
+from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .files import read_image
 from .landmarks import Landmarks
 from .objective_module import ObjectiveModule
 from .resnet import PoseNet, RegressionNet
+from .trained_module import gather_objects
 from .tta import EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
 
@@ -66,6 +68,7 @@ class LandmarkModule(ObjectiveModule):
             print(start_from(self.model, weights, weights_strict, weights_gain))
         self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
         self.members: list[EnsembleMember] = []
+        self.map_evaluation = MapEvaluation()
 
     @property
     def volume(self) -> int | None:
@@ -126,6 +129,14 @@ class LandmarkModule(ObjectiveModule):
             found["sigma"] = self.objective.in_cells(output.sigma, self.map_size(images))
         return found
 
+    @property
+    def has_laws(self) -> bool:
+        """Whether the network's maps are laws of the positions."""
+        return self.objective.logits and not self.objective.regresses
+
+    def scores(self) -> dict[str, float]:
+        return {**super().scores(), **self.map_evaluation.compute(gather_objects)}
+
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
         crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
@@ -136,6 +147,9 @@ class LandmarkModule(ObjectiveModule):
         pixels, truth = (self.to_image(x, batch) for x in (found["position"], batch["target"]))
         truth = torch.cat([truth, batch["weight"][..., None]], -1)
         self.evaluation.add(batch, found["position"], found["peak"], pixels, truth)
+        if self.has_laws:
+            known = batch["weight"].unsqueeze(-1) * batch.get("axes", torch.ones_like(batch["target"]))
+            self.map_evaluation.add(batch["index"], self.objective.maps(found["output"]), batch["target"], known)
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"image": batch["image"], "target": batch["target"], "weight": batch["weight"], **found}
 
