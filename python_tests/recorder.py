@@ -22,12 +22,21 @@ class Recorder(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, index) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        line = {"epoch": trainer.current_epoch, "batch": index, "step": trainer.global_step, "lr": rate,
-                "tau": getattr(module, "tau", None), "samples": seen(batch)}  # fmt: skip
+        self.line = {"epoch": trainer.current_epoch, "batch": index, "step": trainer.global_step, "lr": rate}
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        line = {**self.line, "tau": getattr(module, "tau", None), "samples": seen(batch)}
         path = Path(trainer.default_root_dir) / f"batches_{trainer.global_rank}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class Stop(Callback):
+    """Ends a run behind its first epoch, as a user does who goes on another day."""
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        trainer.should_stop = True
 
 
 def recorded(run: Path, rank: int = 0) -> list[dict]:

@@ -7,6 +7,7 @@ from contract_cases import Case, cloud_cases, grid_cases, noise
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, reference, sample
+from sampling_argmax_cuda.checks import PROPER
 
 ISAS, CUDA, TRITON = machine_isas(), cuda_machines(), triton_machines()
 # Interpreted, Triton's kernels take smaller grids and points: test_triton.py.
@@ -37,6 +38,21 @@ def test_grids(shape, basis, machine):
 def test_points(cloud, basis, machine):
     for case in cloud_cases(cloud, SETTINGS, basis):
         case.check()
+
+
+@one_of_each
+@pytest.mark.parametrize("metric", PROPER)
+@pytest.mark.parametrize("basis", ["none", "uniform", "triangular", "gaussian"])
+def test_spread(basis, metric, machine):
+    """The distance between samples that is taken off: on a grid, and on points far from 0."""
+    settings = dict(num_samples=5, tau=0.7, basis=basis, metric=metric, spread=0.5, seed=3)
+    width = {"sigma": noise(2, 2, seed=1).abs() + 0.3} if basis == "gaussian" else {}
+    target = {"target": noise(2, 2, 2, seed=3) + 3, "weight": noise(2, 2, seed=4).abs(), **width}
+    Case("expected_error", {"logits": noise(2, 2, 5, 7), **target}, settings).check()
+    if basis in ("none", "gaussian"):
+        points = {"points": noise(2, 9, 2, seed=5) + 1e4}
+        target["target"] = target["target"] + 1e4
+        Case("expected_error", {"logits": noise(2, 2, 9), **points, **target}, settings).check()
 
 
 @each_machine
@@ -219,12 +235,13 @@ def check_spoiled_row(logits):
 
 
 @one_of_each
+@pytest.mark.parametrize("spread", [0.0, 0.5])
 @pytest.mark.parametrize("tau", [0.1, 0.7])
-def test_weight_zero_reaches_nothing(tau, machine):
+def test_weight_zero_reaches_nothing(tau, spread, machine):
     logits, target, weight = noise(2, 2, 9, 7), noise(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     logits[0, 1], target[1, 0] = torch.nan, torch.nan
     case = Case("expected_error", {"logits": logits, "target": target},
-                dict(weight=weight, num_samples=3, tau=tau, seed=1))  # fmt: skip
+                dict(weight=weight, num_samples=3, tau=tau, spread=spread, seed=1))  # fmt: skip
     outputs, grads = case.run()
     assert (outputs["result"][weight == 0] == 0).all()
     assert all((g[weight == 0] == 0).all() and not g.isnan().any() for g in grads.values())
@@ -254,6 +271,9 @@ def test_gradcheck(basis):
             lambda z, t, s, metric=metric: expected_error(z, t, sigma=s, metric=metric, **settings),
             (logits, target, sigma),
         )
+    for metric in ("l1", "euclidean"):
+        assert check(lambda z, t, s, metric=metric: expected_error(z, t, sigma=s, metric=metric, spread=0.5, **settings),
+                     (logits, target, sigma))  # fmt: skip
     assert check(lambda z: tuple(heatmap_moments(z, beta=1.1)), (logits,))
 
 

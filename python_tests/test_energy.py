@@ -1,11 +1,13 @@
-"""The energy score: its loop over pairs, its law in closed form, what it trains, masks and errors."""
+"""The energy score of samples and the CRPS of maps: loops and closed forms, what they train, masks and errors."""
 
 import math
 
 import pytest
 import torch
 
-from sampling_argmax_cuda import SamplingArgmax, energy_score, sample
+from sampling_argmax_cuda import SamplingArgmax, energy_score, expected_error, heatmap_moments, sample
+from sampling_argmax_cuda.objectives.discrete import Discrete
+from sampling_argmax_cuda.objectives.marginals import marginal_scores
 from sampling_argmax_cuda.objectives.targets import Target
 
 
@@ -124,3 +126,116 @@ def test_of_samples_of_the_operator():
     z = noise(2, 3, 6, 5).float().requires_grad_()
     energy_score(sample(z, num_samples=5, tau=0.7, seed=1), torch.ones(2, 3, 2)).sum().backward()
     assert z.grad.isfinite().all() and (z.grad != 0).any()
+
+
+# ---- without samples: the CRPS of the marginals ----
+
+
+def law(*shape: int, seed: int = 0) -> torch.Tensor:
+    return noise(*shape, seed=seed).flatten(2).softmax(-1).view(shape)
+
+
+@pytest.mark.parametrize("metric", ["l1", "euclidean"])
+def test_equals_scoringrules(metric):
+    """Another package, in NumPy: its fair energy score, and its fair CRPS summed over the axes."""
+    rules = pytest.importorskip("scoringrules")
+    y, t = noise(4, 3, 9, 2), noise(4, 3, 2, seed=1)
+    if metric == "l1":
+        expected = rules.crps_ensemble(t.numpy(), y.numpy(), m_axis=2, estimator="fair").sum(-1)
+    else:
+        expected = rules.es_ensemble(t.numpy(), y.numpy(), estimator="fair")
+    assert torch.allclose(energy_score(y, t, metric=metric), torch.from_numpy(expected), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 2, 5, 6), (1, 2, 3, 4, 5)], ids=str)
+def test_crps_is_its_integral(shape):
+    """The CRPS of each axis is the integral of (F(x) - [x >= t])^2, F a step function of the cells."""
+    p, rows = law(*shape), shape[:2]
+    t = torch.rand(*rows, len(shape) - 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 6 - 1
+    expected = torch.zeros(rows, dtype=torch.float64)
+    x = (torch.arange(-3_000, 12_000, dtype=torch.float64) + 0.5) / 1_000
+    for axis in range(t.shape[-1]):
+        others = [dim for dim in range(2, p.dim()) if dim != p.dim() - 1 - axis]
+        below = torch.nn.functional.pad((p.sum(others) if others else p).cumsum(-1), (1, 0))
+        cell = x.floor().long().clamp(-1, below.shape[-1] - 2) + 1
+        step = (x >= t[..., axis, None]).double()
+        expected += (below[..., cell] - step).square().sum(-1) / 1_000
+    objective = Discrete(spread=0.5)
+    assert torch.allclose(objective.loss(p.log(), t), expected, atol=1e-3)
+    crps, below, spread = marginal_scores(p, t)
+    assert torch.allclose(crps.sum(-1), objective.loss(p.log(), t), atol=1e-12)
+
+
+def test_crps_of_points_is_that_of_the_grid_they_are():
+    z, t, points = (
+        noise(2, 3, 11),
+        noise(2, 3, 1, seed=1) + 5,
+        torch.randperm(11, generator=torch.Generator().manual_seed(0)),
+    )
+    own = points.double().view(1, 11, 1).expand(2, -1, -1)
+    objective = Discrete(spread=0.5)
+    assert torch.allclose(objective.loss(z[..., points], t, points=own), objective.loss(z, t), atol=1e-12)
+
+
+def test_crps_gradients_units_and_what_is_not_known():
+    z, t = noise(2, 2, 4, 5).requires_grad_(), noise(2, 2, 2, seed=1) + 2
+    assert torch.autograd.gradcheck(lambda z: Discrete(spread=0.5).loss(z, t), (z,))
+    x, y = (Discrete(spread=0.5).loss(z, Target(t, None, (5, 4), axes=torch.tensor(known).expand(2, 2, 2)))
+            for known in ([1.0, 0.0], [0.0, 1.0]))  # fmt: skip
+    assert torch.allclose(x + y, Discrete(spread=0.5).loss(z, t)) and (x != 0).all()
+    scaled = Discrete(spread=0.5, units="centered").loss(z, Target(t, None, (5, 4)))
+    assert torch.allclose(scaled, x / 5 + y / 4)
+
+
+def test_samples_of_a_map_have_its_crps():
+    """At a temperature near 0 and without a basis samples are cells, so that their score is unbiased for that of the map."""
+    z, t, draws = noise(1, 1, 6, 5).float(), torch.tensor([[[1.3, 4.1]]]), 40_000
+    y = sample(z, num_samples=draws, tau=0.01, basis="none", seed=1)
+    score = energy_score(y.view(draws // 8, 1, 8, 2), t.expand(draws // 8, 1, 2))
+    error = score.std().item() / math.sqrt(len(score))
+    assert abs(score.mean().item() - Discrete(spread=0.5).loss(z, t).item()) < 4 * error and error < 0.02
+
+
+@pytest.mark.parametrize(
+    "truth", [(0, 0, 0.3, 0, 0, 0, 0.7, 0), (0, 0.1, 0.2, 0.4, 0.2, 0.1, 0, 0), (0.4, 0.3, 0.2, 0.1)]
+)
+def test_crps_trains_the_law_exactly(truth):
+    """Its expectation over targets is least at their law; without the spread at their median."""
+    truth = torch.tensor(truth, dtype=torch.float64)
+    targets = torch.arange(len(truth), dtype=torch.float64).view(-1, 1, 1)
+    for spread, expected in ((0.5, truth), (0.0, torch.eye(len(truth)).double()[int((truth.cumsum(0) < 0.5).sum())])):
+        z = torch.zeros(1, 1, len(truth), dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.Adam([z], lr=0.1)
+        for _ in range(1_000):
+            optimizer.zero_grad()
+            (Discrete(spread=spread).loss(z.expand(len(truth), 1, -1), targets)[:, 0] * truth).sum().backward()
+            optimizer.step()
+        assert torch.allclose(z.detach().softmax(-1).flatten(), expected, atol=0.01)
+
+
+def test_marginal_scores_of_a_map():
+    """The probability below the target is uniform for targets of the law; the spread is that of the moments."""
+    p = law(1, 1, 6, 9)
+    t = torch.tensor([[[3.5, -1.0]]], dtype=torch.float64)
+    crps, below, spread = marginal_scores(p, t)
+    assert torch.allclose(below, torch.stack([p[..., :4].sum((-1, -2)), torch.zeros(1, 1)], -1))
+    assert torch.allclose(spread.square(), heatmap_moments(p.log()).variance)
+    cells = torch.multinomial(p.flatten(), 20_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    jitter = torch.rand(20_000, 2, generator=torch.Generator().manual_seed(1)) - 0.5
+    targets = torch.stack([cells % 9, cells // 9], -1) + jitter
+    below = marginal_scores(p.expand(20_000, -1, -1, -1), targets.double().unsqueeze(1)).below.flatten()
+    counts = torch.histc(below, 10, 0, 1)
+    assert ((counts - 4_000) / math.sqrt(3_600)).abs().max() < 4
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: Discrete(spread=-0.1), "Discrete: spread must be >= 0, got -0.1"),
+    (lambda: Discrete(spread=0.5, metric="euclidean"), "Discrete: the score of marginals needs metric l1, got 'euclidean'"),
+    (lambda: expected_error(noise(1, 2, 5), noise(1, 2, 1), num_samples=1, tau=1.0, spread=0.5), "expected_error: a proper"),
+    (lambda: expected_error(noise(1, 2, 5), noise(1, 2, 1), num_samples=2, tau=1.0, spread=0.5, metric="l2"),
+     "expected_error: a proper score needs metric l1 or euclidean, got 'l2'"),
+    (lambda: expected_error(noise(1, 2, 5), noise(1, 2, 1), num_samples=2, tau=1.0, spread=math.nan), "spread must be >= 0"),
+])  # fmt: skip
+def test_errors_without_samples(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

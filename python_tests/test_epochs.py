@@ -172,6 +172,20 @@ def whole(data, tmp_path_factory) -> tuple[dict, list[dict]]:
     return fit("mpii", data, path, *SCHEDULED), batches_of(path)
 
 
+def test_noise_that_fades_goes_by_the_part_of_the_run(data, tmp_path):
+    """From 1 to 10, step by step, in a run of epochs and in one of steps; a run that goes on goes on there too."""
+    fading = ("--config", "fading", SAMPLES)
+    expected = [pytest.approx(10 ** (step / 9)) for step in range(9)]
+    for name, length in (("steps", STEPS), ("epochs", EPOCHS)):
+        weights = fit("mpii", data, tmp_path / name, *fading, length)  # the last one's are compared below
+        assert [line["tau"] for line in batches_of(tmp_path / name)] == expected
+    fit("mpii", data, tmp_path / "again", *fading, EPOCHS, "--trainer.callbacks+=recorder.Stop")
+    assert len(batches_of(tmp_path / "again")) == 3
+    last = fit("mpii", data, tmp_path / "again", *fading, EPOCHS, "--ckpt_path=last")
+    assert [line["tau"] for line in batches_of(tmp_path / "again")] == expected
+    assert same_weights(weights, last) and last["state_dict"]["objective.progress"] == pytest.approx(8 / 9)
+
+
 def test_rates_and_temperatures_are_those_of_the_epoch(whole):
     _, lines = whole
     first, taus = lines[0]["lr"], make_schedule("coco")

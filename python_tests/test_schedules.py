@@ -5,7 +5,13 @@ import pickle
 
 import pytest
 
-from sampling_argmax_cuda.objectives.schedules import ConstantTau, ExponentialTau, LinearTau, make_schedule
+from sampling_argmax_cuda.objectives.schedules import (
+    ConstantTau,
+    ExponentialTau,
+    GeometricTau,
+    LinearTau,
+    make_schedule,
+)
 
 
 def test_released_schedules():
@@ -24,6 +30,13 @@ def test_exponential():
     assert tau(0.5) == pytest.approx(2 * math.sqrt(0.5))
 
 
+def test_noise_that_fades():
+    tau = make_schedule("fading")
+    assert tau == GeometricTau(1.0, 10.0) and tau.relative
+    assert [tau(p) for p in (0, 0.5, 1)] == pytest.approx([1, math.sqrt(10), 10])
+    assert GeometricTau(4.0, 1.0)(0.5) == pytest.approx(2.0)
+
+
 def test_constant():
     assert make_schedule(2)(0) == make_schedule(2.0)(99) == ConstantTau(2.0)(5) == 2.0
     assert isinstance(make_schedule(2)(0), float)
@@ -35,7 +48,7 @@ def test_a_callable_is_returned_as_it_is():
 
 
 def test_schedules_survive_pickling():
-    for name in ("coco", "h36m", 0.7):
+    for name in ("coco", "h36m", "fading", 0.7):
         schedule = make_schedule(name)
         assert pickle.loads(pickle.dumps(schedule)) == schedule
 
@@ -55,6 +68,9 @@ def test_schedules_survive_pickling():
         (lambda: ConstantTau(1.0)(-1), "ConstantTau: epoch must be >= 0, got -1"),
         (lambda: make_schedule("coco")(-1), "LinearTau: epoch must be >= 0, got -1"),
         (lambda: ExponentialTau(1.0, 0.5, 0.9)(math.nan), "ExponentialTau: epoch must be >= 0, got nan"),
+        (lambda: GeometricTau(0.0, 1.0), "GeometricTau: start must be > 0 and finite, got 0.0"),
+        (lambda: GeometricTau(1.0, math.inf), "GeometricTau: end must be > 0 and finite, got inf"),
+        (lambda: GeometricTau(1.0, 2.0)(1.5), r"GeometricTau: the part of the run .* must be in \[0, 1\], got 1.5"),
         (lambda: make_schedule(0.0), "make_schedule: tau must be > 0, got 0.0"),
         (lambda: make_schedule(-1), "make_schedule: tau must be > 0, got -1"),
         (lambda: make_schedule("mpii"), "make_schedule: schedule must be 'coco', 'h36m', .*, got 'mpii'"),

@@ -1,5 +1,6 @@
 """The tasks that train an objective: its loss over the stages of a network, and its reduction to one number."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -56,9 +57,15 @@ class ObjectiveModule(TrainedModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
         super().on_train_batch_start(batch, index)
-        epoch, epochs = self.current_epoch, self.trainer.max_epochs
-        done = 0.0 if epochs is None or epochs < 1 else (epoch + index / self.trainer.num_training_batches) / epochs
-        self.objective.set_epoch(epoch, min(done, 1.0))  # the temperature
+        epoch = self.current_epoch + index / self.trainer.num_training_batches
+        self.objective.set_epoch(self.current_epoch, min(epoch / self._run_epochs(), 1.0))  # the temperature
+
+    def _run_epochs(self) -> float:
+        """Epochs of the whole run: as many as are wanted, or as its steps make; of a run without an end none is a part."""
+        trainer = self.trainer
+        steps = trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches
+        wanted = [trainer.max_epochs or -1, steps]
+        return min((epochs for epochs in wanted if epochs > 0), default=math.inf)
 
     def epoch_numbers(self) -> dict[str, float]:
         return {"tau": self.tau, **super().epoch_numbers()}

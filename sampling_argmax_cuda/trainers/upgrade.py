@@ -33,7 +33,7 @@ def upgrade(checkpoint: dict) -> None:
         if old in data:
             data[new] = data.pop(old)
     checkpoint["state_dict"] = {_renamed(key): value for key, value in checkpoint["state_dict"].items()}
-    for key in [key for key in checkpoint["state_dict"] if key.endswith(".epoch")]:
+    for key in [key for key in checkpoint["state_dict"] if key.endswith(".epoch")]:  # the temperature had no other time
         progress = key.removesuffix("epoch") + "progress"
         checkpoint["state_dict"].setdefault(progress, torch.zeros((), dtype=torch.float64))
     callbacks = checkpoint.get("callbacks", {})
