@@ -46,7 +46,9 @@ OF_OBJECTIVES = {
     ),  # samples far apart, so that edges have other lengths in other batches
 }
 ADVERSARY = dict(stacks=1, channels=8, factor=0.1, rate=0.1, gamma=3.0)
-ROWS = [*((task, objective) for task in TASKS if task != "associative" for objective in OBJECTIVES),
+VARIANTS = {"spread": dict(spread=0.5), "fading": dict(beta="tau", tau="fading")}
+ROWS = [*((task, objective) for task in TASKS if task != "associative"
+          for objective in (*OBJECTIVES, "discrete, spread", "sampling, spread", "sampling, fading")),
         ("associative", "tags"), ("associative", "tags, adversary"), ("mpii", "heatmap, adversary")]  # fmt: skip
 
 
@@ -71,7 +73,9 @@ class TinyNet(nn.Module):
         )
 
 
-def tiny_maps(joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool) -> TinyNet:
+def tiny_maps(
+    joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool, gain: float
+) -> TinyNet:
     return TinyNet(joints, volume, False, widths)
 
 
@@ -84,10 +88,10 @@ def make(task: str, objective: str, own: dict | None = None, **more) -> trained_
 
     Raises ValueError for what is refused.
     """
-    name, _, opposed = objective.partition(", ")
+    name, _, variant = objective.partition(", ")
     options = {
         **OPTIONS[task],
-        **(dict(adversary=ADVERSARY) if opposed else {}),
+        **(dict(adversary=ADVERSARY) if variant == "adversary" else {}),
         "optimizer": "sgd",
         "lr": 0.01,
         **more,
@@ -95,7 +99,11 @@ def make(task: str, objective: str, own: dict | None = None, **more) -> trained_
     if task != "associative":
         usual = {"num_samples": 3, "tau": 1.0, "units": "centered", **OF_OBJECTIVES.get(task, {})}
         known = {key: value for key, value in usual.items() if key in options_of(name)}
-        options = {"objective": {"name": name, **known, **(own or {})}, "reduction": "mean", **options}
+        options = {
+            "objective": {"name": name, **known, **VARIANTS.get(variant, {}), **(own or {})},
+            "reduction": "mean",
+            **options,
+        }
         if name in ("direct", "rle", "soft_rle", "sampling_rle") and task == "mpii":
             options["stacks"] = None
     torch.manual_seed(0)

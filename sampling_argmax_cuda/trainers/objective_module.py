@@ -57,7 +57,8 @@ class ObjectiveModule(TrainedModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
         super().on_train_batch_start(batch, index)
-        epoch = self.current_epoch + index / self.trainer.num_training_batches
+        first = index - self.micro_batch  # all batches of a step have one temperature, as one large batch has
+        epoch = self.current_epoch + first / self.trainer.num_training_batches
         self.objective.set_epoch(self.current_epoch, min(epoch / self._run_epochs(), 1.0))  # the temperature
 
     def _run_epochs(self) -> float:
