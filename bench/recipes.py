@@ -40,9 +40,9 @@ SMALL = {
 TASKS = ("associative", "associative_overfit", "coco", "coco_overfit", "coco_released", "coco_rle", "h36m",
          "h36m_challenge", "h36m_released", "h36m_rle", "keypointnet", "mpii", "mtfl", "mtfl_released", "oct",
          "oct_released", "skeleton")  # fmt: skip
-OBJECTIVES = ("cross_entropy", "crps", "debiased", "direct", "discrete", "dsnt", "energy", "fading", "gaussian", "heatmap", "integral_l1",
-              "integral_l2", "rle", "rle_released", "sampling_rle", "soft", "soft_dr", "soft_rle", "soft_vr", "triangular",
-              "uniform")  # fmt: skip
+OBJECTIVES = ("cross_entropy", "crps", "debiased", "direct", "discrete", "dsnt", "energy", "fading", "gaussian", "heatmap",
+              "integral_l1", "integral_l2", "rle", "rle_released", "sampling_rle", "soft", "soft_dr", "soft_rle", "soft_vr",
+              "triangular", "uniform")  # fmt: skip
 RECIPES = [*((task,) for task in TASKS), *(("coco", objective) for objective in OBJECTIVES),
            ("coco_released", "gaussian_reweighted"), ("mpii", "adversarial"), ("associative", "adversarial"),
            *((task, objective) for task in ("keypointnet", "oct") for objective in ("soft", "soft_vr", "soft_dr")),
