@@ -27,7 +27,7 @@ from .tasks import TASKS
 
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
-OF_NETWORK = ("image_size", "rows", "category")
+OF_NETWORK = ("image_size", "rows", "category", "points", "margin")
 
 
 def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
@@ -129,6 +129,8 @@ class TaskCLI(LightningCLI):
         """The parts are options of the model, and some of these of the data."""
         for name, own in self.module.linked.items():
             parser.link_arguments(f"model.{name}", f"data.{own}")
+        for name, own in self.module.from_data.items():
+            parser.link_arguments(f"data.{own}", f"model.{name}", apply_on="instantiate")
         for part, as_option in (("objective", _objective), ("adversary", _adversary)):
             if part in parser.groups:
                 parser.link_arguments(part, f"model.{part}", as_option)

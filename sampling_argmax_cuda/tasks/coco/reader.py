@@ -57,7 +57,8 @@ def match_people(detections: list[dict], people: list[dict], threshold: float = 
         overlap = box_iou(detections[i]["box"][None], np.array([person["box"] for person in candidates]))[0]
         if overlap.max() >= threshold:
             found = candidates.pop(int(overlap.argmax()))
-            matched[i] = detections[i] | {name: found[name] for name in ("keypoints", "annotation_id", "truth_area")}
+            known = ("keypoints", "annotation_id", "truth_area", "truth_box")
+            matched[i] = detections[i] | {name: found[name] for name in known if name in found}
     return matched
 
 
@@ -94,9 +95,12 @@ class AnnotatedImages(LandmarkCrops):
         size = (image.shape[1], image.shape[0])
         expected = (described.get("width", size[0]), described.get("height", size[1]))
         if size != expected:
+            turned = " (a photo that lies on its side is turned as its EXIF says, as browsers show it)" * (
+                size == expected[::-1]
+            )
             raise ValueError(
                 f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.truth.path} "
-                f"is {expected[0]}x{expected[1]}"
+                f"is {expected[0]}x{expected[1]}{turned}"
             )
         return image
 
