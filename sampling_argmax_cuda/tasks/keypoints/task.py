@@ -152,8 +152,10 @@ class KeypointData(LandmarkData):
 
     # ---- samples ----
 
-    def dataset(self, train: bool) -> KeypointCrops:
+    def dataset(self, train: bool) -> KeypointCrops | None:
         h, split = self.hparams, "train" if train else "val"
+        if not train and split not in self.files and not h.val_fraction:
+            return None
         truth, lines = self.splits[split]
         folder = h.train_images if train else h.val_images
         augment = replace(self.augment, flip=0.0) if self.landmarks.pairs is None else self.augment
