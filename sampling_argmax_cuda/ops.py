@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import backends, checks, reference
+from .notices import notice_far_target
 
 
 class Moments(NamedTuple):
@@ -149,6 +150,8 @@ def expected_error(
     checks.check_logits("expected_error", logits, points)
     num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
     checks.check_error("expected_error", target, weight, metric, logits, points)
+    if points is None:
+        notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
     where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
