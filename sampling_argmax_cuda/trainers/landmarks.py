@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KEYS = ("names", "pairs", "skeleton", "sigmas", "upper")
+KEYS = ("names", "pairs", "skeleton", "sigmas", "upper", "aliases")
 SIGMA = 0.05  # of a point whose sigma nobody gave: COCO's are 0.025 (eyes) to 0.107 (hips)
 
 
@@ -53,6 +53,7 @@ def landmarks_of(content: Mapping, where: str) -> Landmarks:
     """The points of a whole mapping of :meth:`Landmarks.as_mapping`. Raises ValueError that begins with ``where``.
 
     ``names`` must be there; ``pairs`` that are missing or null are not known, an empty list is a mirror that swaps nothing.
+    ``aliases``, what annotation files call the points, are no part of them.
     """
     check_points(content, where)
     if not content.get("names"):
@@ -84,7 +85,7 @@ def check_points(content: Mapping, where: str) -> None:
     wrong = next((key for key in content if key not in KEYS), None)
     if wrong is not None:
         raise ValueError(f"{where}: unknown key {wrong!r} (known: {', '.join(KEYS)})")
-    for key in ("names", "upper"):
+    for key in ("names", "upper", "aliases"):
         own = content.get(key) or []
         if not isinstance(own, list | tuple) or not all(isinstance(name, str) and name for name in own):
             raise ValueError(f"{where}: {key} must be a list of names, got {own!r}")

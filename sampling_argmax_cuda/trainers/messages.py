@@ -13,6 +13,7 @@ tell = rank_zero_only(print)
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",
     r"Experiment logs directory .* exists and is not empty",
+    r"The dirpath has changed from",
     r"Checkpoint directory .* exists and is not empty",
     r"The number of training batches .* is smaller than the logging interval",
 )

@@ -1,12 +1,13 @@
 """Annotations as tools write them, made regular before they are read: what is missing, doubtful or of another type."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
 from ...trainers.files import finite_numbers
-from ...trainers.landmarks import Landmarks, check_points, landmarks_of
+from ...trainers.landmarks import Landmarks, landmarks_of
 from ...trainers.points import package_points, pairs_of, recognised, same_names
 from ..coco.annotations import categories_of, listed_categories, of_category
 
@@ -42,35 +43,44 @@ def _skeleton(listed, points: int, where: str) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in bones if a != b]
 
 
-def points_of(names: list[str], bones: list[tuple[int, int]], own: Mapping, where: str) -> tuple[Landmarks, str]:
-    """The points of a file's category, in what the user's point file ``own`` does not say, and where the pairs are from.
+def check_names(names: list[str], expected: list[str], where: str) -> None:
+    """Raise ValueError, with both lists, where a file's points are not those that are expected; they may be without names."""
+    unnamed = all(re.fullmatch(r"(point_)?\d+", name) for name in names)
+    if len(names) != len(expected) or not (unnamed or same_names(names, expected)):
+        raise ValueError(f"{where} has {len(names)} keypoints ({', '.join(names)}), but expected are {len(expected)} "
+                         f"({', '.join(expected)}); aliases of a point file are what annotations call its names")  # fmt: skip
+
+
+def points_of(names: list[str], bones: list[tuple[int, int]], own: Mapping, where: str) -> Landmarks:
+    """The points of a file's category, in what the user's point file ``own`` does not say.
 
     A point set of the package with the same names gives what the file has not: pairs, sigmas, and the skeleton.
     """
-    check_points(own, where)
-    given = own.get("names")
-    if given and len(given) != len(names):
-        raise ValueError(f"{where} has {len(names)} keypoints ({', '.join(names)}), but the point file has {len(given)} "
-                         f"({', '.join(given)})")  # fmt: skip
-    names, known = list(given or names), recognised(given or names)
-    pairs = pairs_of(names)
+    check_names(names, own.get("aliases") or own.get("names") or names, where)
+    names = list(own.get("names") or names)
+    known, pairs = recognised(names), pairs_of(names)
     found = {"names": names, "pairs": [[names[a], names[b]] for a, b in pairs] if pairs else None,
              "skeleton": [[names[a], names[b]] for a, b in bones]}  # fmt: skip
-    source = "by their names"
     if known is not None:
         points = package_points(known)
         shared = Landmarks(tuple(names), points.pairs, tuple(bones) or points.bones, points.upper, points.sigmas)
-        found, source = shared.as_mapping(), f"of point set {known}, whose names these are"
-    source = "of the point file" if "pairs" in own else source
-    return landmarks_of({**found, **own}, where), source
+        found = shared.as_mapping()
+    return landmarks_of({**found, **own}, where)
 
 
-def check_points_of_file(names: list[str], points: Landmarks, renamed: bool, where: str) -> None:
-    """Raise ValueError, with both lists, where a file has other points than those that are trained."""
-    same = len(names) == len(points) and (renamed or same_names(names, points.names))
-    if not same:
-        raise ValueError(f"{where} has {len(names)} keypoints ({', '.join(names)}), but {len(points)} are trained "
-                         f"({', '.join(points.names)})")  # fmt: skip
+def described(points: Landmarks) -> list[str]:
+    """What a training says of its points before it begins."""
+    known = recognised(points.names)
+    told = "" if known is None else f" (point set {known})"
+    lines = [f"{len(points)} points{told}: {', '.join(points.names)}"]
+    if points.pairs is None:
+        return [
+            *lines,
+            "mirrored pairs: the names tell none, so images are not mirrored (pairs of --data.points tell them)",
+        ]
+    pairs, alone = points.pairs, set(range(len(points))) - {i for pair in points.pairs for i in pair}
+    lines.append(f"mirrored pairs: {', '.join(f'{points.names[a]} | {points.names[b]}' for a, b in pairs) or 'none'}")
+    return [*lines, f"their own mirrors: {', '.join(points.names[i] for i in sorted(alone)) or 'none'}"]
 
 
 def points_box(points: np.ndarray) -> np.ndarray:

@@ -39,31 +39,35 @@ def has_points(path: Path) -> bool:
     return any(isinstance(entry, dict) and entry.get("keypoints") for entry in listed)
 
 
-def find_annotations(root: Path) -> dict[str, Path]:
-    """The training and, if there is one, the validation annotations under ``root`` and two levels of folders below.
+def annotation_files(root: Path) -> dict[str, list[Path]]:
+    """The annotations under ``root`` and two levels of folders below, by split; the only one may have any name, as train.
 
-    Files of train, val and test are told apart by these words in their names or their folders'; test is taken where there is
-    no val. A file that is the only one may have any name. Raises ValueError or FileNotFoundError where it is not one of each.
+    Files of train, val and test are told apart by these words in their names or their folders'.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"data: root {root} is not a folder")
     files = [path for depth in ("*.json", "*/*.json", "*/*/*.json") for path in sorted(root.glob(depth))]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     files = [path for path in files if len(files) == 1 or has_points(path)]
-    by_split = defaultdict(list)
+    found = {"train": [], "val": [], "test": [], "other": []}
     for path in files:
-        by_split[split_of(path, root) or ("train" if len(files) == 1 else None)].append(path)
-    if not files:
+        found[split_of(path, root) or ("train" if len(files) == 1 else "other")].append(path)
+    return found
+
+
+def only_file(found: dict[str, list[Path]], split: str, root: Path) -> Path | None:
+    """The file of a split, train or val; None without one of val or else test. Raises ValueError or FileNotFoundError."""
+    every = [path for own in found.values() for path in own]
+    if not every:
         raise FileNotFoundError(
-            f"data: no annotations of key points (JSON like COCO's) under {root}; --data.train_file"
+            f"data: no annotations of key points (JSON like COCO's) under {root}; --data.{split}_file"
         )
-    shown = ", ".join(str(path.relative_to(root)) for path in files)
-    found = {"train": by_split["train"], "val": by_split["val"] or by_split["test"]}
-    for name, own in found.items():
-        if len(own) > 1 or (name == "train" and not own):
-            raise ValueError(f"data: one file under {root} must be of split {name}, got {len(own)} of {len(files)} ({shown}); "
-                             f"--data.{name}_file names it")  # fmt: skip
-    return {name: own[0] for name, own in found.items() if own}
+    own = found["val"] or found["test"] if split == "val" else found["train"]
+    if len(own) > 1 or (split == "train" and not own):
+        shown = ", ".join(str(path.relative_to(root)) for path in every)
+        raise ValueError(f"data: one file under {root} must be of split {split}, got {len(own)} of {len(every)} ({shown}); "
+                         f"--data.{split}_file names it")  # fmt: skip
+    return own[0] if own else None
 
 
 def given_file(name: str, root: Path, option: str) -> Path:

@@ -11,7 +11,7 @@ from ...trainers.landmarks import Landmarks
 from ...trainers.transforms import Augment
 from ..coco.annotations import Annotations, annotations_of, images_by_id
 from ..coco.reader import AnnotatedImages, match_people, read_detections
-from .dialects import check_points_of_file, choose_category, points_box, points_of, regular
+from .dialects import check_names, choose_category, points_box, points_of, regular
 from .files import ImageFinder
 
 BOXES = ("annotation", "points", "image")
@@ -40,16 +40,16 @@ class KeypointFile:
     def where(self) -> str:
         return f"{self.path}: category {self.title}"
 
-    def points(self, own: Mapping) -> tuple[Landmarks, str]:
-        """The points, where the user's point file does not say otherwise, and where the mirrored pairs are from."""
+    def points(self, own: Mapping) -> Landmarks:
+        """The points, where the user's point file does not say otherwise."""
         return points_of(self.names, self.bones, own, self.where)
 
-    def annotations(self, points: Landmarks, renamed: bool) -> tuple[Annotations, list[str]]:
-        """The annotations of the category, and lines that say what there is.
+    def annotations(self, points: Landmarks, expected: list[str]) -> tuple[Annotations, list[str]]:
+        """The annotations of the category, whose points the file calls as ``expected``, and lines that say what there is.
 
         Raises ValueError that names the file and the record.
         """
-        check_points_of_file(self.names, points, renamed, self.where)
+        check_names(self.names, expected, self.where)
         content, told = regular(self.content, self.category, len(points), str(self.path))
         truth = annotations_of(content, self.path, points, self.category)
         marked = sum(int((person["keypoints"][:, 2] > 0).sum()) for person in truth.people)

@@ -8,12 +8,12 @@ from pathlib import Path
 from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.landmarks import Landmarks, landmarks_of
-from ...trainers.messages import tell
+from ...trainers.landmarks import Landmarks, check_points, landmarks_of
 from ...trainers.points import read_points
 from ..coco.annotations import Annotations
 from ..coco.boxes import BoxCrops, read_boxes
-from .files import AUTO, find_annotations, given_file
+from .dialects import described
+from .files import AUTO, annotation_files, given_file, only_file
 from .metrics import KeypointEvaluation
 from .reader import BOXES, KeypointCrops, KeypointFile, mean_shape_errors, read_keypoint_file, split_by_image
 from .synthetic import write_synthetic_keypoints
@@ -23,7 +23,7 @@ class KeypointPose(LandmarkModule):
     """Key points of any kind, scored by their errors in pixels, NME, PCK and OKS-AP.
 
     Args:
-        points: names, pairs, skeleton and sigmas, as a point file has them.
+        points: names, pairs, skeleton and sigmas, as a point file has them; the data says them.
         nme_pair: names of the two points whose distance NME counts in; null for the diagonal of the box.
         rescore: instance score: sum (box + mean + max of points) or product (box * mean of points > 0.2).
     """
@@ -32,14 +32,14 @@ class KeypointPose(LandmarkModule):
     free = LandmarkModule.free | {"model.nme_pair", "model.rescore"}
 
     def __init__(
-        self, points: Mapping, nme_pair: tuple[str, str] | None = None, rescore: str = "sum", **kwargs
+        self, points: dict | None = None, nme_pair: tuple[str, str] | None = None, rescore: str = "sum", **kwargs
     ) -> None:
         super().__init__(**kwargs)
         self.evaluation = KeypointEvaluation(self.landmarks, nme_pair, rescore)
 
     @cached_property
     def landmarks(self) -> Landmarks:
-        return landmarks_of(self.hparams.points, "model: points")
+        return landmarks_of(self.hparams.points or {}, "model: points")
 
 
 class KeypointData(LandmarkData):
@@ -87,10 +87,9 @@ class KeypointData(LandmarkData):
             )
         if not 1 <= margin < float("inf"):
             raise ValueError(f"data: margin must be >= 1, got {margin}")
-        # What the user says of the points, or a checkpoint's points, which are whole.
-        self.own = dict(points) if isinstance(points, Mapping) else {} if points == AUTO else read_points(points)
-        self.renamed = "names" in self.own
-        self._read: dict[Path, KeypointFile] = {}
+        own = points if isinstance(points, Mapping) else {} if points == AUTO else read_points(points)
+        check_points(own, "data: points")
+        self.own = dict(own)  # what the user says of the points, or all that a checkpoint does
 
     def write_synthetic(self) -> None:
         h = self.hparams
@@ -99,76 +98,81 @@ class KeypointData(LandmarkData):
     # ---- files ----
 
     @cached_property
-    def files(self) -> dict[str, Path]:
-        """The annotation files by split, train and perhaps val."""
-        h = self.hparams
-        self.prepare_data()  # synthetic ones must be there
-        given = {"train": h.train_file, "val": AUTO if h.val_fraction else h.val_file}
-        found = {name: given_file(file, self.root, f"{name}_file") for name, file in given.items() if file != AUTO}
-        if "train" not in found or ("val" not in found and not h.val_fraction):
-            looked = find_annotations(self.root) if "train" not in found else {}
-            found = {**looked, **found}
-        if h.val_fraction:
-            found.pop("val", None)
-        return found
+    def listed(self) -> dict[str, list[Path]]:
+        """The annotation files under root by split."""
+        return annotation_files(self.root)
 
-    def _file(self, split: str) -> KeypointFile:
-        path = self.files[split]
-        if path not in self._read:
-            self._read[path] = read_keypoint_file(path, self.hparams.category)
-        return self._read[path]
+    def _file(self, split: str) -> KeypointFile | None:
+        """The annotation file of a split; None where there is none for validation."""
+        self.prepare_data()  # synthetic ones must be there
+        given = self.hparams.train_file if split == "train" else self.hparams.val_file
+        path = (
+            only_file(self.listed, split, self.root) if given == AUTO else given_file(given, self.root, f"{split}_file")
+        )
+        return None if path is None else read_keypoint_file(path, self.hparams.category)
+
+    @cached_property
+    def train_annotations(self) -> KeypointFile:
+        return self._file("train")
+
+    @cached_property
+    def val_annotations(self) -> KeypointFile | None:
+        return self._file("val")
 
     @cached_property
     def landmarks(self) -> Landmarks:
-        """The points, of which lines are printed."""
-        if self.own.get("names") and self.own.get("pairs") is not None:
+        """The points: those of a checkpoint, or of a point file that says all of them, else of the training annotations."""
+        if {"names", "pairs", "skeleton", "sigmas"} <= self.own.keys() or (
+            "names" in self.own and not self.root.is_dir()
+        ):
             return landmarks_of(self.own, "data: points")
-        points, source = self._file("train").points(self.own)
-        pairs = ", ".join(f"{points.names[a]} | {points.names[b]}" for a, b in points.pairs or ())
-        tell(f"{len(points)} points: {', '.join(points.names)}")
-        tell(f"mirrored pairs ({source}): {pairs or 'none'}" if points.pairs is not None else
-             "mirrored pairs: the names tell none, so images are not mirrored (pairs of --data.points tell them)")  # fmt: skip
-        return points
+        return self.train_annotations.points(self.own)
 
     @property
     def points(self) -> dict:
         """The points for the model, and from then on for the checkpoint."""
-        self.hparams.points = self.landmarks.as_mapping()
+        aliases = {"aliases": self.own["aliases"]} if self.own.get("aliases") else {}
+        self.hparams.points = {**self.landmarks.as_mapping(), **aliases}
         return self.hparams.points
 
+    def _annotations(self, file: KeypointFile) -> tuple[Annotations, list[str]]:
+        return file.annotations(self.landmarks, self.own.get("aliases") or list(self.landmarks.names))
+
     @cached_property
-    def splits(self) -> dict[str, tuple[Annotations, list[str]]]:
-        """Annotations of training and, if there are any, of validation, with lines that say what there is."""
-        h, found = self.hparams, {}
-        for split in self.files:
-            found[split] = self._file(split).annotations(self.landmarks, self.renamed)
+    def train_split(self) -> tuple[Annotations, list[str]]:
+        """Training annotations, and lines that say what there is."""
+        truth, lines = self._annotations(self.train_annotations)
+        if not self.hparams.val_fraction:
+            return truth, lines
+        train, val = split_by_image(truth, self.hparams.val_fraction, self.hparams.seed)
+        return train, [*lines, f"training has {len(train.images)} of these images, validation {len(val.images)}"]
+
+    @cached_property
+    def val_split(self) -> tuple[Annotations, list[str]] | None:
+        """Validation annotations, likewise; None where there are none."""
+        h = self.hparams
         if h.val_fraction:
-            train, lines = found["train"]
-            parts = split_by_image(train, h.val_fraction, h.seed)
-            counts = " and ".join(str(len(part.images)) for part in parts)
-            lines = [*lines, f"training and validation have {counts} of these images"]
-            found = {"train": (parts[0], lines), "val": (parts[1], [])}
-        return found
+            return split_by_image(self._annotations(self.train_annotations)[0], h.val_fraction, h.seed)[1], []
+        return None if self.val_annotations is None else self._annotations(self.val_annotations)
 
     # ---- samples ----
 
     def dataset(self, train: bool) -> KeypointCrops | None:
-        h, split = self.hparams, "train" if train else "val"
-        if not train and split not in self.files and not h.val_fraction:
+        h, split = self.hparams, self.train_split if train else self.val_split
+        if split is None:
             return None
-        truth, lines = self.splits[split]
+        truth, notes = split
         folder = h.train_images if train else h.val_images
         augment = replace(self.augment, flip=0.0) if self.landmarks.pairs is None else self.augment
         boxes = "annotation" if train and h.boxes not in BOXES else h.boxes
         data = KeypointCrops(self.root if folder == AUTO else Path(folder), truth, boxes, h.margin, tuple(h.image_size),
                              self.heatmap_size, augment if train else None, h.seed)  # fmt: skip
-        data.notes = lines
-        if not train and "train" in self.splits:
-            errors = mean_shape_errors(self.splits["train"][0], truth)
-            data.notes = [
-                *lines,
-                f"the mean shape of the training boxes is off by {errors.mean():.2f} px on validation",
-            ]
+        if train:
+            notes = [*described(self.landmarks), *notes]
+        elif "train_split" in vars(self):  # of a training
+            errors = mean_shape_errors(self.train_split[0], truth)
+            notes = [*notes, f"the mean shape of the training boxes is off by {errors.mean():.2f} px on validation"]
+        data.notes = notes
         return data
 
     def to_predict(self) -> ImageFolder:
