@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...trainers.files import finite_numbers
+from ...trainers.files import finite_numbers, records
 from ...trainers.landmarks import Landmarks, landmarks_of
 from ...trainers.points import package_points, pairs_of, recognised, same_names
 from ..coco.annotations import categories_of, listed_categories, of_category
@@ -129,8 +129,7 @@ def regular(content: dict, category: int | str, points: int, where: str) -> tupl
         if box is None or box == [] or (isinstance(box, list) and len(box) == 4 and 0 in box[2:]):
             new["bbox"] = _made_box(seen, size)
         out.append({key: value for key, value in new.items() if value is not None})
-    images = [_regular_image(image) for image in content["images"]]
-    return {**content, "images": images, "annotations": out}, told
+    return {**content, "annotations": out}, told
 
 
 def _made_box(seen: np.ndarray, size: np.ndarray | None) -> list[float]:
@@ -140,11 +139,15 @@ def _made_box(seen: np.ndarray, size: np.ndarray | None) -> list[float]:
     return box.tolist() if size is None or box[2] > 0 else [0.0, 0.0, *size.tolist()]
 
 
-def _regular_image(image):
-    """An image without sides that are null or 0, as tools write that do not know them."""
-    if not isinstance(image, dict):
-        return image
-    return {key: value for key, value in image.items() if key not in ("width", "height") or value}
+def regular_images(content: dict, where: str) -> dict:
+    """A file's content whose images lack the sides that are null or 0, as tools write that do not know them."""
+
+    def known(image):
+        if not isinstance(image, dict):
+            return image
+        return {key: value for key, value in image.items() if key not in ("width", "height") or value}
+
+    return {**content, "images": [known(image) for image in records(content, "images", where)]}
 
 
 def _sizes(content: dict) -> dict[str, np.ndarray]:

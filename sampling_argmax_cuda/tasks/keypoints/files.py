@@ -100,7 +100,8 @@ class ImageFinder:
 
     def __init__(self, root: Path, annotations: Path) -> None:
         self.root, self.own = root, annotations.resolve().parent
-        self.words = words_of(annotations.stem) | (words_of(self.own.name) - words_of("annotations"))
+        folder = self.own.name if root.resolve() in self.own.parents else ""
+        self.words = words_of(annotations.stem) | words_of(folder) - {"annotations"}
         self.files: dict[str, list[Path]] = defaultdict(list)
         for folder, folders, names in os.walk(root, followlinks=True):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

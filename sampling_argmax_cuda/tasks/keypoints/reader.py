@@ -11,7 +11,7 @@ from ...trainers.landmarks import Landmarks
 from ...trainers.transforms import Augment
 from ..coco.annotations import Annotations, annotations_of, images_by_id
 from ..coco.reader import AnnotatedImages, match_people, read_detections
-from .dialects import check_names, choose_category, points_box, points_of, regular
+from .dialects import check_names, choose_category, points_box, points_of, regular, regular_images
 from .files import ImageFinder
 
 BOXES = ("annotation", "points", "image")
@@ -62,7 +62,8 @@ class KeypointFile:
 
 def read_keypoint_file(path: Path, category: str) -> KeypointFile:
     """A COCO-like file and its category of that name (``auto``: the only one with points)."""
-    content, where = read_json(path, "annotation"), str(path)
+    where = str(path)
+    content = regular_images(read_json(path, "annotation"), where)
     images_by_id(content, where)
     return KeypointFile(path, content, *choose_category(content, category, where))
 
