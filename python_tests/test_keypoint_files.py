@@ -466,7 +466,7 @@ def test_a_share_of_the_images_is_the_same_every_time(tmp_path):
         tmp_path / "one",
         change=lambda content: content.update(images=content["images"][:1], annotations=content["annotations"][:1]),
     )
-    with pytest.raises(ValueError, match="val_fraction needs two images or more, got 1"):
+    with pytest.raises(ValueError, match="val_fraction needs two images or more with key points, got 1"):
         train_of(tmp_path / "one", val_fraction=0.5)
 
 

@@ -69,19 +69,18 @@ def read_keypoint_file(path: Path, category: str) -> KeypointFile:
 
 
 def split_by_image(truth: Annotations, fraction: float, seed: int) -> tuple[Annotations, Annotations]:
-    """Training and validation annotations: a share of the images, at least one, drawn from the seed."""
-    ids = list(truth.images)
+    """Training and validation annotations: a share of the images that have any, at least one, drawn from the seed."""
+    shown = {person["image_id"] for person in truth.people}
+    ids = [key for key in truth.images if key in shown]
+    if len(ids) < 2:
+        raise ValueError(f"data: val_fraction needs two images or more with key points, got {len(ids)} in {truth.path}")
     count = min(len(ids) - 1, max(1, round(fraction * len(ids))))
-    if count < 1:
-        raise ValueError(f"data: val_fraction needs two images or more, got {len(ids)} in {truth.path}")
     drawn = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:count]}
-    parts = [[record for record in truth.records if (record["image_id"] in drawn) == own] for own in (False, True)]
-    images = [{key: image for key, image in truth.images.items() if (key in drawn) == own} for own in (False, True)]
-    train, val = (replace(truth, images=i, records=r) for i, r in zip(images, parts, strict=True))
-    for name, part in (("training", train), ("validation", val)):
-        if not part.people:
-            raise ValueError(f"data: val_fraction {fraction} leaves nobody for {name} in {truth.path}")
-    return train, val
+    parts = []
+    for own in (False, True):
+        images = {key: image for key, image in truth.images.items() if (key in drawn) == own}
+        parts.append(replace(truth, images=images, records=[r for r in truth.records if r["image_id"] in images]))
+    return parts[0], parts[1]
 
 
 class KeypointCrops(AnnotatedImages):
