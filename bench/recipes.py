@@ -31,6 +31,7 @@ SMALL = {
     "coco": _RESNET,
     "h36m": (*_RESNET, "--model.volume=8", "--data.epoch_size=12"),
     "keypointnet": _CLOUDS,
+    "keypoints": _RESNET,
     "mpii": _STACKS,
     "mtfl": _RESNET,
     "oct": ("--data.synthetic_train=2", "--data.synthetic_val=1", "--data.batch_size=4", "--data.rows=64",
@@ -38,8 +39,8 @@ SMALL = {
     "skeleton": (*_CLOUDS, "--data.noise=0.01"),
 }  # fmt: skip
 TASKS = ("associative", "associative_overfit", "coco", "coco_overfit", "coco_released", "coco_rle", "h36m",
-         "h36m_challenge", "h36m_released", "h36m_rle", "keypointnet", "mpii", "mtfl", "mtfl_released", "oct",
-         "oct_released", "skeleton")  # fmt: skip
+         "h36m_challenge", "h36m_released", "h36m_rle", "keypointnet", "keypoints", "mpii", "mtfl", "mtfl_released",
+         "oct", "oct_released", "skeleton")  # fmt: skip
 OBJECTIVES = ("cross_entropy", "crps", "debiased", "direct", "discrete", "dsnt", "energy", "fading", "gaussian", "heatmap",
               "integral_l1", "integral_l2", "rle", "rle_released", "sampling_rle", "soft", "soft_dr", "soft_rle", "soft_vr",
               "triangular", "uniform")  # fmt: skip

@@ -29,6 +29,7 @@ from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
 from sampling_argmax_cuda.trainers import adversary, landmark_module, objective_module, trained_module
 from sampling_argmax_cuda.trainers.landmark_module import LandmarkModule
 from sampling_argmax_cuda.trainers.objective_module import REDUCTIONS, ObjectiveModule
+from sampling_argmax_cuda.trainers.points import package_points
 
 TABLE = Path(__file__).parents[1] / "bench" / "results" / "combinations.csv"
 BATCH, SIDE = 8, 32  # samples, and pixels of an image's side
@@ -37,6 +38,7 @@ POINT_CLOUDS = dict(keypoints=4, centers=(16, 8, 4, 2), width=0.1, norm="group")
 OPTIONS = {
     "associative": dict(HOURGLASSES, plain=False), "coco": {}, "h36m": dict(volume=6), "mtfl": {},
     "mpii": dict(HOURGLASSES), "oct": dict(width=4, norm="group"), "keypointnet": dict(POINT_CLOUDS, dropout=0.0),
+    "keypoints": dict(points=package_points("mtfl").as_mapping()),
     "skeleton": dict(POINT_CLOUDS),
 }  # fmt: skip
 OF_OBJECTIVES = {
@@ -135,7 +137,8 @@ def make_batch(task: str, seed: int = 0, size: int = BATCH) -> dict[str, Tensor]
     if task == "associative":
         target, weight = rand(3, 17, 2) * cells, (rand(3, 17) > 0.4).float()
         return {**batch, "target": target, "weight": weight, "mask": (rand(16, 16) > 0.2).float()}
-    joints, axes = len(TASKS[task][0].landmarks), 3 if task == "h36m" else 2
+    joints = 5 if task == "keypoints" else len(TASKS[task][0].landmarks)
+    axes = 3 if task == "h36m" else 2
     target, weight = rand(joints, axes) * cells, (rand(joints) > 0.3).float()
     batch |= {"target": target.clamp(max=5) if axes == 3 else target, "weight": weight}
     if axes == 3:

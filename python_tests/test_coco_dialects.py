@@ -66,6 +66,11 @@ def image_ids(new: Callable[[int], float]) -> Callable[[dict], None]:
     return change
 
 
+def texts_of_images(content: dict) -> None:
+    for record in content["annotations"]:
+        record["image_id"] = str(record["image_id"])
+
+
 def listed_again(content: dict) -> None:
     content["images"].append(copy.deepcopy(content["images"][0]))
 
@@ -116,7 +121,8 @@ def of_one(key: str, value=None) -> Callable[[dict], None]:
     """Another value for the first person of the third image, or none."""
 
     def change(content: dict) -> None:
-        (record, _) = (r for r in content["annotations"] if r["image_id"] == content["images"][2]["id"])
+        third = str(content["images"][2]["id"])
+        (record, _) = (r for r in content["annotations"] if str(r["image_id"]) == third)
         record.pop(key)
         if value is not None:
             record[key] = value
@@ -145,16 +151,17 @@ DIALECTS = {
         "from 0": annotation_ids(lambda i: i - 1), "all alike": annotation_ids(lambda i: 7),
         "negative": annotation_ids(int.__neg__), "large": annotation_ids(lambda i: 2**53 + i),
         "larger than int64": annotation_ids(lambda i: 2**64 + i), "floats": annotation_ids(float),
-        "one annotation twice": twice,
+        "texts": annotation_ids(str), "names": annotation_ids("a{}".format), "one annotation twice": twice,
     },
     "image ids": {
         "from 0": image_ids(lambda i: i - 1), "negative": image_ids(int.__neg__), "large": image_ids(lambda i: 2**53 + i),
-        "larger than int64": image_ids(lambda i: 2**64 + i), "floats": image_ids(float), "an image twice": listed_again,
+        "larger than int64": image_ids(lambda i: 2**64 + i), "floats": image_ids(float), "texts": image_ids(str),
+        "names": image_ids("a{}".format), "one kind here, another there": texts_of_images, "an image twice": listed_again,
     },
     "category": {
         "0": category(0), "2": category(2), "2, dogs have 17 points": category(2, DOG), "Person": category(2, DOG, name="Person"),
         "the only one of 17": category(3, CAR, name="human"), "the only one": category(5, name="human"),
-        "without points": unnamed_points, "none": no_categories, "no ids": no_category_ids,
+        "without points": unnamed_points, "none": no_categories, "no ids": no_category_ids, "as a text": category("3"),
     },
     "num_keypoints": {"missing": without("num_keypoints"), "0": of_all("num_keypoints", 0), "1": of_all("num_keypoints", 1)},
     "area": {"missing": without("area"), "0": of_all("area", 0), "-1": of_all("area", -1.0), "one 0": of_one("area", 0)},
@@ -181,6 +188,15 @@ def assert_perfect(scores: dict[str, float]) -> None:
     assert {name: scores[name] for name in ("AP", "AP50", "AP75", "AR", "AR50")} == pytest.approx(
         dict.fromkeys(("AP", "AP50", "AP75", "AR", "AR50"), 1.0)
     )
+
+
+def ids_of(content: dict) -> list[int | str]:
+    """The images' ids as they are read: a number that a tool wrote as a text is a number."""
+    return [int(image["id"]) if str(image["id"]).isdecimal() else image["id"] for image in content["images"]]
+
+
+def category_of(content: dict) -> int:
+    return int(content["annotations"][-1].get("category_id", 1))
 
 
 def validated(data: CocoKeypoints) -> CocoEvaluation:
@@ -211,9 +227,9 @@ def test_perfect_people_have_ap_1(tmp_path, axis, name):
     data = CocoKeypoints(tmp_path, path, tmp_path, train=False, image_size=(48, 64), heatmap_size=(12, 16))
     evaluation = validated(data)
     assert_perfect(evaluation.compute(list, data))
-    assert Counter(r["image_id"] for r in evaluation.results) == {image["id"]: 2 for image in content["images"][:3]}
-    assert {type(r["image_id"]) for r in evaluation.results} == {int}
-    assert {r["category_id"] for r in evaluation.results} == {content["annotations"][-1].get("category_id", 1)}
+    assert Counter(r["image_id"] for r in evaluation.results) == dict.fromkeys(ids_of(content)[:3], 2)
+    assert {type(r["image_id"]) for r in evaluation.results} == {str if (axis, name) == ("image ids", "names") else int}
+    assert {r["category_id"] for r in evaluation.results} == {category_of(content)}
 
 
 @pytest.mark.parametrize("axis, name", SINGLE)
@@ -228,8 +244,8 @@ def test_perfect_images_have_ap_1(tmp_path, axis, name):
     batch = {"index": torch.arange(len(data)), "inverse": torch.tensor(inverse).expand(len(data), 2, 3)}
     evaluation.add(batch, [(points, np.ones(len(points))) for points in people])
     assert_perfect(evaluation.compute(list, data))
-    assert {r["image_id"] for r in evaluation.results} == {image["id"] for image in content["images"][:3]}
-    assert {r["category_id"] for r in evaluation.results} == {content["annotations"][-1].get("category_id", 1)}
+    assert {r["image_id"] for r in evaluation.results} == set(ids_of(content)[:3])
+    assert {r["category_id"] for r in evaluation.results} == {category_of(content)}
 
 
 def perfect(path: Path) -> dict[str, float]:

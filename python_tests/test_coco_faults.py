@@ -22,7 +22,7 @@ MISSING = object()
         ({"area": None}, "annotation 5: area must be a finite number, got None"),
         ({"area": float("nan")}, "annotation 5: area must be a finite number, got nan"),
         ({"image_id": [1]}, r"annotation 5: image_id must be an integer, got \[1\]"),
-        ({"id": "five"}, "id must be an integer, got 'five'"),
+        ({"id": " "}, "id must be an integer, got ' '"),
         ({"keypoints": [1.0, 1.0, 7.0] * 17}, "annotation 5: visibility must be 0, 1 or 2"),
         ({"keypoints": [1.0] * 50}, "annotation 5: keypoints must be 51 numbers, got 50"),
         ({"keypoints": [float("nan")] * 51}, "annotation 5: keypoints holds a number that is not finite"),

@@ -77,9 +77,9 @@ REFUSED = [
     (two_people, r"got 1 \(person, 17 keypoints\), 2 \(person, 17 keypoints\)"),
     (two_of_one_id, "two categories have the id 1: 'person' and 'dog'"),
     (several_without_a_list, r"got 4 \(no name, 17 keypoints\), 1 \(no name, 17 keypoints\)"),
-    (sides_swapped, "category 1: keypoints must be in COCO's order"),
+    (sides_swapped, "category 1: keypoints must be in this order: 17"),
     (of_all("category_id", 0), r"no annotation has keypoints \(of category 1; left out: {'of other categories': 8}\)"),
-    (of_all("category_id", "1"), "category_id must be an integer, got '1'"),
+    (of_all("category_id", " "), "category_id must be an integer, got ' '"),
     (of_all("iscrowd", "0"), "annotation 1: iscrowd must be 0 or 1, got '0'"),
     (annotation_ids(lambda i: i + 0.5), "id must be an integer, got 1.5"),
     (image_ids(lambda i: 2.0**54 + i), r"id must be an integer, got 1.8\d*e\+16"),
@@ -188,7 +188,7 @@ def test_detections_are_of_the_annotations_category(tmp_path, key, large):
         CocoKeypoints(tmp_path, write(tmp_path, content), tmp_path, boxes=str(boxes), train=False)
 
 
-@pytest.mark.parametrize("image", [1.5, 2.0**54, "1", True, None])
+@pytest.mark.parametrize("image", [1.5, 2.0**54, " ", True, None])
 def test_detections_of_images_without_an_exact_id_are_refused(tmp_path, image):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps([detection(image, 1)]))

@@ -12,7 +12,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sampling_argmax_cuda.tasks.coco.annotations import OKS_SIGMAS, read_annotations
+from sampling_argmax_cuda.tasks.coco.annotations import PERSON, read_annotations
 from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
 from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
@@ -116,7 +116,7 @@ def test_what_is_not_finite_is_no_result():
 def moved(person: dict, similarity: float, score: float) -> dict:
     """The person with every joint moved so far that its OKS to the original is ``similarity``."""
     points = np.array(person["keypoints"]).reshape(17, 3).copy()
-    points[:, 0] += 2 * OKS_SIGMAS * np.sqrt(-2 * person["area"] * np.log(similarity))
+    points[:, 0] += 2 * np.array(PERSON.sigmas) * np.sqrt(-2 * person["area"] * np.log(similarity))
     return {**person, "keypoints": points.reshape(-1).tolist(), "score": score}
 
 

@@ -34,7 +34,7 @@ from sampling_argmax_cuda.tasks.h36m.skeletons import (
 )
 from sampling_argmax_cuda.tasks.h36m.synthetic import draw_body, draw_camera, draw_view, write_synthetic_h36m
 from sampling_argmax_cuda.tasks.h36m.task import H36mData, H36mPose
-from sampling_argmax_cuda.tasks.mpii.reader import PAIRS
+from sampling_argmax_cuda.tasks.mpii.reader import FIGURE
 from sampling_argmax_cuda.trainers.epochs import EpochOrder, GlobalBatches
 from sampling_argmax_cuda.trainers.transforms import Augment, apply
 
@@ -92,7 +92,7 @@ def test_joint_sets_agree_with_their_names():
         for joint, other in enumerate(order):
             assert other < 0 or NAMES[joint] == names[other]
     assert sorted(i for i in MPII if i >= 0) == list(range(16)) and len(set(COCO)) == 14
-    assert {frozenset(pair) for pair in PAIRS} == {frozenset(mpii.index(NAMES[j]) for j in pair) for pair in BODY.pairs}
+    assert set(map(frozenset, FIGURE.pairs)) == {frozenset(mpii.index(NAMES[j]) for j in pair) for pair in BODY.pairs}
     assert len(BONES) == 17 and {j for bone in BONES for j in bone} == set(range(18))
 
 
@@ -102,7 +102,7 @@ def test_conversion_commutes_with_the_mirror():
 
     rng = np.random.default_rng(0)
     swapped = list(range(16))
-    for a, b in PAIRS:
+    for a, b in FIGURE.pairs:
         swapped[a], swapped[b] = b, a
     for order, count, other in ((MPII, 16, swapped), (COCO, 17, PERSON.mirrored())):
         points = np.concatenate([rng.random((count, 2)), np.full((count, 1), 2.0)], 1)

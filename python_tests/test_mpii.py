@@ -15,7 +15,7 @@ from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
-from sampling_argmax_cuda.tasks.mpii.reader import BONES, FIGURE, LSP, NAMES, MpiiCrops, read_lsp, read_people
+from sampling_argmax_cuda.tasks.mpii.reader import FIGURE, LSP, MpiiCrops, read_lsp, read_people
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData, MpiiPose
 from sampling_argmax_cuda.trainers.hourglass import HourglassNet
 from sampling_argmax_cuda.trainers.trained_module import OPTIMIZERS
@@ -61,11 +61,11 @@ def test_lsp(shape, digits, tmp_path):
 def test_joints_agree_with_their_names():
     lsp = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
            "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "upper_neck", "head_top")  # fmt: skip
-    assert tuple(NAMES[k] for k in LSP) == lsp and {k for bone in BONES for k in bone} == set(range(16))
-    mirrored = [name.replace("left", "?").replace("right", "left").replace("?", "right") for name in NAMES]
-    assert [NAMES[k] for k in FIGURE.mirrored()] == mirrored
+    assert tuple(FIGURE.names[k] for k in LSP) == lsp and {k for bone in FIGURE.bones for k in bone} == set(range(16))
+    mirrored = [name.replace("left", "?").replace("right", "left").replace("?", "right") for name in FIGURE.names]
+    assert [FIGURE.names[k] for k in FIGURE.mirrored()] == mirrored
     for name, group in GROUPS.items():
-        assert all(name in NAMES[k] for k in group)
+        assert all(name in FIGURE.names[k] for k in group)
 
 
 def coco(**more) -> dict:

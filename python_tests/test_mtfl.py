@@ -198,7 +198,7 @@ def test_predict_and_validate(trained, data, tmp_path):
         (["--data.synthetic=false", "--data.root=/nowhere"], "annotation file /nowhere/training.txt does not exist"),
         (
             ["--task=hands"],
-            "--task must be one of associative, coco, h36m, keypointnet, mpii, mtfl, oct, skeleton, got 'hands'",
+            "--task must be one of associative, coco, h36m, keypointnet, keypoints, mpii, mtfl, oct, skeleton, got 'hands'",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from sampling_argmax_cuda.commands.fit import TaskCLI
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.mtfl.task import MtflLandmarks
+from sampling_argmax_cuda.trainers.points import package_points
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
@@ -163,6 +164,7 @@ def test_a_checkpoint_of_another_network_is_one_line(checkpoints, tmp_path, capf
     assert message in capfd.readouterr().err
 
 
+FIVE = package_points("mtfl").as_mapping()
 GAUSSIAN = {"name": "sampling", "basis": "gaussian"}
 ADVERSARY = {"stacks": 1, "channels": 8, "factor": 0.1, "rate": 0.1, "gamma": 0.5, "lr": 0.3}
 TASK_OPTIONS = {
@@ -173,6 +175,7 @@ TASK_OPTIONS = {
         {"keypoints": 5, "width": 0.1, "objective": GAUSSIAN, "centers": (8, 4, 2, 1)},
         {"category": "table"},
     ),
+    "keypoints": ({**SMALL, "points": FIVE}, {"image_size": (64, 64), "points": FIVE}),
     "mpii": ({"stacks": 1, "channels": 8, "objective": "heatmap", "adversary": ADVERSARY}, {"image_size": (64, 64)}),
     "mtfl": (SMALL, {"image_size": (64, 64)}),
     "oct": ({"width": 4, "ordered": False, "objective": {"name": "soft_vr", "reg_weight": 0.3}}, {"rows": 48}),

@@ -29,6 +29,7 @@ SMALL = {
     "coco": OF_IMAGES,
     "h36m": [*OF_IMAGES, "--model.volume=16"],
     "keypointnet": OF_POINT_CLOUDS,
+    "keypoints": [*OF_IMAGES, "--data.points=mtfl"],
     "mpii": [*OF_IMAGES[2:], "--model.stacks=1", "--model.channels=8"],
     "mtfl": OF_IMAGES,
     "oct": ["--model.width=4", "--data.rows=32"],

@@ -81,6 +81,11 @@ def is_mapped() -> bool:
     return TransformType.Vmap in _transforms()
 
 
+def is_transformed() -> bool:
+    """Whether a transform of torch.func runs, in which no number can be looked at."""
+    return bool(_transforms())
+
+
 def _differentiates_otherwise() -> bool:
     """Whether derivatives are asked for in another way than by backward: forward mode, or a transform of torch.func.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import backends, checks, reference
 from .distances import mask_rows, spread_error, weigh_rows
+from .notices import notice_far_target
 
 
 class Moments(NamedTuple):
@@ -155,6 +156,8 @@ def expected_error(
     num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
     checks.check_error("expected_error", target, weight, metric, logits, points)
     checks.check_spread("expected_error", spread, metric, num_samples)
+    if points is None:
+        notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
     where = backends.resolve("expected_error", backend, logits)
     sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)

@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from ..objectives import FROM_TRAINER, OBJECTIVES
 from ..trainers.adversary import Adversary
 from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunFigures, ValidationFile
-from ..trainers.messages import tell
+from ..trainers.messages import quiet, tell
+from ..trainers.report import PointTable, RunReport
 from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
 from .configs import Choice, choose, config_path, spelled_out
@@ -27,19 +28,20 @@ from .tasks import TASKS
 
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
-OF_NETWORK = ("image_size", "rows", "category")
+OF_NETWORK = ("image_size", "rows", "category", "points", "margin")
 
 
 def run_callbacks(folder: Path, best: tuple[str, str]) -> list[Callback]:
-    """What every run has: the best and the last checkpoint, figures, and the files of predictions.
+    """What every run has: the best and the last checkpoint, figures, the files of predictions, and what it says.
 
     Checkpoints have one place a run, whatever the loggers' version, so that ``--ckpt_path last`` finds them again.
     """
     where = {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
     metric, mode = best
+    report = RunReport(metric, mode)
     best = BestCheckpoint(filename="best", monitor=f"val/{metric}", mode=mode, save_on_train_epoch_end=False, **where)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **where)
-    return [best, last, RunFigures(), ValidationFile(), PredictionFiles()]
+    return [best, last, RunFigures(), ValidationFile(), PredictionFiles(), report, PointTable()]
 
 
 def run_loggers(folder: Path) -> list:
@@ -129,6 +131,8 @@ class TaskCLI(LightningCLI):
         """The parts are options of the model, and some of these of the data."""
         for name, own in self.module.linked.items():
             parser.link_arguments(f"model.{name}", f"data.{own}")
+        for name, own in self.module.from_data.items():
+            parser.link_arguments(f"data.{own}", f"model.{name}", apply_on="instantiate")
         for part, as_option in (("objective", _objective), ("adversary", _adversary)):
             if part in parser.groups:
                 parser.link_arguments(part, f"model.{part}", as_option)
@@ -233,7 +237,8 @@ def main(argv: list[str]) -> int:
     try:
         check_environment()
         torch.set_float32_matmul_precision("high")
-        TaskCLI(argv)
+        with quiet():
+            TaskCLI(argv)
     except (ValueError, FileNotFoundError) as error:
         # A loader process sends its whole traceback as the message; its last line is the error's own.
         message = str(error).strip().splitlines()[-1] if str(error).startswith("Caught ") else str(error)

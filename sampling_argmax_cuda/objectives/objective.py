@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checks import METRICS, arithmetic_dtype, seed_tensor
 from ..coords import CONVENTIONS, affine
 from ..distances import mask_rows, metric_of, weigh_rows
+from ..notices import notice_far_target
 from ..ops import heatmap_moments
 from .rows import check_rows
 from .targets import Target
@@ -110,6 +111,9 @@ class Objective(nn.Module):
         self.check_points(target.points)
         if not self.regresses:
             check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
+        if target.size and target.points is None:
+            known = target.known()
+            notice_far_target(known.position, known.weight, known.size)
         if generator is not None:
             seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
         return self.target_loss(output, target, seed)

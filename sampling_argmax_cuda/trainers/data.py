@@ -90,8 +90,8 @@ class TaskData(lightning.LightningDataModule):
         if self.hparams.synthetic:
             self.write_synthetic()
 
-    def dataset(self, train: bool) -> Dataset:
-        """The training or the validation samples."""
+    def dataset(self, train: bool) -> Dataset | None:
+        """The training or the validation samples; None where there is nothing to validate on."""
         raise NotImplementedError
 
     def to_predict(self) -> Dataset:
@@ -103,10 +103,12 @@ class TaskData(lightning.LightningDataModule):
             self.train_data = self._told(self.dataset(train=True))
         if stage in ("fit", "validate"):
             self.val_data = self._told(self.dataset(train=False))
+        if stage == "validate" and self.val_data is None:
+            raise ValueError("validate: there is no validation data; --data.val_file names it")
         if stage == "predict":
             self.predict_data = self._told(self.to_predict())
 
-    def _told(self, dataset: Dataset) -> Dataset:
+    def _told(self, dataset: Dataset | None) -> Dataset | None:
         """The data set, after what it has to say to the user is printed, once."""
         lines, names = list(getattr(dataset, "notes", ())), [file.name for file in getattr(dataset, "left_out", ())]
         if names:
@@ -127,8 +129,8 @@ class TaskData(lightning.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         return self._loader(self.train_data, train=True)
 
-    def val_dataloader(self) -> EpochLoader:
-        return self._loader(self.val_data, train=False)
+    def val_dataloader(self) -> EpochLoader | list:
+        return [] if self.val_data is None else self._loader(self.val_data, train=False)
 
     def predict_dataloader(self) -> DataLoader:
         """Every input on one rank, by turns; the last of them come again where that makes ranks equally long."""

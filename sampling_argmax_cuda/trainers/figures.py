@@ -173,3 +173,15 @@ def prediction_figure(image: np.ndarray, points: np.ndarray, bones) -> Figure:
     axes.set_axis_off()
     draw_skeleton(axes, points, np.ones(len(points), bool), bones, "red")
     return figure
+
+
+def table_figure(rows: list[dict[str, str | float]], label: str, value: str) -> Figure:
+    """A bar of ``value`` for each row, by its ``label``; a row without it has none."""
+    figure = Figure(figsize=(6, 1 + 0.2 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(rows)), [row.get(value, float("nan")) for row in rows], color="tab:blue")
+    axes.set_yticks(range(len(rows)), [row[label] for row in rows], fontsize=7)
+    axes.set_xlabel(value)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    return figure

@@ -66,6 +66,7 @@ class LandmarkModule(ObjectiveModule):
         self.model = self.network()
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, weights_gain))
+        flip_test = flip_test and self.landmarks.pairs is not None  # a mirror needs to know whose points change sides
         self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
         self.members: list[EnsembleMember] = []
         self.map_evaluation = MapEvaluation()

@@ -62,6 +62,7 @@ class TrainedModule(lightning.LightningModule):
 
     task: str  # the name in the command line
     linked: Mapping[str, str] = {}  # options of the model that the data takes over, and their names there
+    from_data: Mapping[str, str] = {}  # options of the model that the data knows once it is made, and their names there
     best: tuple[str, str]  # a metric of the evaluation, and whether its min or max is best
     model: torch.nn.Module  # the network
     evaluation: Evaluation

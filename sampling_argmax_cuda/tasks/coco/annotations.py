@@ -9,17 +9,11 @@ import numpy as np
 
 from ...trainers.files import field, finite_numbers, read_json, records
 from ...trainers.landmarks import Landmarks
+from ...trainers.points import package_points, same_names
 
-KEYPOINT_NAMES = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
-    "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
-FLIP_PAIRS = [(i, i + 1) for i in range(1, 17, 2)]
-SKELETON = [(15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
-            (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]  # fmt: skip
-OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
-PERSON = Landmarks(KEYPOINT_NAMES, tuple(FLIP_PAIRS), tuple(SKELETON), upper=tuple(range(11)))
+PERSON = package_points("coco")
+KEYPOINT_NAMES, FLIP_PAIRS, SKELETON = PERSON.names, PERSON.pairs, PERSON.bones
+OTHERS = "--config keypoints trains any key points"
 
 
 @dataclass(frozen=True)
@@ -28,16 +22,18 @@ class Annotations:
 
     Args:
         path: of the file.
+        points: K points that everybody has.
         category: the file's id of the category that is read.
         images: the file's images by id.
         records: the annotations that count, in the file's order: ``image_id`` and ``annotation_id`` of the file,
-            ``keypoints`` ``[17, 3]`` (x, y in pixels, visibility 0, 1 or 2), ``box`` (x, y, w, h in pixels), ``area`` in
+            ``keypoints`` ``[K, 3]`` (x, y in pixels, visibility 0, 1 or 2), ``box`` (x, y, w, h in pixels), ``area`` in
             pixels, ``crowd``, ``ignored`` (a crowd, or without a labelled point) and then its ``segmentation``.
     """
 
     path: Path
-    category: int
-    images: dict[int, dict]
+    points: Landmarks
+    category: int | str
+    images: dict[int | str, dict]
     records: list[dict]
 
     @property
@@ -61,6 +57,14 @@ def integer(record: dict, key: str, where: str) -> int:
     return value
 
 
+def identity(record: dict, key: str, where: str) -> int | str:
+    """An id of a JSON object: an integer, exactly, also where a tool wrote it as 7.0 or "7", or any other text."""
+    value = field(record, key, where)
+    if not isinstance(value, str) or not value.strip():
+        return integer(record, key, where)
+    return int(value) if value.isdecimal() and str(int(value)) == value else value
+
+
 def number(record: dict, key: str, where: str) -> float:
     """A finite number of a JSON object."""
     value = field(record, key, where)
@@ -69,11 +73,11 @@ def number(record: dict, key: str, where: str) -> float:
     return float(value)
 
 
-def images_by_id(content: dict, where: str) -> dict[int, dict]:
+def images_by_id(content: dict, where: str) -> dict[int | str, dict]:
     """The images of a file. One may be listed again, but two must not share an id."""
-    images: dict[int, dict] = {}
+    images: dict[int | str, dict] = {}
     for image in records(content, "images", where):
-        key = integer(image, "id", f"{where}: an image")
+        key = identity(image, "id", f"{where}: an image")
         for side in {"width", "height"} & image.keys():
             integer(image, side, f"{where}: image {key}")
         first = images.setdefault(key, image)
@@ -84,42 +88,69 @@ def images_by_id(content: dict, where: str) -> dict[int, dict]:
     return images
 
 
-def person_category(content: dict, points: int, where: str) -> int:
-    """The id of the category of people: the only one, the one named person, or else the only one with so many points.
+def categories_of(content: dict, where: str) -> tuple[dict[int | str, dict], dict[int | str, int]]:
+    """The categories of a file by id, and how many points those have that have any.
 
     Where a file lists no categories, its annotations say which there are; category 1 if they do not either.
     """
     listed, sizes = records(content, "annotations", where), {}
     for annotation in listed:
         if isinstance(annotation, dict) and "category_id" in annotation:
-            key, found = integer(annotation, "category_id", f"{where}: an annotation"), annotation.get("keypoints")
+            key, found = identity(annotation, "category_id", f"{where}: an annotation"), annotation.get("keypoints")
             sizes[key] = max(sizes.get(key, 0), len(found) // 3 if isinstance(found, list) else 0)
-    known: dict[int, dict] = {}
+    known: dict[int | str, dict] = {}
     for entry in records(content, "categories", where) if content.get("categories") else ():
-        key = integer(entry, "id", f"{where}: a category")
+        key = identity(entry, "id", f"{where}: a category")
         if known.setdefault(key, entry).get("name") != entry.get("name"):
             raise ValueError(
                 f"{where}: two categories have the id {key}: {known[key].get('name')!r} and {entry.get('name')!r}"
             )
     known = known or {key: {} for key in sizes} or {1: {}}
     sizes |= {key: len(c["keypoints"]) for key, c in known.items() if isinstance(c.get("keypoints"), list)}
+    return known, sizes
+
+
+def listed_categories(known: dict[int | str, dict], sizes: dict[int | str, int]) -> str:
+    """Categories in words."""
+    return ", ".join(f"{key} ({c.get('name', 'no name')}, {sizes.get(key, 0)} keypoints)" for key, c in known.items())
+
+
+def person_category(content: dict, points: int, where: str) -> int | str:
+    """The id of the category of people: the only one, the one named person, or else the only one with so many points."""
+    known, sizes = categories_of(content, where)
     people = [key for key, c in known.items() if str(c.get("name", "")).strip().lower() == "person"]
     fitting = [key for key in known if sizes.get(key) == points]
     for chosen in (list(known), people, fitting):
         if len(chosen) == 1:
             return chosen[0]
-    told = ", ".join(f"{key} ({c.get('name', 'no name')}, {sizes.get(key, 0)} keypoints)" for key, c in known.items())
-    raise ValueError(f"{where}: one category must be named person, or have {points} keypoints alone, got {told}")
+    told = listed_categories(known, sizes)
+    raise ValueError(
+        f"{where}: one category must be named person, or have {points} keypoints alone, got {told}; {OTHERS}"
+    )
 
 
-def _check_order(content: dict, category: int, where: str) -> None:
-    """A file may name its points as it likes, but COCO's own names must be in COCO's order."""
-    for entry in content.get("categories") or ():
-        names = entry.get("keypoints")
-        if entry["id"] == category and isinstance(names, list) and names != list(KEYPOINT_NAMES):
-            if sorted(map(str, names)) == sorted(KEYPOINT_NAMES):
-                raise ValueError(f"{where}: category {category}: keypoints must be in COCO's order (nose, left_eye, "
-                                 f"right_eye, ...), got {', '.join(names)}")  # fmt: skip
+def check_same_points(content: dict, category: int | str, points: Landmarks, where: str) -> None:
+    """Raise ValueError where a category has names of points that are others, and show both lists.
+
+    Names may be written with other capitals or signs between words; a file may have none, or numbers.
+    """
+    known, sizes = categories_of(content, where)
+    names = [str(name) for name in known.get(category, {}).get("keypoints") or ()]
+    told, place = f"{len(points)} ({', '.join(points.names)})", f"{where}: category {category}"
+    if same_names(sorted(names), sorted(points.names)) and not same_names(names, points.names):
+        raise ValueError(f"{place}: keypoints must be in this order: {told}, got {', '.join(names)}")
+    if len(names) == len(points) and (same_names(names, points.names) or all(name.isdecimal() for name in names)):
+        return
+    if names:
+        raise ValueError(f"{place} has {len(names)} keypoints ({', '.join(names)}), but this task has {told}; {OTHERS}")
+    if sizes.get(category, 0) not in (0, len(points)) and _whole(content, len(points)):
+        raise ValueError(f"{place} has {sizes[category]} keypoints without names, but this task has {told}; {OTHERS}")
+
+
+def _whole(content: dict, points: int) -> bool:
+    """Whether every annotation has three numbers a point, and none so many as ``points`` need."""
+    found = [len(r["keypoints"]) for r in content["annotations"] if isinstance(r.get("keypoints"), list)]
+    return all(count % 3 == 0 and count != 3 * points for count in found)
 
 
 def _extent(record: dict, seen: np.ndarray, where: str) -> tuple[np.ndarray, float]:
@@ -131,11 +162,11 @@ def _extent(record: dict, seen: np.ndarray, where: str) -> tuple[np.ndarray, flo
     return box, area if area > 0 else float(box[2:].clip(0).prod())
 
 
-def _annotation(record: dict, where: str) -> dict:
+def _annotation(record: dict, points: int, where: str) -> dict:
     """One annotation, checked."""
-    key = integer(record, "id", where)
+    key = identity(record, "id", where)
     where = f"{where}: annotation {key}"
-    keypoints = finite_numbers(field(record, "keypoints", where), (51,), where, "keypoints").reshape(17, 3)
+    keypoints = finite_numbers(field(record, "keypoints", where), (3 * points,), where, "keypoints").reshape(-1, 3)
     if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
         raise ValueError(f"{where}: visibility must be 0, 1 or 2, got {keypoints[:, 2].tolist()}")
     crowd = record.get("iscrowd", 0)
@@ -143,12 +174,12 @@ def _annotation(record: dict, where: str) -> dict:
         raise ValueError(f"{where}: iscrowd must be 0 or 1, got {crowd!r}")
     seen = keypoints[keypoints[:, 2] > 0, :2]
     box, area = _extent(record, seen, where)
-    out = {"image_id": integer(record, "image_id", where), "annotation_id": key, "keypoints": keypoints, "box": box,
+    out = {"image_id": identity(record, "image_id", where), "annotation_id": key, "keypoints": keypoints, "box": box,
            "area": area, "crowd": bool(crowd), "ignored": bool(crowd) or not len(seen)}  # fmt: skip
     return {**out, "segmentation": record.get("segmentation")} if out["ignored"] else out
 
 
-def of_category(content: dict, category: int, where: str) -> tuple[list[dict], Counter]:
+def of_category(content: dict, category: int | str, where: str) -> tuple[list[dict], Counter]:
     """The annotations of a category, each once, and how many others there are and why."""
     own, others, earlier = [], Counter(), {}
     alone = len(content.get("categories") or ()) <= 1
@@ -156,7 +187,7 @@ def of_category(content: dict, category: int, where: str) -> tuple[list[dict], C
         if not isinstance(record, dict):
             raise ValueError(f"{where}: an annotation must be an object, got {record!r}")
         if not (alone and "category_id" not in record):
-            if integer(record, "category_id", f"{where}: an annotation") != category:
+            if identity(record, "category_id", f"{where}: an annotation") != category:
                 others["of other categories"] += 1
                 continue
         same = earlier.setdefault(str(record.get("id")), [])
@@ -169,21 +200,32 @@ def of_category(content: dict, category: int, where: str) -> tuple[list[dict], C
 
 
 def read_annotations(path: Path) -> Annotations:
-    """The people, and what else there is, of an annotation file of COCO's 17 keypoints; one line says what is left out.
-
-    Ids may be any integers; annotations may share theirs. ``num_keypoints`` is not read: the points' visibility counts.
-    A missing ``iscrowd`` is 0; an empty or missing box is that of the labelled points; an area that is missing or 0 is that of
-    the box. A person with points of which neither makes a box cannot be cropped, and is left out.
+    """The people of an annotation file of COCO's 17 keypoints: those of :func:`annotations_of` its category of people.
 
     Raises ValueError or FileNotFoundError that name the file and the record.
     """
-    content, where = read_json(path, "annotation"), str(path)
-    images, category = images_by_id(content, where), person_category(content, len(PERSON), where)
-    _check_order(content, category, where)
+    content = read_json(path, "annotation")
+    images_by_id(content, str(path))
+    category = person_category(content, len(PERSON), str(path))
+    check_same_points(content, category, PERSON, str(path))
+    return annotations_of(content, path, PERSON, category)
+
+
+def annotations_of(content: dict, path: Path, points: Landmarks, category: int | str) -> Annotations:
+    """The annotations of a category, and what else there is; one line says what is left out.
+
+    Ids may be any integers or texts; annotations may share theirs. ``num_keypoints`` is not read: the points' visibility counts.
+    A missing ``iscrowd`` is 0; an empty or missing box is that of the labelled points; an area that is missing or 0 is that of
+    the box. A person with points of which neither makes a box cannot be cropped, and is left out.
+
+    Raises ValueError that names the file and the record.
+    """
+    where = str(path)
+    images = images_by_id(content, where)
     own, others = of_category(content, category, where)
     kept = []
     for raw in own:
-        record = _annotation(raw, where)
+        record = _annotation(raw, len(points), where)
         if record["image_id"] not in images:
             raise ValueError(f"{where}: annotation {record['annotation_id']}: no image {record['image_id']}")
         if (record["box"][2:] > 0).all() or (record["ignored"] and "bbox" in raw):
@@ -193,7 +235,7 @@ def read_annotations(path: Path) -> Annotations:
     if others:
         told = ", ".join(f"{count} {why}" for why, count in sorted(others.items()))
         print(f"{where}: {len(kept)} annotations of category {category} are read; left out are {told}")
-    found = Annotations(Path(path), category, images, kept)
+    found = Annotations(Path(path), points, category, images, kept)
     if not found.people:
         raise ValueError(f"{where}: no annotation has keypoints (of category {category}; left out: {dict(others)})")
     return found

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...trainers.crops import ImageFolder
 from ...trainers.files import field, finite_numbers, read_json
-from .annotations import images_by_id, integer, number, of_category, person_category
+from .annotations import identity, images_by_id, number, of_category, person_category
 
 
 def _box(record: dict, name, folder: Path, where: str) -> dict:
@@ -35,7 +35,7 @@ def read_boxes(path: str | Path, folder: str | Path, points: int) -> list[dict]:
         own, _ = of_category(content, person_category(content, points, where), where)
         for i, record in enumerate(own):
             place = f"{where}: annotation {record.get('id', i)}"
-            image = integer(record, "image_id", place)
+            image = identity(record, "image_id", place)
             if image not in images:
                 raise ValueError(f"{place}: no image {image}")
             if not record.get("iscrowd", 0):

@@ -40,18 +40,18 @@ class CocoEvaluation(Evaluation):
         """
         scores = evaluate_coco(data.truth, self.results)
         scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
-        calibration = self._calibration(_described(records, data))
+        calibration = self._calibration(_described(records, data), data.truth.points.sigmas)
         return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}
 
     def results_of(self, records: list[dict], data: CocoKeypoints) -> list[dict]:
-        per_image, category = defaultdict(list), data.truth.category
+        per_image, category, sigmas = defaultdict(list), data.truth.category, data.truth.points.sigmas
         for r in _described(records, data):
             score = rescore(r["score"], r["peak"], self.rule)
             keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
             per_image[r["image_id"]] += coco_results([r["image_id"]], keypoints[None], [score], [r["area"]], category)
-        return [result for results in per_image.values() for result in oks_nms(results)]
+        return [result for results in per_image.values() for result in oks_nms(results, sigmas=sigmas)]
 
-    def _calibration(self, records: list[dict]) -> dict[str, float]:
+    def _calibration(self, records: list[dict], sigmas) -> dict[str, float]:
         errors, offsets, peaks, similarity = [], [], [], []
         for r in records:
             visible = r["weight"] > 0
@@ -59,7 +59,7 @@ class CocoEvaluation(Evaluation):
                 offsets.append((r["position"] - r["target"])[visible])
                 errors.append(np.linalg.norm(offsets[-1], axis=-1).mean())
                 peaks.append(r["peak"][visible].mean())
-                similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["truth_area"]]))[0])
+                similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["truth_area"]]), sigmas)[0])
         correlation = pearson(np.array(peaks), np.array(similarity))
         if not errors:
             return {"pearson": correlation}

@@ -5,24 +5,24 @@ import io
 
 import numpy as np
 
-from .annotations import OKS_SIGMAS, Annotations
+from .annotations import PERSON, Annotations
 
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
-def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Object keypoint similarity ``[n]`` of predictions ``[n, 17, >=2]`` to truths ``[n, 17, 3]``.
+def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray, sigmas=PERSON.sigmas) -> np.ndarray:
+    """Object keypoint similarity ``[n]`` of predictions ``[n, K, >=2]`` to truths ``[n, K, 3]``, of points with ``sigmas``.
 
     ``mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2))``, areas in pixels; 0 if none is visible.
     """
     squared = np.square(prediction[..., :2] - truth[..., :2]).sum(-1)
-    exponent = squared / (2 * np.square(2 * OKS_SIGMAS) * (np.asarray(area)[..., None] + np.spacing(1)))
+    exponent = squared / (2 * np.square(2 * np.array(sigmas)) * (np.asarray(area)[..., None] + np.spacing(1)))
     visible = truth[..., 2] > 0
     count = visible.sum(-1)
     return np.where(visible, np.exp(-exponent), 0).sum(-1) / np.maximum(count, 1)
 
 
-def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False) -> list[dict]:
+def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False, sigmas=PERSON.sigmas) -> list[dict]:
     """Results of one image without those whose OKS to a better one exceeds ``threshold``.
 
     ``soft`` multiplies their scores by ``1 - OKS`` instead (linear soft-NMS).
@@ -35,12 +35,12 @@ def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False) -> 
         kept.append(best)
         if not rest:
             break
-        points = np.array([r["keypoints"] for r in rest], float).reshape(-1, 17, 3)
-        truth = np.array(best["keypoints"], float).reshape(1, 17, 3).copy()
+        points = np.array([r["keypoints"] for r in rest], float).reshape(len(rest), -1, 3)
+        truth = np.array(best["keypoints"], float).reshape(1, -1, 3).copy()
         truth[..., 2] = 1
         # As in COCO's NMS code, the mean of both areas makes the similarity symmetric.
         areas = (np.array([r["area"] for r in rest]) + best["area"]) / 2
-        similar = oks(points, np.broadcast_to(truth, points.shape), areas)
+        similar = oks(points, np.broadcast_to(truth, points.shape), areas, sigmas)
         if soft:
             for result, overlap in zip(rest, similar, strict=True):
                 result["score"] *= float(1 - overlap) if overlap > threshold else 1.0
@@ -60,17 +60,17 @@ def rescore(box_score: float, keypoint_scores: np.ndarray, rule: str = "sum") ->
     return float(box_score * good.mean()) if len(good) else 0.0
 
 
-def coco_results(image_ids, keypoints: np.ndarray, scores, areas, category: int = 1) -> list[dict]:
-    """COCO result records from keypoints ``[n, 17, 3]`` (x, y, score); one that is not finite is no result."""
+def coco_results(image_ids, keypoints: np.ndarray, scores, areas, category: int | str = 1) -> list[dict]:
+    """COCO result records from keypoints ``[n, K, 3]`` (x, y, score); one that is not finite is no result."""
     return [
-        {"image_id": int(i), "category_id": category, "keypoints": [float(v) for v in k.reshape(-1)], "score": float(s),
-         "area": float(a)}
+        {"image_id": i if isinstance(i, str) else int(i), "category_id": category,
+         "keypoints": [float(v) for v in k.reshape(-1)], "score": float(s), "area": float(a)}
         for i, k, s, a in zip(image_ids, keypoints, scores, areas, strict=True)
         if np.isfinite(k).all() and np.isfinite(s)
     ]  # fmt: skip
 
 
-def _ground_truth(truth: Annotations, numbers: dict[int, int]) -> dict:
+def _ground_truth(truth: Annotations, numbers: dict[int | str, int]) -> dict:
     """pycocotools' own data set of what was read: annotation ids from 1 (0 is its "unmatched"), images by ``numbers``."""
     annotations = [
         {"id": n, "image_id": numbers[r["image_id"]], "category_id": 1, "iscrowd": int(r["crowd"]), "area": r["area"],
@@ -81,7 +81,7 @@ def _ground_truth(truth: Annotations, numbers: dict[int, int]) -> dict:
     return {"images": [{"id": n} for n in numbers.values()], "annotations": annotations, "categories": [{"id": 1}]}
 
 
-def _checked_results(truth: Annotations, results: list[dict], numbers: dict[int, int]) -> list[dict]:
+def _checked_results(truth: Annotations, results: list[dict], numbers: dict[int | str, int]) -> list[dict]:
     """pycocotools' copy of results. It would match a NaN with anybody, and knows no image that the file has not."""
     for result in results:
         if result["image_id"] not in numbers:
@@ -103,13 +103,14 @@ def evaluate_coco(truth: Annotations, results: list[dict]) -> dict[str, float]:
 
     if not results:
         return dict.fromkeys(STATS, 0.0)
-    numbers = {image_id: n for n, image_id in enumerate(sorted(truth.images), 1)}
+    numbers = {image_id: n for n, image_id in enumerate(sorted(truth.images, key=lambda i: (isinstance(i, str), i)), 1)}
     checked = _checked_results(truth, results, numbers)
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
         known.dataset = _ground_truth(truth, numbers)
         known.createIndex()
         evaluation = COCOeval(known, known.loadRes(checked), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(truth.points.sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

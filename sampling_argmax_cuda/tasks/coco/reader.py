@@ -8,7 +8,7 @@ import numpy as np
 from ...trainers.crops import LandmarkCrops
 from ...trainers.files import field, finite_numbers, read_image, read_json
 from ...trainers.transforms import Augment
-from .annotations import PERSON, Annotations, integer, number, read_annotations
+from .annotations import Annotations, identity, number, read_annotations
 
 
 def read_detections(path: Path, truth: Annotations) -> list[dict]:
@@ -18,17 +18,17 @@ def read_detections(path: Path, truth: Annotations) -> list[dict]:
         raise ValueError(f"{path}: detections must be a list, got {type(content).__name__}")
     for i, record in enumerate(content):
         where = f"{path}: detection {i}"
-        category, image_id = integer(record, "category_id", where), integer(record, "image_id", where)
+        category, image_id = identity(record, "category_id", where), identity(record, "image_id", where)
         categories.add(category)
         if category != truth.category or image_id not in truth.images:
             continue
         box = finite_numbers(field(record, "bbox", where), (4,), where, "bbox")
         if (box[2:] > 0).all():
-            people.append({"image_id": image_id, "annotation_id": -1, "keypoints": np.zeros((17, 3)), "box": box,
+            people.append({"image_id": image_id, "annotation_id": -1, "keypoints": np.zeros((len(truth.points), 3)), "box": box,
                            "area": float(box[2:].prod()), "score": number(record, "score", where)})  # fmt: skip
     if not people:
         raise ValueError(f"{path}: no detection of a person on the annotated images, whose category is {truth.category}; "
-                         f"the detections' are {sorted(categories)}")  # fmt: skip
+                         f"the detections' are {sorted(categories, key=str)}")  # fmt: skip
     return people
 
 
@@ -57,7 +57,8 @@ def match_people(detections: list[dict], people: list[dict], threshold: float = 
         overlap = box_iou(detections[i]["box"][None], np.array([person["box"] for person in candidates]))[0]
         if overlap.max() >= threshold:
             found = candidates.pop(int(overlap.argmax()))
-            matched[i] = detections[i] | {name: found[name] for name in ("keypoints", "annotation_id", "truth_area")}
+            known = ("keypoints", "annotation_id", "truth_area", "truth_box")
+            matched[i] = detections[i] | {name: found[name] for name in known if name in found}
     return matched
 
 
@@ -70,7 +71,7 @@ class AnnotatedImages(LandmarkCrops):
     def __init__(self, root, truth: Annotations, image_dir, records: list[dict], image_size: tuple[int, int],
                  heatmap_size: tuple[int, int], augment: Augment | None, seed: int, padding: float) -> None:  # fmt: skip
         self.root, self.image_dir, self.truth = Path(root), Path(image_dir), truth
-        super().__init__(PERSON, records, image_size, heatmap_size, augment, seed, padding)
+        super().__init__(truth.points, records, image_size, heatmap_size, augment, seed, padding)
 
     def image_path(self, image_id) -> Path:
         """The image's file: in the image folder, or where the last two parts of ``coco_url`` say."""
@@ -94,9 +95,12 @@ class AnnotatedImages(LandmarkCrops):
         size = (image.shape[1], image.shape[0])
         expected = (described.get("width", size[0]), described.get("height", size[1]))
         if size != expected:
+            turned = " (a photo that lies on its side is turned as its EXIF says, as browsers show it)" * (
+                size == expected[::-1]
+            )
             raise ValueError(
                 f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.truth.path} "
-                f"is {expected[0]}x{expected[1]}"
+                f"is {expected[0]}x{expected[1]}{turned}"
             )
         return image
 

@@ -7,19 +7,12 @@ from scipy.io import loadmat
 
 from ...trainers.crops import LandmarkCrops
 from ...trainers.files import field, finite_numbers, read_image, read_json
-from ...trainers.landmarks import Landmarks
+from ...trainers.points import package_points
 from ...trainers.transforms import Augment
-from ..coco.annotations import images_by_id, of_category, person_category
+from ..coco.annotations import check_same_points, identity, images_by_id, of_category, person_category
 
-NAMES = (
-    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
-    "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
-)  # fmt: skip
-PAIRS = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
-BONES = ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (10, 11), (11, 12), (12, 8), (8, 13),
-         (13, 14), (14, 15))  # fmt: skip
 NECK, HEAD_TOP = 8, 9
-FIGURE = Landmarks(NAMES, PAIRS, BONES, upper=(7, 8, 9, 10, 11, 12, 13, 14, 15))
+FIGURE = package_points("mpii")
 # The joint of MPII that each of LSP's 14 is.
 LSP = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 
@@ -57,11 +50,14 @@ def _read_coco(content: dict, where: str) -> list[dict]:
     """People of COCO's structure with 16 joints (see :func:`..coco.annotations.person_category`)."""
     images, people = images_by_id(content, where), []
     files = {key: str(field(image, "file_name", where)) for key, image in images.items()}
-    own, _ = of_category(content, person_category(content, len(NAMES), where), where)
+    category = person_category(content, len(FIGURE), where)
+    check_same_points(content, category, FIGURE, where)
+    own, _ = of_category(content, category, where)
     for i, record in enumerate(own):
         place = f"{where}: annotation {record.get('id', i)}"
         joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
-        box, image = finite_numbers(field(record, "bbox", place), (4,), place, "bbox"), record.get("image_id")
+        box = finite_numbers(field(record, "bbox", place), (4,), place, "bbox")
+        image = identity(record, "image_id", place)
         if image not in files:
             raise ValueError(f"{place}: no image {image!r}")
         people.append(_person(joints, box, files[image], place, _head(record, place)))

@@ -6,11 +6,10 @@ import numpy as np
 
 from ...trainers.crops import LandmarkCrops
 from ...trainers.files import field, finite_numbers, read_image, read_json, read_text
-from ...trainers.landmarks import Landmarks
+from ...trainers.points import package_points
 from ...trainers.transforms import Augment
 
-FACE = Landmarks(("left_eye", "right_eye", "nose", "mouth_left", "mouth_right"), ((0, 1), (3, 4)),
-                 ((0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (3, 4)))  # fmt: skip
+FACE = package_points("mtfl")
 
 
 def _record(name: str, points: np.ndarray, where: str) -> dict:

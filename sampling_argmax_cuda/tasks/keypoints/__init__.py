@@ -1,0 +1,1 @@
+"""Key points of any kind, from one's own COCO-like files."""

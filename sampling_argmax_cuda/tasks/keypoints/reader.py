@@ -1,0 +1,142 @@
+"""Key points of COCO-like files: which points there are, who is in which split, and crops as samples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...trainers.files import read_json
+from ...trainers.landmarks import Landmarks
+from ...trainers.transforms import Augment
+from ..coco.annotations import Annotations, annotations_of, images_by_id
+from ..coco.reader import AnnotatedImages, match_people, read_detections
+from .dialects import check_names, choose_category, points_box, points_of, regular, regular_images
+from .files import ImageFinder
+
+BOXES = ("annotation", "points", "image")
+
+
+@dataclass(frozen=True)
+class KeypointFile:
+    """An annotation file with the category that is read.
+
+    Args:
+        path: of the file.
+        content: what is in it.
+        category, title: the category's id and name.
+        names: of its points.
+        bones: its skeleton.
+    """
+
+    path: Path
+    content: dict
+    category: int | str
+    title: str
+    names: list[str]
+    bones: list[tuple[int, int]]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}: category {self.title}"
+
+    def points(self, own: Mapping) -> Landmarks:
+        """The points, where the user's point file does not say otherwise."""
+        return points_of(self.names, self.bones, own, self.where)
+
+    def annotations(self, points: Landmarks, expected: list[str]) -> tuple[Annotations, list[str]]:
+        """The annotations of the category, whose points the file calls as ``expected``, and lines that say what there is.
+
+        Raises ValueError that names the file and the record.
+        """
+        check_names(self.names, expected, self.where)
+        content, told = regular(self.content, self.category, len(points), str(self.path))
+        truth = annotations_of(content, self.path, points, self.category)
+        marked = sum(int((person["keypoints"][:, 2] > 0).sum()) for person in truth.people)
+        empty = len(truth.images) - len({person["image_id"] for person in truth.people})
+        lines = [f"{self.path}: {len(truth.people)} of {self.title} on {len(truth.images)} images ({empty} without any), "
+                 f"{marked} points labelled of {len(truth.people) * len(points)}"]  # fmt: skip
+        lines += [f"{self.path}: {count} points are {why}" for why, count in told.items() if count]
+        return truth, lines
+
+
+def read_keypoint_file(path: Path, category: str) -> KeypointFile:
+    """A COCO-like file and its category of that name (``auto``: the only one with points)."""
+    where = str(path)
+    content = regular_images(read_json(path, "annotation"), where)
+    images_by_id(content, where)
+    return KeypointFile(path, content, *choose_category(content, category, where))
+
+
+def split_by_image(truth: Annotations, fraction: float, seed: int) -> tuple[Annotations, Annotations]:
+    """Training and validation annotations: a share of the images that have any, at least one, drawn from the seed."""
+    shown = {person["image_id"] for person in truth.people}
+    ids = [key for key in truth.images if key in shown]
+    if len(ids) < 2:
+        raise ValueError(f"data: val_fraction needs two images or more with key points, got {len(ids)} in {truth.path}")
+    count = min(len(ids) - 1, max(1, round(fraction * len(ids))))
+    drawn = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:count]}
+    parts = []
+    for own in (False, True):
+        images = {key: image for key, image in truth.images.items() if (key in drawn) == own}
+        parts.append(replace(truth, images=images, records=[r for r in truth.records if r["image_id"] in images]))
+    return parts[0], parts[1]
+
+
+class KeypointCrops(AnnotatedImages):
+    """Crops of what is annotated (see :class:`LandmarkCrops`), or of detections, which have the points of whom they match.
+
+    Args:
+        root: folder that the images are below.
+        truth: annotations.
+        boxes: annotation, points (see :func:`.points_box`), image (whole), or a JSON of detections.
+        margin: how many times as long as the box's the crop's sides are; a whole image has none.
+    """
+
+    def __init__(self, root: Path, truth: Annotations, boxes: str, margin: float, image_size: tuple[int, int],
+                 heatmap_size: tuple[int, int], augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
+        self.boxes = boxes
+        people = [
+            {**person, "truth_area": person["area"], "truth_box": person["box"], "score": 1.0}
+            for person in truth.people
+        ]
+        if boxes not in BOXES:
+            people = match_people(read_detections(Path(boxes), truth), people)
+        super().__init__(root, truth, root, people, image_size, heatmap_size, augment, seed,
+                         padding=1.0 if boxes == "image" else margin)  # fmt: skip
+        finder = ImageFinder(root, truth.path)
+        shown = {record["image_id"] for record in people}
+        self.paths = {key: self._find(finder, key) for key in truth.images if key in shown}
+
+    def _find(self, finder: ImageFinder, image_id: int | str) -> Path:
+        record, where = self.truth.images[image_id], f"{self.truth.path}: image {image_id}"
+        name = record.get("file_name") or record.get("coco_url")
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: fields 'file_name' and 'coco_url' are missing")
+        return finder.find(name, where)
+
+    def image_path(self, image_id: int | str) -> Path:
+        return self.paths[image_id]
+
+    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
+        if self.boxes == "image":
+            return np.array([0, 0, image.shape[1], image.shape[0]])
+        seen = record["keypoints"][record["keypoints"][:, 2] > 0, :2]
+        if self.boxes == "points" and len(seen) and np.ptp(seen, 0).max() > 0:
+            return points_box(seen)
+        return record["box"]
+
+
+def mean_shape_errors(train: Annotations, val: Annotations) -> np.ndarray:
+    """Errors in pixels of the labelled points of ``val`` if each were where it is, in the mean, in the boxes of ``train``."""
+
+    def placed(truth: Annotations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        points, boxes = (np.stack([person[key] for person in truth.people]) for key in ("keypoints", "box"))
+        return points[..., :2], points[..., 2] > 0, boxes
+
+    points, seen, boxes = placed(train)
+    inside = (points - boxes[:, None, :2]) / boxes[:, None, 2:]
+    mean = np.where(seen[..., None], inside, 0).sum(0) / np.maximum(seen.sum(0), 1)[:, None]
+    points, seen, boxes = placed(val)
+    guess = boxes[:, None, :2] + np.where(np.isfinite(mean), mean, 0.5) * boxes[:, None, 2:]
+    return np.linalg.norm(guess - points, axis=-1)[seen]
