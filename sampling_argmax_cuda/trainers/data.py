@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from .crops import ImageFolder
 from .epochs import EpochLoader, EpochOrder, GlobalBatches
 from .messages import tell
-from .transforms import Augment
+from .transforms import Augment, CropRule
 
 _NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")
 _NAMES_OR_NULL = ("mpii_file", "images", "volumes", "point_clouds")
@@ -148,6 +148,8 @@ class LandmarkData(TaskData):
         color: half width of the uniform gain of each colour channel, in [0, 1].
     """
 
+    padding = 1.0  # the share of a box that its crop shows
+
     def __init__(
         self,
         images: str | None = None,
@@ -164,6 +166,11 @@ class LandmarkData(TaskData):
         """What training does to its images."""
         h = self.hparams
         return Augment(h.scale, h.rotation, h.flip, color=h.color)
+
+    @property
+    def crop_rule(self) -> CropRule:
+        """How evaluation and prediction make inputs of boxes."""
+        return CropRule(tuple(self.hparams.image_size), self.padding)
 
     @property
     def heatmap_size(self) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .files import read_image
 from .landmarks import Landmarks
+from .networks import make_network
 from .objective_module import ObjectiveModule
-from .resnet import PoseNet, RegressionNet
+from .reading import STRIDE, to_image
 from .trained_module import gather_objects
 from .tta import EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
@@ -77,10 +78,7 @@ class LandmarkModule(ObjectiveModule):
 
     def network(self) -> torch.nn.Module:
         """What answers an image with what the objective reads."""
-        h, points, sigma = self.hparams, len(self.landmarks), self.objective.predicts_sigma
-        if self.objective.regresses:
-            return RegressionNet(points, h.depth, h.norm, self.volume, sigma)
-        return PoseNet(points, h.depth, h.head_channels, h.norm, self.volume, sigma, h.gain)
+        return make_network(self.hparams, len(self.landmarks), self.objective, self.volume)
 
     def map_size(self, images: Tensor) -> tuple[int, ...]:
         """Cells of the maps' axes x, y(, z)."""
@@ -94,6 +92,13 @@ class LandmarkModule(ObjectiveModule):
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
         target = Target(batch["target"], batch["weight"], self.map_size(batch["image"]), batch.get("axes"))
         return self(batch["image"]), target
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Write down what predicting needs besides the network, so that it needs no task."""
+        super().on_save_checkpoint(checkpoint)
+        if self.volume is None and self.trainer.datamodule is not None:
+            checkpoint["landmarks"] = self.landmarks.plain()
+            checkpoint["crop"] = self.trainer.datamodule.crop_rule.plain()
 
     # ---- evaluation ----
 
@@ -117,16 +122,13 @@ class LandmarkModule(ObjectiveModule):
         return EnsembleMember(module.model, module.objective, tuple(size))
 
     def decode(self, images: Tensor) -> dict[str, Tensor]:
-        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the passes of test-time augmentation.
-
-        Of the images themselves besides: the network's ``output`` and, if it has any, the widths ``sigma`` in cells.
-        """
+        """The parts of a :class:`.Reading` by name and, if the network says them, the widths ``sigma`` in cells."""
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        output, position, peak = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
-        found = {"output": output_of(output), "position": position, "peak": peak}
+        read = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
+        found = {**read._asdict(), "output": output_of(read.output)}
         if self.objective.predicts_sigma:
-            found["sigma"] = self.objective.in_cells(output.sigma, self.map_size(images))
+            found["sigma"] = self.objective.in_cells(read.output.sigma, self.map_size(images))
         return found
 
     @property
@@ -139,8 +141,7 @@ class LandmarkModule(ObjectiveModule):
 
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
-        crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
-        return torch.einsum("bij,bkj->bki", batch["inverse"].to(crop.dtype), crop)
+        return to_image(position * STRIDE, batch["inverse"])
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         found = self.decode(batch["image"])

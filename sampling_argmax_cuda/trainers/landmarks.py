@@ -1,6 +1,7 @@
 """What a task's points are: their names, their mirror, and how figures join them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,17 @@ class Landmarks:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def plain(self) -> dict[str, list]:
+        """Lists alone, for checkpoints and JSON."""
+        return {name: [list(x) if isinstance(x, tuple) else x for x in value] for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, plain: Mapping) -> "Landmarks":
+        """The landmarks of :meth:`plain`."""
+        return cls(
+            **{name: tuple(tuple(x) if isinstance(x, list) else x for x in value) for name, value in plain.items()}
+        )
 
     def mirrored(self) -> list[int]:
         """The point that each one becomes in a mirror."""

@@ -60,6 +60,8 @@ class CocoData(CocoFiles):
         half_body: probability of cropping the upper or lower body, in [0, 1].
     """
 
+    padding = 1.25
+
     def __init__(
         self,
         boxes: str = "gt",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from ...distances import mask_rows
@@ -10,7 +9,6 @@ from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
-from ...trainers.hourglass import HourglassNet
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from ..coco.boxes import BoxCrops, read_boxes
@@ -53,16 +51,6 @@ class MpiiPose(LandmarkModule):
         # Nobody knows the map of a joint that does not count: the discriminator has none of it on either side.
         return loss + self.adversary.step(self, batch["image"], mask_rows(outputs[-1], target.weight), truth)
 
-    def network(self) -> torch.nn.Module:
-        h = self.hparams
-        if h.stacks is None:
-            return super().network()
-        if self.objective.regresses or self.objective.predicts_sigma:
-            raise ValueError(
-                f"model: hourglasses need an objective with maps alone, got {h.objective['name']}; stacks null has a ResNet"
-            )
-        return HourglassNet(len(self.landmarks), h.stacks, h.channels, h.norm)
-
 
 class MpiiData(LandmarkData):
     """MPII or LSP. ``root`` has annotations/ and images/.
@@ -74,6 +62,8 @@ class MpiiData(LandmarkData):
         boxes: gt, or a JSON of boxes on the images of data.images to predict on, as task coco has it.
         half_body: probability of cropping the upper or lower body, in [0, 1].
     """
+
+    padding = 1.25
 
     def __init__(
         self,
