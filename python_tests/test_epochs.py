@@ -19,7 +19,7 @@ from runs import SAMPLES, SMALL, launched, same_weights, small
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.objectives.schedules import make_schedule
-from sampling_argmax_cuda.trainers import callbacks
+from sampling_argmax_cuda.trainers import callbacks, predictions
 from sampling_argmax_cuda.trainers.epochs import EpochLoader, EpochOrder, GlobalBatches
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -304,7 +304,7 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
         callbacks.BestCheckpoint,
         callbacks.RunFigures,
         callbacks.ValidationFile,
-        callbacks.PredictionFiles,
+        predictions.PredictionFiles,
     ]
     called = set()
     for cls in ours:

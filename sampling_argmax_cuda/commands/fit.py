@@ -17,8 +17,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..objectives import FROM_TRAINER, OBJECTIVES
 from ..trainers.adversary import Adversary
-from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunFigures, ValidationFile
+from ..trainers.callbacks import BestCheckpoint, RunFigures, ValidationFile
 from ..trainers.messages import tell
+from ..trainers.predictions import PredictionFiles
 from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
 from .configs import Choice, choose, config_path, spelled_out

@@ -1,5 +1,6 @@
 """The tasks on images: a network of maps, test-time augmentation, predictions and figures."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.targets import Target
 from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
-from .files import read_image
 from .landmarks import Landmarks
 from .networks import make_network
 from .objective_module import ObjectiveModule
-from .reading import STRIDE, to_image
+from .reading import STRIDE, covariance_to_image, to_image
+from .tables import write_tables
 from .trained_module import gather_objects
 from .tta import EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
@@ -156,8 +157,8 @@ class LandmarkModule(ObjectiveModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         found = self.decode(batch["image"])
-        pixels = self.to_image(found["position"], batch)
-        return {**batch, "pixels": pixels, **found}
+        found["covariance"] = covariance_to_image(found["covariance"] * STRIDE**2, batch["inverse"])
+        return {**batch, "pixels": self.to_image(found["position"], batch), **found}
 
     def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
         """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""
@@ -165,16 +166,21 @@ class LandmarkModule(ObjectiveModule):
         return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, name = Path(item["file_name"]), item["overlay"]
-        pixels, peak = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak"))
-        overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
-        save_figure(overlay, folder / f"{name}.png")
+        data, index = self.trainer.datamodule.predict_data, int(item["index"])
+        pixels, peak, covariance = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak", "covariance"))
+        if not data.in_order:  # those of a video are one
+            overlay = prediction_figure(data.image(index), pixels[:, :2], self.landmarks.bones)
+            save_figure(overlay, folder / f"{data.overlay(index)}.png")
         if maps and not self.objective.regresses:
             figure = maps_figure(item["image"][0], item["output"], self.objective, item["position"][0],
                                  self.landmarks.names)  # fmt: skip
-            save_figure(figure, folder / f"{name}_maps.png")
-        about = self.trainer.datamodule.predict_data.about(int(item["index"]))
-        return {"file_name": str(path), **about, **self.prediction(pixels, peak)}
+            save_figure(figure, folder / f"{data.overlay(index)}_maps.png")
+        spread = np.sqrt(covariance.trace(axis1=1, axis2=2)).tolist()  # of the map around its mean, in pixels
+        return {**data.about(index), "box": item["box"][0].tolist(), "names": self.landmarks.names,
+                **self.prediction(pixels, peak), "spread": [x if math.isfinite(x) else None for x in spread]}  # fmt: skip
+
+    def write_tables(self, predictions: Path) -> list[Path]:
+        return write_tables(predictions, self.trainer.datamodule.predict_data.source, self.landmarks)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "images", overlay_figure(self.preview, self.objective, self.landmarks.bones)

@@ -61,11 +61,12 @@ class Predictor:
         """The input of every box, and its affine back to the image."""
         if boxes is not None and len(boxes) != len(images):
             raise ValueError(f"Predictor: expected boxes of each of {len(images)} images, got {len(boxes)}")
+        rule = self.rule.whole() if boxes is None else self.rule
         for i, image in enumerate(images):
             _check_image(i, image)
             whole = (0, 0, image.shape[1], image.shape[0])
             for box in [whole] if boxes is None else _checked_boxes(i, boxes[i]):
-                yield self.rule.input(np.ascontiguousarray(image), box)
+                yield rule.input(np.ascontiguousarray(image), box)
 
     @torch.inference_mode()
     def _run(self, crops: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,7 +1,7 @@
 """From an image and a box to the network's input: crops, their inverses, and random augmentations."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from statistics import NormalDist
 
@@ -75,6 +75,10 @@ class CropRule:
     def of(cls, plain: Mapping) -> "CropRule":
         """The rule of :meth:`plain`."""
         return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()})
+
+    def whole(self) -> "CropRule":
+        """The rule for images that are shown whole, without a margin."""
+        return replace(self, padding=1.0)
 
     def matrix(self, box) -> np.ndarray:
         """Affine ``[2, 3]`` from the image to the input of a box x, y, w, h in pixels."""

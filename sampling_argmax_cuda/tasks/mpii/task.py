@@ -1,17 +1,17 @@
 """The task mpii: single-person pose, by stacked hourglasses or by the ResNet of the other tasks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
 from ...distances import mask_rows
 from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
-from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
-from ..coco.boxes import BoxCrops, read_boxes
+from ..coco.boxes import read_boxes
 from .metrics import PckhEvaluation
 from .reader import FIGURE, MpiiCrops, read_people
 from .synthetic import write_synthetic_mpii
@@ -85,11 +85,8 @@ class MpiiData(LandmarkData):
         files = (h.train_file, h.val_file)
         write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
 
-    def to_predict(self) -> ImageFolder:
-        h = self.hparams
-        if h.boxes == "gt" or h.images is None:
-            return super().to_predict()
-        return BoxCrops(read_boxes(h.boxes, h.images, len(FIGURE)), h.image_size)
+    def read_boxes(self, path: str, folder: Path) -> list[dict]:
+        return read_boxes(path, folder, len(FIGURE))
 
     def dataset(self, train: bool) -> MpiiCrops:
         h = self.hparams
