@@ -140,7 +140,7 @@ def test_boxes_are_an_option_of_predict(folder, tmp_path, data):
 def test_predict_of_boxes(folder, tmp_path):
     """Through the real command, and without a file of annotations."""
     given = (f"--data.images={folder}", f"--data.boxes={written(tmp_path, listed())}", "--data.synthetic=false")
-    assert runs.main(["visualize", *runs.small("coco", tmp_path / "none", tmp_path / "run", *given)]) == 0
+    assert runs.run("visualize", *runs.small("coco", tmp_path / "none", tmp_path / "run", *given)) == 0
     records = json.loads((tmp_path / "run" / "predictions.json").read_text())
     assert [(Path(r["file_name"]).name, r["box"], r.get("box_score")) for r in records] == [BOXES[i] for i in (0, 2, 1)]
     assert all(len(r["keypoints"]) == 51 for r in records) and records[0]["keypoints"] != records[1]["keypoints"]

@@ -10,8 +10,8 @@ from test_coco_data import DETECTION, IMAGE, PERSON, write
 
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoData, CocoFiles
-from sampling_argmax_cuda.trainers.sources import find_source
 from sampling_argmax_cuda.trainers.data import LandmarkData, TaskData
+from sampling_argmax_cuda.trainers.sources import find_source
 
 MISSING = object()
 

@@ -67,6 +67,8 @@ class TaskData(lightning.LightningDataModule):
     """
 
     predicted = 0  # inputs of predict that a rank is done with
+    inputs = frozenset[str]()  # options that predict alone reads
+    shared = frozenset({"batch_size", "num_workers"})  # options that predict reads as training does
 
     # Options that a resumed run may change: those that no training sees.
     free = frozenset(f"data.{name}" for name in ("root", "num_workers", "val_split", "val_file", "val_subjects", "boxes",
@@ -156,6 +158,8 @@ class LandmarkData(TaskData):
     """
 
     padding = 1.0  # the share of a box that its crop shows
+    inputs = frozenset({"images"})
+    shared = TaskData.shared | {"image_size"}
 
     def __init__(
         self,

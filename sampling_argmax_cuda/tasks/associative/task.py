@@ -11,8 +11,8 @@ from torch import Tensor
 from ...objectives.targets import nearest_cell, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.figures import draw_skeleton, save_figure, shown_image
-from ...trainers.tables import write_tables
 from ...trainers.hourglass import HourglassNet
+from ...trainers.tables import write_tables
 from ...trainers.trained_module import TrainedModule
 from ...trainers.tta import passes, resample
 from ...trainers.weights import start_from

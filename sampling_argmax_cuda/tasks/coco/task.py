@@ -60,6 +60,7 @@ class CocoData(CocoFiles):
     """
 
     padding = 1.25
+    shared = CocoFiles.shared | {"boxes"}
 
     def __init__(
         self,

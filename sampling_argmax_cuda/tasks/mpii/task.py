@@ -64,6 +64,7 @@ class MpiiData(LandmarkData):
     """
 
     padding = 1.25
+    inputs = LandmarkData.inputs | {"boxes"}
 
     def __init__(
         self,
