@@ -13,6 +13,8 @@ import torch
 from bench import recipes
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.configs import choose, spelled_out
+from sampling_argmax_cuda.commands.tasks import TASKS
+from sampling_argmax_cuda.commands.unused import unused_options
 from sampling_argmax_cuda.objectives import options_of
 
 SAMPLES = "--objective.num_samples=4"
@@ -51,6 +53,15 @@ def fit(data: Path, run: Path, *more: str, config: str = "coco", options: Callab
     """The last checkpoint of a run."""
     assert main(["fit", *options(data, run, *more, config=config)]) == 0
     return last(run)
+
+
+def run(command: str, *arguments: str) -> int:
+    """Run a command with what it uses of the options of a training."""
+    try:
+        unused = unused_options(command, *TASKS[choose([command, *spelled_out(list(arguments))]).task])
+    except (ValueError, FileNotFoundError):
+        unused = set()  # the command itself has to refuse it
+    return main([command, *(item for item in arguments if item.partition("=")[0].removeprefix("--") not in unused)])
 
 
 def same_weights(a: dict, b: dict) -> bool:

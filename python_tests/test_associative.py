@@ -13,7 +13,7 @@ import runs
 import task_runs
 import torch
 from pycocotools import mask as coco_mask
-from runs import logged, losses_of, options_without_images, two_processes_equal
+from runs import logged, losses_of, options_without_images, run, two_processes_equal
 from task_runs import Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
@@ -399,7 +399,7 @@ def test_training_finds_people(own, epochs, tmp_path):
             "--model.flip_test=false"]  # fmt: skip
     if own is SAME:
         write_synthetic_coco(tmp_path / "data", 1, 4, image_size=128, pairs=0.7)
-    assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
+    assert run("validate", *options(tmp_path / "data", tmp_path / "random", *more)) == 0
     assert logged(tmp_path / "random")["val/AR50"][0] < 0.05
     more += [f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}"]
     fit(tmp_path / "data", tmp_path / "run", *more)
@@ -442,10 +442,10 @@ def test_figures_leave_out_people_of_low_scores():
 
 def test_validate_and_predict(trained, data, tmp_path, capfd):
     checkpoint = from_last(trained.first)
-    assert main(["validate", *options(data, tmp_path / "val", "--model.scales=[1.0,2.0]", checkpoint)]) == 0
+    assert run("validate", *options(data, tmp_path / "val", "--model.scales=[1.0,2.0]", checkpoint)) == 0
     assert {"val/AP", "val/people"} <= logged(tmp_path / "val").keys()
     folder = f"--data.images={data / 'val2017'}"
-    assert main(["visualize", *options(data, tmp_path / "out", folder, checkpoint)]) == 0
+    assert run("visualize", *options(data, tmp_path / "out", folder, checkpoint)) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 4 and all(len(p["keypoints"]) == 51 for r in records for p in r["people"])

@@ -9,7 +9,7 @@ import pytest
 import runs
 from test_coco_dialects import DOG, PERSON, category, regular
 
-from sampling_argmax_cuda.tasks.coco.boxes import BoxCrops, read_boxes
+from sampling_argmax_cuda.tasks.coco.boxes import read_boxes
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoData
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData
@@ -57,16 +57,17 @@ def test_boxes_are_cropped_as_those_of_training(folder, tmp_path, content):
     path.write_text(
         json.dumps({"images": [{"id": i, "file_name": n} for n, i in named.items()], "annotations": people})
     )
-    truth = CocoKeypoints(folder, path, folder, image_size=(48, 64), heatmap_size=(12, 16))
-    data = BoxCrops(read_boxes(written(tmp_path, content), folder, 17), (48, 64))
-    assert len(data) == 3 and [Path(data[i]["file_name"]).name for i in range(3)] == ["a.png", "b.png", "a.png"]
-    for i in range(3):
-        assert (
-            all(np.array_equal(data[i][key], truth[i][key]) for key in ("image", "inverse")) and data[i]["index"] == i
-        )
-    assert [data.about(i) for i in range(3)] == [
-        {"box": box} | ({} if score is None else {"box_score": score}) for _, box, score in BOXES
-    ]
+    truth = CocoKeypoints(folder, path, folder, image_size=(64, 96), heatmap_size=(16, 24))
+    given = written(tmp_path, content)
+    data = CocoData(images=str(folder), boxes=str(given), image_size=(64, 96)).to_predict()
+    assert len(data) == 3
+    ids = {"a.png": 2**60 + 1, "b.png": 0} if isinstance(content, dict) else {"a.png": 0, "b.png": 1}
+    for i, (known, instance) in enumerate(((0, 0), (2, 1), (1, 0))):  # those of one image follow one another
+        assert all(np.array_equal(data[i][key], truth[known][key]) for key in ("image", "inverse"))
+        name, box, score = BOXES[known]
+        about = {"file_name": str(folder / name), "image_id": ids[name], "instance": instance}
+        assert data.about(i) == about | ({} if score is None else {"box_score": score})
+        assert data[i]["index"] == i and data[i]["box"].tolist() == box
 
 
 def test_figures_of_one_name_do_not_meet(folder, tmp_path):
@@ -74,8 +75,11 @@ def test_figures_of_one_name_do_not_meet(folder, tmp_path):
     for name in ("a.png", "sub/a.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 3), np.uint8))
     boxes = [{"file_name": name, "bbox": [0, 0, 5, 5]} for name in ("a.png", "sub/a.png", "a.png")]
-    data = BoxCrops(read_boxes(written(tmp_path, boxes), tmp_path, 17), (32, 32))
+    data = CocoData(images=str(tmp_path), boxes=str(written(tmp_path, boxes))).to_predict()
     assert [data.overlay(i) for i in range(3)] == ["a.png_0", "a.png_1", "a.png_2"]
+    assert [Path(data.about(i)["file_name"]).parent.name for i in range(3)] == [tmp_path.name, tmp_path.name, "sub"]
+    data = CocoData(images=str(tmp_path / "**" / "*.png")).to_predict()
+    assert [data.overlay(i) for i in range(2)] == ["a.png_0", "a.png_1"]
 
 
 def test_boxes_of_other_categories_are_no_people(folder, tmp_path):
@@ -128,7 +132,7 @@ def test_boxes_are_an_option_of_predict(folder, tmp_path, data):
     path = str(written(tmp_path, listed()))
     assert len(data(images=str(folder), boxes=path).to_predict()) == 3
     assert len(data(images=str(folder)).to_predict()) == 2
-    with pytest.raises(ValueError, match="predict: --data.images must name a folder of images"):
+    with pytest.raises(ValueError, match="predict: --data.images must name a folder of images, a glob, a list"):
         data(boxes=path).to_predict()
 
 
@@ -136,9 +140,9 @@ def test_boxes_are_an_option_of_predict(folder, tmp_path, data):
 def test_predict_of_boxes(folder, tmp_path):
     """Through the real command, and without a file of annotations."""
     given = (f"--data.images={folder}", f"--data.boxes={written(tmp_path, listed())}", "--data.synthetic=false")
-    assert runs.main(["visualize", *runs.small("coco", tmp_path / "none", tmp_path / "run", *given)]) == 0
+    assert runs.run("visualize", *runs.small("coco", tmp_path / "none", tmp_path / "run", *given)) == 0
     records = json.loads((tmp_path / "run" / "predictions.json").read_text())
-    assert [(Path(r["file_name"]).name, r["box"], r.get("box_score")) for r in records] == BOXES
-    assert all(len(r["keypoints"]) == 51 for r in records) and records[0]["keypoints"] != records[2]["keypoints"]
+    assert [(Path(r["file_name"]).name, r["box"], r.get("box_score")) for r in records] == [BOXES[i] for i in (0, 2, 1)]
+    assert all(len(r["keypoints"]) == 51 for r in records) and records[0]["keypoints"] != records[1]["keypoints"]
     drawn = {path.name for path in (tmp_path / "run" / "predictions").iterdir()}
     assert drawn == {f"{name}{end}.png" for name in ("a.png_0", "b.png_0", "a.png_1") for end in ("", "_maps")}

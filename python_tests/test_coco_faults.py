@@ -10,8 +10,8 @@ from test_coco_data import DETECTION, IMAGE, PERSON, write
 
 from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoData, CocoFiles
-from sampling_argmax_cuda.trainers.crops import ImageFolder
 from sampling_argmax_cuda.trainers.data import LandmarkData, TaskData
+from sampling_argmax_cuda.trainers.sources import find_source
 
 MISSING = object()
 
@@ -117,9 +117,9 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="annotation file .*none.json does not exist"):
         CocoKeypoints(tmp_path, tmp_path / "none.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
-        ImageFolder(tmp_path / "none", (64, 64))
+        find_source(tmp_path / "none")
     with pytest.raises(ValueError, match="holds no image"):
-        ImageFolder(tmp_path, (64, 64))
+        find_source(tmp_path)
 
 
 def test_bad_images_are_named_with_their_record(tmp_path):

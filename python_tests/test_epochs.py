@@ -11,6 +11,7 @@ import cv2
 import lightning
 import numpy as np
 import pytest
+import runs
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from recorder import recorded, seen
@@ -19,7 +20,7 @@ from runs import SAMPLES, SMALL, launched, same_weights, small
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.objectives.schedules import make_schedule
-from sampling_argmax_cuda.trainers import callbacks
+from sampling_argmax_cuda.trainers import callbacks, predictions
 from sampling_argmax_cuda.trainers.epochs import EpochLoader, EpochOrder, GlobalBatches
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -66,7 +67,7 @@ def parsed_data(task: str, options: list[str]):
     original = TASKS[task][1].setup
     TASKS[task][1].setup = lambda self, stage: found.append(self)
     try:
-        main(["validate", *options, "--trainer.limit_val_batches=0"])
+        runs.run("validate", *options, "--trainer.limit_val_batches=0")
     finally:
         TASKS[task][1].setup = original
     return found[0]
@@ -304,7 +305,7 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
         callbacks.BestCheckpoint,
         callbacks.RunFigures,
         callbacks.ValidationFile,
-        callbacks.PredictionFiles,
+        predictions.PredictionFiles,
     ]
     called = set()
     for cls in ours:
@@ -321,15 +322,15 @@ def test_every_hook_is_called_by_the_framework(data, tmp_path, monkeypatch):
     assert main(["fit", *common, "--trainer.max_steps=2"]) == 0
     assert main(["fit", *common, "--trainer.max_epochs=1", "--ckpt_path=last"]) == 0
     last = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
-    assert main(["validate", *common, last]) == 0
+    assert runs.run("validate", *common, last) == 0
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("one.png", "two.png"):
         cv2.imwrite(str(photos / name), np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
-    assert main(["predict", *common, last, f"--data.images={photos}"]) == 0
+    assert runs.run("predict", *common, last, f"--data.images={photos}") == 0
     whole = next(photos.iterdir()).read_bytes()
     (photos / "half.png").write_bytes(whole[: len(whole) // 2])
-    assert main(["predict", *common, last, f"--data.images={photos}"]) == 1
+    assert runs.run("predict", *common, last, f"--data.images={photos}") == 1
     assert {(cls, name) for cls in ours for name in hooks_of(cls)} - called == set()
     every = set().union(*(hooks_of(cls) for pair in TASKS.values() for cls in pair))
     assert every <= {name for _, name in called}

@@ -9,16 +9,20 @@ import pytest
 
 from sampling_argmax_cuda.tasks.keypointnet.reader import CloudFolder, count_pcd, read_pcd, read_split
 from sampling_argmax_cuda.tasks.mtfl.reader import read_faces
-from sampling_argmax_cuda.trainers.crops import ImageFolder
+from sampling_argmax_cuda.trainers.boxes import whole_images
+from sampling_argmax_cuda.trainers.crops import InputCrops
 from sampling_argmax_cuda.trainers.files import (
     IMAGES,
     RecordFile,
+    count_records,
     is_image,
     merge_records,
     read_image,
     read_json,
     read_text,
 )
+from sampling_argmax_cuda.trainers.sources import find_source
+from sampling_argmax_cuda.trainers.transforms import CropRule
 
 
 def picture(height: int = 40, width: int = 56) -> np.ndarray:
@@ -70,7 +74,7 @@ def test_every_kind_of_image_is_read_whole_or_not_at_all(suffix, tmp_path):
         data = encoded(suffix)
         (tmp_path / name).write_bytes(data)
         assert read_image(tmp_path / name).shape == (40, 56, 3)
-    assert [file.name for file in ImageFolder(tmp_path, (64, 64)).files] == [
+    assert [file.name for file in find_source(tmp_path).files] == [
         f"a{suffix}",
         f"b{suffix.upper()}",
     ]
@@ -97,8 +101,9 @@ def test_images_of_a_folder_have_overlays_of_their_own_and_others_are_told(tmp_p
     for name in ("a.txt", "b.mp4", ".DS_Store"):
         (tmp_path / name).write_bytes(b"something else")
     (tmp_path / "c.png").mkdir()
-    folder = ImageFolder(tmp_path, (64, 64))
-    assert [sample["overlay"] for sample in map(folder.__getitem__, range(len(folder)))] == [
+    source = find_source(tmp_path)
+    folder = InputCrops(source, whole_images(source), CropRule((64, 64)))
+    assert [folder.overlay(i) for i in range(len(folder))] == [
         "a.jpg",
         "a.png",
         "a.webp",
@@ -193,10 +198,11 @@ def test_records_of_parts_are_joined_in_their_order(tmp_path):
         for number in numbers:
             file.write(number, {"name": f"a\nü{number}", "x": [number] * 3})
         file.close()
+    assert [count_records(part) for part in parts] == [3, 0, 3]
     assert merge_records(parts, tmp_path / "all.json") == 6
     records = json.loads((tmp_path / "all.json").read_text())
     assert records == [{"name": f"a\nü{n}", "x": [n] * 3} for n in (0, 1, 2, 3, 10, 11)]
-    assert list(tmp_path.iterdir()) == [tmp_path / "all.json"]
+    assert {*tmp_path.iterdir()} == {tmp_path / "all.json", *parts}
     RecordFile(parts[0]).close()
     assert (
         merge_records(parts[:1], tmp_path / "none.json") == 0 and json.loads((tmp_path / "none.json").read_text()) == []

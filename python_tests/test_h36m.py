@@ -10,13 +10,12 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import logged, two_processes_equal
+from runs import logged, run, two_processes_equal
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
-from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES
 from sampling_argmax_cuda.tasks.h36m.camera import back_project, pixels_per_mm, project
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation, align, lift_by_bones, mpjpe, pose_errors
@@ -468,7 +467,7 @@ def test_training_reaches_a_stated_error(own, bound, aligned, tmp_path):
     more = [*own, "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--data.color=0", "--data.occlusion=0",
             "--model.head_channels=32", "--model.norm=batch", "--objective.beta=tau", "--objective.tau=4.0",
             "--model.lr=0.002", "--model.milestones=[4]", "--model.flip_test=false"]  # fmt: skip
-    assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
+    assert run("validate", *options(tmp_path / "data", tmp_path / "random", *more)) == 0
     assert logged(tmp_path / "random")["val/mpjpe_mm"][0] > 400
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=5", "--trainer.check_val_every_n_epoch=5")
     scores = logged(tmp_path / "run")
@@ -486,12 +485,12 @@ def test_recipes_take_a_step_and_are_scored(config, data, tmp_path):
     fit(data, tmp_path / "run", *SMALL, *short, config=config)
     assert np.isfinite(logged(tmp_path / "run")["val/pa_mpjpe_mm"]).all()
     checkpoint = from_last(tmp_path / "run", "best")
-    assert main(["validate", *options(data, tmp_path / "again", *SMALL, checkpoint, NO_FIGURES, config=config)]) == 0
+    assert run("validate", *options(data, tmp_path / "again", *SMALL, checkpoint, NO_FIGURES, config=config)) == 0
     (file,) = (tmp_path / "again").rglob("results.json")
     assert len(json.loads(file.read_text())) == 6
     images = some_of(data / "mpii" / "images", tmp_path / "images", 2)
     given = [*SMALL, f"--data.images={images}", checkpoint]
-    assert main(["visualize", *options(data, tmp_path / "out", *given, config=config)]) == 0
+    assert run("visualize", *options(data, tmp_path / "out", *given, config=config)) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 2 and all(len(r["keypoints"]) == 54 and len(r["depth"]) == 18 for r in records)

@@ -10,7 +10,7 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import fitting, logged, losses_of, one_and_two, options_without_images
+from runs import fitting, logged, losses_of, one_and_two, options_without_images, run
 from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda import expected_error
@@ -362,7 +362,7 @@ LONG = ["--data.synthetic_train=128", "--data.synthetic_val=16", "--data.points=
 def test_training_reaches_a_stated_score(own, bound, tmp_path):
     """PCK@0.05 above 0.9, geodesic; a network that has learnt nothing has none."""
     more = [*own, "--data.batch_size=8", "--model.dropout=0.0", "--model.milestones=[9]"]
-    assert main(["validate", *options(tmp_path / "data", tmp_path / "random", *more)]) == 0
+    assert run("validate", *options(tmp_path / "data", tmp_path / "random", *more)) == 0
     assert logged(tmp_path / "random")["val/pck_0.05"][0] < 0.05
     fit(tmp_path / "data", tmp_path / "run", *more, "--trainer.max_epochs=12", "--trainer.check_val_every_n_epoch=12")
     assert logged(tmp_path / "run")["val/pck_0.05"][-1] > bound
@@ -379,7 +379,7 @@ def test_objectives_take_a_step(objective, data, tmp_path):
     basis = "--objective.basis=none" if objective == "sampling" else "--model.grouping=msg"
     fit(data, tmp_path, f"--objective={objective}", basis, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     assert np.isfinite(losses_of(tmp_path)).all()
-    assert main(["validate", *options(data, tmp_path / "val", from_last(tmp_path), NO_FIGURES)]) == 0
+    assert run("validate", *options(data, tmp_path / "val", from_last(tmp_path), NO_FIGURES)) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [10] * 4
 
@@ -388,13 +388,13 @@ def check_predictions(task: str, fields: int, run: Path, data: Path, folder: Pat
     """Of a folder of point clouds, which has to be named, by the last checkpoint of a run."""
     checkpoint, files = from_last(run), some_of(data / "pcds" / "03001627", folder / "files", 5)
     given = f"--data.point_clouds={files}"
-    assert main(["predict", *options(data, folder / "out", given, checkpoint, config=task)]) == 0
+    assert run("predict", *options(data, folder / "out", given, checkpoint, config=task)) == 0
     (file,) = (folder / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 5 and all(np.shape(r["keypoints"]) == (10, 3) and len(r) == fields for r in records)
     assert np.abs([r["keypoints"] for r in records]).max() < 1
     assert len(list((folder / "out").rglob("predictions/drawn*.png"))) == 5
-    assert main(["predict", *options(data, folder, checkpoint, config=task)]) == 1
+    assert run("predict", *options(data, folder, checkpoint, config=task)) == 1
     assert "predict: --data.point_clouds must name a folder of .pcd files" in capfd.readouterr().err
 
 

@@ -9,11 +9,10 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import SAMPLES, fitting, logged, options_without_images, two_processes_equal
+from runs import SAMPLES, fitting, logged, options_without_images, run, two_processes_equal
 from scipy.io import savemat
 from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
-from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
 from sampling_argmax_cuda.tasks.mpii.reader import FIGURE, LSP, MpiiCrops, read_lsp, read_people
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData, MpiiPose
@@ -306,7 +305,7 @@ def test_training_reaches_a_stated_score(adversary, data, tmp_path):
             "--data.flip=0", "--data.color=0", *adversary]  # fmt: skip
     root = data.parent / "scored"
     if not adversary:
-        assert main(["validate", *options(root, tmp_path / "random", *more)]) == 0
+        assert run("validate", *options(root, tmp_path / "random", *more)) == 0
         assert logged(tmp_path / "random")["val/pckh"][0] < 0.1
     fit(root, tmp_path / "run", *more, "--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=8")
     assert logged(tmp_path / "run")["val/pckh"][-1] > 0.25
@@ -330,11 +329,11 @@ def test_other_objectives_and_networks(more, trained, data, tmp_path):
         run = tmp_path / "run"
         fit(data, run, *more, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     checkpoint = from_last(run)
-    assert main(["validate", *options(data, tmp_path / "val", *more, checkpoint, NO_FIGURES)]) == 0
+    assert run("validate", *options(data, tmp_path / "val", *more, checkpoint, NO_FIGURES)) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert [np.shape(r["joints"]) for r in json.loads(file.read_text())] == [(16, 2)] * 4
     images = f"--data.images={some_of(data / 'images', tmp_path / 'images', 3)}"
-    assert main(["predict", *options(data, tmp_path / "out", images, *more, checkpoint)]) == 0
+    assert run("predict", *options(data, tmp_path / "out", images, *more, checkpoint)) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     names = [Path(record["file_name"]).name for record in json.loads(file.read_text())]
     assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "images").iterdir())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 import task_runs
-from runs import logged, two_processes_equal
+from runs import logged, run, two_processes_equal
 from task_runs import Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
@@ -184,9 +184,9 @@ def test_two_processes_equal_one(trained, data, tmp_path):
 
 def test_predict_and_validate(trained, data, tmp_path):
     checkpoint = from_last(trained.first, "best")
-    assert main(["validate", *options(data, tmp_path / "again", checkpoint)]) == 0
+    assert run("validate", *options(data, tmp_path / "again", checkpoint)) == 0
     images = f"--data.images={data / 'drawn_test'}"
-    assert main(["predict", *options(data, tmp_path / "out", images, checkpoint)]) == 0
+    assert run("predict", *options(data, tmp_path / "out", images, checkpoint)) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 6 and all(len(r["keypoints"]) == 15 and "category_id" not in r for r in records)

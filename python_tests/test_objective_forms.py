@@ -83,7 +83,9 @@ def test_members_are_read_with_their_own_beta(average):
     """The mean of the members' positions, by maps as by coordinates: a mean of maps has the mean of their places."""
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     members = [EnsembleMember(lambda images: z, objective_of("soft", beta=beta)) for beta in (1.0, 4.0)]
-    _, found, _ = TestTimeAugmentation([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32))
+    found = (
+        TestTimeAugmentation([0, 1, 2], flip=False, average=average).read(members, torch.zeros(2, 3, 32, 32)).position
+    )
     expected = torch.stack([member.objective.read(z)[0] for member in members]).mean(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

@@ -11,7 +11,7 @@ import pytest
 import runs
 import task_runs
 import torch
-from runs import fitting, logged, options_without_images, two_processes_equal
+from runs import fitting, logged, options_without_images, run, two_processes_equal
 from scipy.io import savemat
 from task_runs import NO_FIGURES, Trained, from_last, resumed
 
@@ -430,11 +430,11 @@ def test_objectives_take_a_step_and_predict(config, data, volumes, tmp_path):
     task = config if config.startswith("oct") else "oct"
     fit(data, tmp_path / "run", *own, config=task)
     checkpoint = from_last(tmp_path / "run", "best")
-    assert main(["validate", *options(data, tmp_path / "val", checkpoint, NO_FIGURES, config=task)]) == 0
+    assert run("validate", *options(data, tmp_path / "val", checkpoint, NO_FIGURES, config=task)) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert len(json.loads(file.read_text())) == 6
     folder = f"--data.volumes={volumes}"
-    assert main(["visualize", *options(data, tmp_path / "out", folder, checkpoint, config=task)]) == 0
+    assert run("visualize", *options(data, tmp_path / "out", folder, checkpoint, config=task)) == 0
     (file,) = (tmp_path / "out").rglob("predictions.json")
     records = json.loads(file.read_text())
     assert len(records) == 4 and np.array(records[0]["surfaces"]).shape == (len(SURFACES), 72)
@@ -464,7 +464,7 @@ def test_error_messages(data, tmp_path, capfd, more, message):
 def test_missing_volumes_are_named(root, tmp_path, data, capfd):
     with pytest.raises(FileNotFoundError, match=r"has no volume of hc11 \(hc11\*.vol\)"):
         find_volumes(root / "volumes", ["hc10", "hc11"])
-    assert main(["predict", *options(data, tmp_path)]) == 1
+    assert run("predict", *options(data, tmp_path)) == 1
     assert "predict: --data.volumes must name a folder of .vol files" in capfd.readouterr().err
-    assert main(["predict", *options(data, tmp_path, f"--data.volumes={tmp_path}")]) == 1
+    assert run("predict", *options(data, tmp_path, f"--data.volumes={tmp_path}")) == 1
     assert "holds no .vol file" in capfd.readouterr().err

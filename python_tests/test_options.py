@@ -192,7 +192,7 @@ def test_a_checkpoint_brings_what_its_network_is(task, command, start, tmp_path)
     linked = {name: module.hparams[option] for option, name in module.linked.items()}
     torch.save({"state_dict": {}, "task": task, "hyper_parameters": dict(module.hparams),
                 "datamodule_hyper_parameters": {"flip": 0.1, **data}, **VERSION}, path)  # fmt: skip
-    cli = start(command, f"--ckpt_path={path}", "--model.seed=3")
+    cli = start(command, f"--ckpt_path={path}", *given("config", "model.seed", 3, tmp_path))
     for name, value in {**module.hparams, "seed": 3}.items():
         found = cli.model.hparams[name]
         assert (tuple(found) if isinstance(found, list) else found) == (

@@ -88,4 +88,4 @@ def test_float16_has_no_squares_to_divide_by(data, tmp_path, capsys):
     options = test_mpii.options(data / "mpii", tmp_path, "--trainer.precision=16-true", "--model.optimizer=adamw")
     assert main(["fit", *options]) == 1
     assert "precision 16-true needs model.optimizer sgd" in capsys.readouterr().err
-    assert main(["validate", *options, "--trainer.limit_val_batches=1"]) == 0
+    assert runs.run("validate", *options, "--trainer.limit_val_batches=1") == 0

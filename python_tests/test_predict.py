@@ -17,8 +17,8 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.tasks.keypointnet.synthetic import draw_model
 from sampling_argmax_cuda.tasks.oct.volume import write_volume
-from sampling_argmax_cuda.trainers.callbacks import inputs_of
 from sampling_argmax_cuda.trainers.data import TaskData
+from sampling_argmax_cuda.trainers.predictions import inputs_of
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 

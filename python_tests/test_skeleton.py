@@ -11,10 +11,9 @@ import runs
 import task_runs
 import test_keypointnet
 import torch
-from runs import logged, losses_of, run_two
+from runs import logged, losses_of, run, run_two
 from task_runs import NO_FIGURES, Trained, from_last, resumed
 
-from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.naive import looped_chamfer
 from sampling_argmax_cuda.tasks.keypointnet.reader import KeypointClouds
 from sampling_argmax_cuda.tasks.skeleton.chamfer import composite_chamfer, nearest_pairs, smooth_distance
@@ -292,7 +291,7 @@ def test_point_clouds_alone_are_enough(trained, data, tmp_path, capfd):
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [name for name in logged(tmp_path / "run") if name.startswith("val/")]
     given = options(tmp_path / "point_clouds", tmp_path / "val", *plain, from_last(tmp_path / "run"), NO_FIGURES)
-    assert main(["validate", *given]) == 0
+    assert run("validate", *given) == 0
     assert capfd.readouterr().out.count("so validation has no scores\n") == 1
     (file,) = (tmp_path / "val").rglob("results.json")
     assert len(json.loads(file.read_text())) == 12
@@ -327,7 +326,7 @@ def test_no_training_reads_annotations(trained, data, tmp_path):
 @pytest.mark.parametrize("objective", ["soft", "soft_vr", "soft_dr"])
 def test_objectives_take_a_step(objective, data, tmp_path):
     fit(data, tmp_path, f"--objective={objective}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
-    assert main(["validate", *options(data, tmp_path / "val", from_last(tmp_path))]) == 0
+    assert run("validate", *options(data, tmp_path / "val", from_last(tmp_path))) == 0
     before, after = ({name: value for name, value in logged(run).items() if name.startswith("val/")}
                      for run in (tmp_path, tmp_path / "val"))  # fmt: skip
     # Evaluation is a function of the weights and the point clouds, whichever command it is a part of.

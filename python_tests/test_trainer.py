@@ -17,7 +17,7 @@ import torch
 import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from runs import fit, logged, losses_of, one_and_two, options, same_weights, two_processes_equal
+from runs import fit, logged, losses_of, one_and_two, options, run, same_weights, two_processes_equal
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
@@ -123,7 +123,7 @@ def many(tmp_path_factory) -> Path:
 def test_training_reaches_a_stated_error(many, tmp_path):
     """Below 1.3 cells of 16."""
     more = [*LEARN, *MANY, *DRAWS, "--objective.beta=tau", "--objective.tau=4.0", "--model.milestones=[5]"]
-    assert main(["validate", *options(many, tmp_path / "random", *more)]) == 0
+    assert run("validate", *options(many, tmp_path / "random", *more)) == 0
     fit(many, tmp_path / "run", *more, "--trainer.max_epochs=6", "--trainer.check_val_every_n_epoch=6")
     errors = [logged(tmp_path / run)["val/error"][-1] for run in ("random", "run")]
     assert errors[0] > 3.5 and errors[1] < 1.3
@@ -157,9 +157,9 @@ def test_nine_steps_lower_the_loss(config, drop, tmp_path_factory, tmp_path):
 
 def test_validate_and_predict(trained, data, tmp_path):
     checkpoint = f"--ckpt_path={trained.folder / 'checkpoints' / 'best.ckpt'}"
-    assert main(["validate", *options(data, tmp_path / "validate", checkpoint, "--model.flip_test=true")]) == 0
+    assert run("validate", *options(data, tmp_path / "validate", checkpoint, "--model.flip_test=true")) == 0
     images = f"--data.images={data / 'val2017'}"
-    assert main(["predict", *options(data, tmp_path / "predict", checkpoint, images)]) == 0
+    assert run("predict", *options(data, tmp_path / "predict", checkpoint, images)) == 0
     folder = tmp_path / "predict" / "version_0"
     records = json.loads((folder / "predictions.json").read_text())
     assert len(records) == 6 and all(len(r["keypoints"]) == 51 for r in records)
@@ -173,7 +173,7 @@ def test_the_command_line_wins_over_the_checkpoint(trained, data, tmp_path, monk
     given = [f"--data.root={data}", "--data.synthetic=true", "--data.synthetic_train=24", "--data.synthetic_val=6",
              "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.devices=1", "--model.rescore=product",
              "--model.scales=[1.0,1.5]", f"--trainer.default_root_dir={tmp_path}", f"--ckpt_path={trained.checkpoint}"]  # fmt: skip
-    assert main(["validate", *given]) == 0
+    assert run("validate", *given) == 0
     (module,) = seen
     assert module.hparams.depth == 18 and module.hparams.norm == "group" and module.hparams.flip_test is False
     assert tuple(module.hparams.scales) == (1.0, 1.5) and module.evaluation.rule == "product"
@@ -185,11 +185,11 @@ def test_ensemble_of_a_checkpoint_with_itself_changes_nothing(trained, data, tmp
     more = [f"--ckpt_path={checkpoint}", "--model.flip_test=true"]
     scores = []
     for i, members in enumerate(([], [f"--model.ensemble=[{checkpoint},{checkpoint}]"])):
-        assert main(["validate", *options(data, tmp_path / str(i), *more, *members)]) == 0
+        assert run("validate", *options(data, tmp_path / str(i), *more, *members)) == 0
         scores.append(logged(tmp_path / str(i))["val/error"])
     assert scores[0] == pytest.approx(scores[1], rel=1e-6)
     maps = [f"--model.ensemble=[{checkpoint}]", "--model.average=maps"]
-    assert main(["validate", *options(data, tmp_path / "maps", *more, *maps)]) == 0
+    assert run("validate", *options(data, tmp_path / "maps", *more, *maps)) == 0
     results = json.loads((tmp_path / "maps" / "version_0" / "results.json").read_text())
     assert results and all(
         len(r["keypoints"]) == 51 and {"image_id", "category_id", "score"} <= r.keys() for r in results
@@ -197,7 +197,7 @@ def test_ensemble_of_a_checkpoint_with_itself_changes_nothing(trained, data, tmp
 
 
 def test_missing_ensemble_is_named(data, tmp_path, capfd):
-    assert main(["validate", *options(data, tmp_path, "--model.ensemble=[/nowhere.ckpt]")]) == 1
+    assert run("validate", *options(data, tmp_path, "--model.ensemble=[/nowhere.ckpt]")) == 1
     assert "model: ensemble checkpoint /nowhere.ckpt does not exist" in capfd.readouterr().err
 
 
@@ -220,7 +220,7 @@ def test_maps_start_from_a_heatmap_checkpoint(data, tmp_path, capfd):
 
 
 def validate(data: Path, run: Path, boxes: Path) -> dict[str, list[float]]:
-    assert main(["validate", *options(data, run, f"--data.boxes={boxes}")]) == 0
+    assert run("validate", *options(data, run, f"--data.boxes={boxes}")) == 0
     return {name: values for name, values in logged(run).items() if name.startswith("val/")}
 
 
@@ -347,7 +347,7 @@ def test_baselines_on_real_images(config, tmp_path):
     fit(REAL, tmp_path / "fit", *more)
     checkpoint = tmp_path / "fit" / "checkpoints" / "last.ckpt"
     scales = [] if config in ("direct", "rle") else ["--model.scales=[1.0,1.5]"]
-    assert main(["validate", *options(REAL, tmp_path / "val", *more, *scales, f"--ckpt_path={checkpoint}")]) == 0
+    assert run("validate", *options(REAL, tmp_path / "val", *more, *scales, f"--ckpt_path={checkpoint}")) == 0
     results = json.loads((tmp_path / "val" / "version_0" / "results.json").read_text())
     found = np.array([r["keypoints"] for r in results]).reshape(-1, 17, 3)
     assert 50 < len(results) <= 118 and np.isfinite(found).all() and (np.abs(found[..., :2]) < 1500).all()
@@ -369,7 +369,7 @@ def official(annotations: Path, results: list[dict]) -> list[float]:
 
 
 def test_predict_needs_images(data, tmp_path, capfd):
-    assert main(["predict", *options(data, tmp_path)]) == 1
+    assert run("predict", *options(data, tmp_path)) == 1
     assert "predict: --data.images must name a folder of images" in capfd.readouterr().err
 
 

@@ -87,7 +87,7 @@ def test_every_view_has_the_same_mean(size):
         image = torch.linspace(0, 1, size[0]).expand(1, 3, size[1], size[0])
         members = [EnsembleMember(Equivariant(place, size, 0.8), SoftArgmax()),
                    EnsembleMember(Equivariant(place, size, 0.8), SoftArgmax(), (224, 192))]  # fmt: skip
-        _, found, _ = TestTimeAugmentation(SWAPPED, flip, scales, average).read(members, image)
+        found = TestTimeAugmentation(SWAPPED, flip, scales, average).read(members, image).position
         assert (found - place).abs().max() < 1e-3, (scales, flip, average)
 
 
@@ -97,15 +97,15 @@ def test_heatmaps_of_every_view_have_one_peak(flip, scales):
     place = torch.tensor([[[9.3, 7.6], [14.1, 12.2], [11.9, 20.0]]], dtype=torch.float64)
     image = torch.linspace(0, 1, 96).expand(1, 3, 128, 96)
     member = EnsembleMember(Equivariant(place, (96, 128), 2.0, values=True), Heatmap(2.0))
-    _, found, peak = TestTimeAugmentation(SWAPPED, flip, scales, "maps").read([member], image)
+    _, found, peak, _ = TestTimeAugmentation(SWAPPED, flip, scales, "maps").read([member], image)
     assert (found - place).abs().max() < 0.27 and (peak > 0.85).all() and (peak <= 1).all()
 
 
 @pytest.mark.parametrize("average", ["coords", "maps"])
 def test_a_mirrored_network_gives_the_same_answer(average):
     member = EnsembleMember(Mirror(), SoftArgmax())
-    _, plain, peak = TestTimeAugmentation(SWAPPED, flip=False, average=average).read([member], image_of(POINTS))
-    _, both, both_peak = TestTimeAugmentation(SWAPPED, flip=True, average=average).read([member], image_of(POINTS))
+    _, plain, peak, _ = TestTimeAugmentation(SWAPPED, flip=False, average=average).read([member], image_of(POINTS))
+    _, both, both_peak, _ = TestTimeAugmentation(SWAPPED, flip=True, average=average).read([member], image_of(POINTS))
     assert (plain[0] - CELLS).abs().max() < 0.01
     assert (both - plain).abs().max() < 3e-3 and (both_peak - peak).abs().max() < 0.03
     assert (both[..., 1] - plain[..., 1]).abs().max() < 1e-4
@@ -116,7 +116,7 @@ def test_scales_agree(flip, average):
     """A network that scales with its image: every scale gives the position in cells of the first one."""
     member = EnsembleMember(Mirror(), SoftArgmax())
     for scales in ((2.0,), (0.5, 1.0, 2.0)):
-        first, found, _ = TestTimeAugmentation(SWAPPED, flip, scales, average).read([member], image_of(POINTS))
+        first, found, *_ = TestTimeAugmentation(SWAPPED, flip, scales, average).read([member], image_of(POINTS))
         size = [round(n * scales[0] / 4) for n in (128, 64)]
         assert list(first.shape[2:]) == size
         assert (found[0] - CELLS).abs().max() < 0.02
@@ -125,7 +125,7 @@ def test_scales_agree(flip, average):
 def test_positions_of_other_scales_are_exact():
     """Pixel x of an image is pixel s (x + 1/2) - 1/2 of the image scaled by s."""
     member = EnsembleMember(Painter("points"), Direct())
-    _, found, peak = TestTimeAugmentation(SWAPPED, False, (1.5,)).read([member], image_of(POINTS))
+    _, found, peak, _ = TestTimeAugmentation(SWAPPED, False, (1.5,)).read([member], image_of(POINTS))
     assert (found[0] - CELLS).abs().max() < 0.01 and (peak == 1).all()
 
 
@@ -134,19 +134,19 @@ def test_ensemble_of_opposite_errors_has_none(average):
     members = [EnsembleMember(Painter(shift=s), SoftArgmax()) for s in (-6.0, 6.0)]
     views = TestTimeAugmentation(SWAPPED, flip=False, average=average)
     errors = [(views.read([member], image_of(POINTS))[1][0] - CELLS).norm(dim=-1) for member in members]
-    _, found, _ = views.read(members, image_of(POINTS))
+    found = views.read(members, image_of(POINTS)).position
     assert (found[0] - CELLS).abs().max() < 0.02 and min(e.min() for e in errors) > 2
 
 
 def test_ensemble_of_sizes():
     members = [EnsembleMember(Painter(), SoftArgmax()), EnsembleMember(Painter(), SoftArgmax(), (96, 192))]
-    _, found, _ = TestTimeAugmentation(SWAPPED, flip=False).read(members, image_of(POINTS))
+    found = TestTimeAugmentation(SWAPPED, flip=False).read(members, image_of(POINTS)).position
     assert (found[0] - CELLS).abs().max() < 0.02
 
 
 def test_heatmaps_average():
     members = [EnsembleMember(Mirror("heatmap"), Heatmap(2.0))]
-    first, found, peak = TestTimeAugmentation(SWAPPED, flip=True, average="maps").read(members, image_of(POINTS))
+    first, found, peak, _ = TestTimeAugmentation(SWAPPED, flip=True, average="maps").read(members, image_of(POINTS))
     assert (found[0] - CELLS).abs().max() < 0.6 and (peak > 0.8).all() and first.shape == (1, 3, 32, 16)
 
 

@@ -1,5 +1,7 @@
 """Sampling-argmax: the expectation of the error over differentiable samples of a heatmap, fused."""
 
+from typing import TYPE_CHECKING
+
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
 from .objectives import SamplingArgmax, SoftArgmax
@@ -8,6 +10,13 @@ from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
 from .objectives.rle import RLELoss
 from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from .trainers.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -24,7 +33,26 @@ __all__ = [
     "expected_error",
     "heatmap_moments",
     "js_divergence",
+    "load",
     "missing_backends",
     "sample",
     "soft_argmax",
 ]
+
+
+def load(checkpoint: "str | os.PathLike", *, device: "str | torch.device | None" = None, flip_test: bool | None = None,
+         batch_size: int = 32) -> "Predictor":  # fmt: skip
+    """The :class:`.Predictor` of a checkpoint of a task that finds points in boxes of images; it needs OpenCV, no Lightning.
+
+    Args:
+        checkpoint: the file; nothing else is read.
+        device: where it runs; None for a GPU where there is one.
+        flip_test: average with the mirrored image; None for what the checkpoint says.
+        batch_size: boxes that are run at once, >= 1.
+
+    Raises:
+        FileNotFoundError, ValueError: for a file that is no such checkpoint.
+    """
+    from .commands.load import load as load_checkpoint  # OpenCV, which the operators do without
+
+    return load_checkpoint(checkpoint, device, flip_test, batch_size)

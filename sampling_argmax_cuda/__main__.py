@@ -6,22 +6,24 @@ from importlib import import_module
 
 # Each command and the file of sampling_argmax_cuda/commands that has it.
 COMMANDS = {"doctor": "doctor", "demo": "demo", "fit": "fit", "validate": "fit", "predict": "fit", "visualize": "fit",
-            "study": "study"}  # fmt: skip
-USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | study] [options]
+            "export": "export", "study": "study"}  # fmt: skip
+USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | export | study] [options]
 
   doctor    print the backends, versions and the build (the default)
   demo      train soft-argmax and sampling-argmax on synthetic images and compare them
   fit, validate, predict, visualize
             run a trainer, e.g. sampling-argmax fit --config coco (each has --help)
+  export    write a checkpoint as one file, ONNX or torch.export's, that runs without this package
   study     compare objectives over seeds on synthetic images"""
 _TRAIN_PACKAGES = (
     "lightning", "jsonargparse", "yaml", "numpy", "scipy", "cv2", "pycocotools", "matplotlib", "tensorboard",
     "rich",
 )  # fmt: skip
+_EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 where the [train] extra is missing, 2 for a wrong command."""
+    """Run one command; the exit status is 0, 1 where an extra is missing, 2 for a wrong command."""
     argv = list(sys.argv[1:] if argv is None else argv) or ["doctor"]
     if argv[0] in ("-h", "--help"):
         print(USAGE)
@@ -30,18 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sampling-argmax: unknown command {argv[0]!r}\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        command = import_module(f".commands.{COMMANDS[argv[0]]}", __package__)
+        return int(import_module(f".commands.{COMMANDS[argv[0]]}", __package__).main(argv) or 0)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in _TRAIN_PACKAGES:
+        if missing not in _EXTRAS:
             raise
         print(
             f"sampling-argmax {argv[0]}: package {missing!r} is not installed; "
-            "run: pip install 'sampling-argmax-cuda[train]'",
+            f"run: pip install 'sampling-argmax-cuda[{_EXTRAS[missing]}]'",
             file=sys.stderr,
         )
         return 1
-    return int(command.main(argv) or 0)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,16 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..objectives import FROM_TRAINER, OBJECTIVES
 from ..trainers.adversary import Adversary
-from ..trainers.callbacks import BestCheckpoint, PredictionFiles, RunFigures, ValidationFile
+from ..trainers.callbacks import BestCheckpoint, RunFigures, ValidationFile
 from ..trainers.messages import quiet, tell
+from ..trainers.predictions import PredictionFiles
 from ..trainers.report import PointTable, RunReport
 from ..trainers.resume import changed_options
 from ..trainers.trainer import TaskTrainer
 from .configs import Choice, choose, config_path, spelled_out
 from .help import Page, arrange
 from .tasks import TASKS
+from .unused import refuse_unused, unused_options
 
 COMMANDS = ("fit", "validate", "predict", "visualize")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
@@ -73,6 +75,7 @@ class TaskCLI(LightningCLI):
         self.argv = ["--help" if item == "--help_all" else item for item in self.argv]
         self.choice: Choice = choose(self.argv)
         self.module, data = TASKS[self.choice.task]
+        refuse_unused(self.argv, self.argv[0], self.module, data)
         self.links = True  # whether options of the model are taken from others
         trainer = {"default_root_dir": "runs", "use_distributed_sampler": False, "num_sanity_val_steps": 0,
                    "log_every_n_steps": 10}  # fmt: skip
@@ -111,7 +114,8 @@ class TaskCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if {"-h", "--help"} & {*self.argv}:  # what a page leaves out would be left out of a run's config.yaml too
-            arrange(parser, self.module, self.everything)
+            unused = unused_options(subcommand, self.module, TASKS[self.choice.task][1])
+            arrange(parser, self.module, unused, self.everything)
         return parser
 
     def _add_objective(self, parser: LightningArgumentParser) -> None:

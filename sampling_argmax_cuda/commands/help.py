@@ -3,6 +3,7 @@
 import argparse
 import re
 import shutil
+from collections.abc import Collection
 from inspect import signature
 
 from jsonargparse import DefaultHelpFormatter
@@ -69,8 +70,8 @@ def _move(parser: LightningArgumentParser, action: argparse.Action, group) -> No
     group._group_actions.append(action)
 
 
-def arrange(parser: LightningArgumentParser, module: type, everything: bool) -> None:
-    """Put the options into groups, and leave out, unless everything is asked for, those that few runs say."""
+def arrange(parser: LightningArgumentParser, module: type, unused: Collection[str], everything: bool) -> None:
+    """Put the options into groups without those that are not used, and leave out those that few runs say, unless asked for."""
     parser._action_groups[-1].title = "checkpoint"
     groups = {title: parser.add_argument_group(title) for title in ("network", "optimisation", "evaluation")}
     groups |= {
@@ -79,7 +80,7 @@ def arrange(parser: LightningArgumentParser, module: type, everything: bool) -> 
     linked = parser._links_group._group_actions if hasattr(parser, "_links_group") else []
     for action in parser._actions:
         part, _, option = action.dest.partition(".")
-        if action in linked or (not option and part in parser.groups):
+        if action in linked or action.dest in unused or (not option and part in parser.groups):
             action.help = argparse.SUPPRESS  # a part as a whole comes from a config
         elif part == "model":
             _move(parser, action, groups[_title(module, option)])

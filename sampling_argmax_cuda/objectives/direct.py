@@ -23,5 +23,8 @@ class Direct(Objective):
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         return self.distance(self.read(output)[0], target)
 
+    def covariance(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        return output.new_full((*output.shape[:2], 2, 2), torch.nan, dtype=arithmetic_dtype(output))
+
     def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         return output.to(arithmetic_dtype(output)), torch.ones_like(output[..., 0], dtype=torch.float32)

@@ -12,6 +12,7 @@ from ..distances import mask_rows, metric_of, weigh_rows
 from ..notices import notice_far_target
 from ..ops import heatmap_moments
 from .rows import check_rows
+from .spread import plane_covariance
 from .targets import Target
 
 
@@ -176,6 +177,13 @@ class Objective(nn.Module):
         """Positions ``[B, K, d]`` in cells and peaks ``[B, K]`` of maps of :meth:`maps`."""
         moments = heatmap_moments(maps.log(), backend=self.backend)
         return self.possible(moments.mean), moments.peak
+
+    def covariance(self, output: Tensor | OutputWithSigma, size: tuple[int, int]) -> Tensor:
+        """How uncertain positions are in the image plane: the covariance ``[B, K, 2, 2]`` of the maps, in cells squared.
+
+        ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
+        """
+        return plane_covariance(self.maps(output))
 
     def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""

@@ -184,6 +184,12 @@ class LikelihoodOf(Objective):
     def maps(self, output: Tensor) -> Tensor:
         return self.inner.maps(output)
 
+    def covariance(self, output: OutputWithSigma, size: tuple[int, int]) -> Tensor:
+        """Of the maps; where there are none, the squares of the widths, which are the deviations along x and y."""
+        if not self.regresses:
+            return self.inner.covariance(output.output, size)
+        return self.in_cells(output.sigma[..., :2], size).square().diag_embed()
+
     def locate(self, output: OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
         confidence = 1 - output.sigma.to(arithmetic_dtype(output.sigma))
         return self.inner.locate(output.output, points)[0], confidence.mean(-1)

@@ -1,15 +1,13 @@
 """Figures and files that a run leaves behind."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from .figures import curves_figure, save_figure
-from .files import RecordFile, merge_records, write_json
+from .files import write_json
 from .messages import tell
 
 
@@ -75,47 +73,3 @@ class ValidationFile(Callback):
         if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
             write_json(path, module.evaluation.results)
             print(f"wrote {len(module.evaluation.results)} results to {path}")
-
-
-def inputs_of(output: dict[str, object]) -> Iterator[dict[str, object]]:
-    """A batch of predictions, input by input; tensors keep an axis of one."""
-    for i in range(len(output["index"])):
-        yield {name: value[i : i + 1] if isinstance(value, Tensor) else value[i] for name, value in output.items()}
-
-
-class PredictionFiles(Callback):
-    """predict writes predictions.json and an overlay an input, visualize every map with samples besides.
-
-    Everything is written batch by batch, so that memory does not grow with the number of inputs. Ranks write what is
-    theirs, each to a file of its own in the folder that they share; the first of them joins these in the inputs' order.
-    """
-
-    def __init__(self) -> None:
-        self.own: RecordFile | None = None
-
-    def _part(self, folder: Path, rank: int) -> Path:
-        return folder / f".predictions.{rank}"
-
-    def on_predict_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.folder = output_folder(trainer)
-        self.own = RecordFile(self._part(self.folder, trainer.global_rank))
-
-    def on_predict_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        for item in inputs_of(outputs):
-            index = int(item["index"])
-            if index % trainer.world_size == trainer.global_rank:  # the last batches are filled up to the same size
-                self.own.write(index, module.write_prediction(item, self.folder / "predictions", trainer.show_maps))
-
-    def teardown(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
-        if self.own is None:
-            return
-        self.own.close()
-        trainer.strategy.barrier("predictions")
-        if trainer.is_global_zero:
-            parts = [self._part(self.folder, rank) for rank in range(trainer.world_size)]
-            path = self.folder / "predictions.json"
-            print(f"wrote {merge_records(parts, path)} predictions to {path}")
-
-    def on_exception(self, trainer, module, exception: BaseException) -> None:
-        if self.own is not None:
-            self.own.discard()

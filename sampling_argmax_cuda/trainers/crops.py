@@ -1,13 +1,17 @@
 """Crops around annotated or detected boxes, with their landmarks: what every task on images trains on."""
 
+from collections import Counter
+from pathlib import Path
+
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from .boxes import Box
 from .epochs import EpochDataset
-from .files import files_of, is_image, read_image
 from .landmarks import Landmarks
-from .transforms import Augment, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
+from .sources import ImageFiles, Video
+from .transforms import Augment, CropRule, Draw, apply, box_to_center_scale, crop_matrix, invert, mirror, normalize
 
 
 class LandmarkCrops(EpochDataset):
@@ -87,35 +91,56 @@ class LandmarkCrops(EpochDataset):
         return {"target": target[order], "weight": weight[order]}
 
 
-class ImageFolder(Dataset):
-    """The images of a folder, each cropped as a whole, for prediction."""
+class InputCrops(Dataset):
+    """Boxes of images, or images as a whole, to predict in; those of one image follow one another."""
 
-    padding = 1.0
+    def __init__(self, source: ImageFiles | Video, boxes: list[Box], rule: CropRule) -> None:
+        self.source, self.rule = source, rule
+        self.boxes = sorted(boxes, key=lambda box: box.image)
+        firsts: dict[int, int] = {}
+        self._instances = [i - firsts.setdefault(box.image, i) for i, box in enumerate(self.boxes)]
+        names = [source.name(box.image) for box in self.boxes]
+        counts, seen = Counter(names), Counter()
+        self._overlays = []
+        for name, box in zip(names, self.boxes, strict=True):
+            self._overlays.append(name if box.box is None and counts[name] == 1 else f"{name}_{seen[name]}")
+            seen[name] += 1
 
-    def __init__(self, folder, image_size: tuple[int, int]) -> None:
-        self.files, self.left_out = files_of(folder, is_image, "image")
-        self.image_size = tuple(image_size)
+    @property
+    def left_out(self) -> list[Path]:
+        return self.source.left_out
 
-    def box(self, index: int, image: np.ndarray) -> np.ndarray:
-        """The box x, y, w, h in pixels that the crop shows."""
-        return np.array([0, 0, image.shape[1], image.shape[0]])
+    @property
+    def in_order(self) -> bool:
+        """Whether inputs are read one after the other, as frames are: more readers would decode the same."""
+        return self.source.moving
+
+    def identity(self) -> list:
+        """What says that inputs are the same, besides the files that they come from."""
+        return [
+            [box.image, None if box.box is None else box.box.tolist(), box.score, box.image_id] for box in self.boxes
+        ]
 
     def overlay(self, index: int) -> str:
-        """The name of the overlay's file: no two inputs share a name."""
-        return self.files[index].name
+        """The name of the overlay's file: no two inputs share a name, also where images of two folders do."""
+        return self._overlays[index]
 
     def about(self, index: int) -> dict[str, object]:
-        """What the prediction file says of an input besides its file's name."""
-        return {}
+        """What the prediction file says of an input besides what was found in it, and its box."""
+        own = self.boxes[index]
+        image_id = own.image if own.image_id is None else own.image_id
+        score = {} if own.score is None else {"box_score": own.score}
+        return {**self.source.about(own.image), "image_id": image_id, "instance": self._instances[index], **score}
+
+    def image(self, index: int) -> np.ndarray:
+        """The whole image of an input, RGB ``uint8 [H, W, 3]``."""
+        return self.source.read(self.boxes[index].image)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.boxes)
 
     def __getitem__(self, index: int) -> dict:
-        image = read_image(self.files[index])
-        aspect = self.image_size[0] / self.image_size[1]
-        center, scale = box_to_center_scale(self.box(index, image), aspect, self.padding)
-        matrix = crop_matrix(center, scale, 0.0, self.image_size)
-        crop = normalize(cv2.warpAffine(image, matrix, self.image_size))
-        return {"image": crop, "inverse": invert(matrix).astype(np.float32), "index": index,
-                "file_name": str(self.files[index]), "overlay": self.overlay(index)}  # fmt: skip
+        image, own = self.image(index), self.boxes[index]
+        box = (0, 0, image.shape[1], image.shape[0]) if own.box is None else own.box
+        crop, inverse = self.rule.input(image, box)
+        return {"image": crop, "inverse": inverse, "index": index, "box": np.asarray(box, np.float64)}

@@ -8,10 +8,12 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .crops import ImageFolder
+from .boxes import file_boxes, found_boxes, frame_boxes, is_callable_name, whole_images
+from .crops import InputCrops
 from .epochs import EpochLoader, EpochOrder, GlobalBatches
 from .messages import tell
-from .transforms import Augment
+from .sources import find_source
+from .transforms import Augment, CropRule
 
 _NAMES = ("root", "train_split", "val_split", "train_file", "val_file", "boxes")
 _NAMES_OR_NULL = ("mpii_file", "images", "volumes", "point_clouds")
@@ -37,6 +39,8 @@ def check_data(values: Mapping) -> None:
 
     for name in {*_NAMES, *_NAMES_OR_NULL} & set(values):
         value = values[name]
+        if name == "images" and isinstance(value, list) and value:
+            continue
         text = isinstance(value, str | Path) and str(value).strip() != ""
         require(text or (name in _NAMES_OR_NULL and value is None), name, "a path or name that is not empty")
     require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
@@ -61,6 +65,10 @@ class TaskData(lightning.LightningDataModule):
         flip: probability of mirroring, in [0, 1].
         seed: seed, >= 0, of the order, the augmentation and the synthetic data.
     """
+
+    predicted = 0  # inputs of predict that a rank is done with
+    inputs = frozenset[str]()  # options that predict alone reads
+    shared = frozenset({"batch_size", "num_workers"})  # options that predict reads as training does
 
     # Options that a resumed run may change: those that no training sees.
     free = frozenset(f"data.{name}" for name in ("root", "num_workers", "val_split", "val_file", "val_subjects", "boxes",
@@ -135,24 +143,29 @@ class TaskData(lightning.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Every input on one rank, by turns; the last of them come again where that makes ranks equally long."""
         h, rank, world, count = self.hparams, self.trainer.global_rank, self.trainer.world_size, len(self.predict_data)
-        own = [i % count for i in range(rank, -(-count // world) * world, world)]
-        return DataLoader(self.predict_data, batch_size=h.batch_size, sampler=own, num_workers=h.num_workers)
+        own = [i % count for i in range(rank, -(-count // world) * world, world)][self.predicted :]
+        workers = min(h.num_workers, 1) if getattr(self.predict_data, "in_order", False) else h.num_workers
+        return DataLoader(self.predict_data, batch_size=h.batch_size, sampler=own, num_workers=workers)
 
 
 class LandmarkData(TaskData):
     """What the data of all tasks on images share.
 
     Args:
-        images: folder of images to predict on.
+        images: what to predict on: a folder of images, a glob, a list (in a .txt file, one a line), an image or a video.
         image_size: width and height of the network's input in pixels, multiples of 32.
         scale: scale augmentation: half width of its uniform law (or deviation, if the task says so), in [0, 1).
         rotation: rotation in degrees: the largest (or the deviation), for some of the samples, in [0, 180].
         color: half width of the uniform gain of each colour channel, in [0, 1].
     """
 
+    padding = 1.0  # the share of a box that its crop shows
+    inputs = frozenset({"images"})
+    shared = TaskData.shared | {"image_size"}
+
     def __init__(
         self,
-        images: str | None = None,
+        images: list[str] | str | None = None,
         image_size: tuple[int, int] = (256, 256),
         scale: float = 0.3,
         rotation: float = 40.0,
@@ -168,10 +181,28 @@ class LandmarkData(TaskData):
         return Augment(h.scale, h.rotation, h.flip, color=h.color)
 
     @property
+    def crop_rule(self) -> CropRule:
+        """How evaluation and prediction make inputs of boxes."""
+        return CropRule(tuple(self.hparams.image_size), self.padding)
+
+    @property
     def heatmap_size(self) -> tuple[int, ...]:
         return tuple(n // 4 for n in self.hparams.image_size)
 
-    def to_predict(self) -> ImageFolder:
+    def to_predict(self) -> InputCrops:
         if self.hparams.images is None:
-            raise ValueError("predict: --data.images must name a folder of images")
-        return ImageFolder(self.hparams.images, self.hparams.image_size)
+            raise ValueError("predict: --data.images must name a folder of images, a glob, a list, an image or a video")
+        source, boxes = find_source(self.hparams.images), self.hparams.get("boxes", "gt")
+        if boxes == "gt":
+            return InputCrops(source, whole_images(source), self.crop_rule.whole())
+        if is_callable_name(boxes):
+            found = found_boxes(boxes, source)
+        elif source.moving:
+            found = frame_boxes(boxes, source)
+        else:
+            source, found = file_boxes(self.read_boxes(boxes, source.root), source)
+        return InputCrops(source, found, self.crop_rule)
+
+    def read_boxes(self, path: str, folder: Path) -> list[dict]:
+        """The boxes of a file on images of a folder: ``file``, ``box`` and, if known, ``score`` and ``image_id``."""
+        raise NotImplementedError

@@ -100,15 +100,36 @@ def write_json(path: Path, content) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-class RecordFile:
-    """Numbered records on disk, one a line, for :func:`merge_records`; numbers rise."""
+def count_records(path: Path) -> int:
+    """The whole records that a :class:`RecordFile` has, the last of which may be cut off; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
 
-    def __init__(self, path: Path) -> None:
+
+class RecordFile:
+    """Numbered records on disk, one a line, for :func:`merge_records`; numbers rise.
+
+    Of a file that is there so many as ``keep`` says stay, and it goes on behind them.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self._file = path, path.open("w", encoding="utf-8")
+        if keep == 0:
+            path.write_bytes(b"")
+        with path.open("rb+") as file:
+            for _ in range(keep):
+                file.readline()
+            file.truncate(file.tell())
+        self.path, self._file = path, path.open("a", encoding="utf-8")
 
     def write(self, number: int, record) -> None:
         self._file.write(f"{number} {json.dumps(record)}\n")
+
+    def flush(self) -> None:
+        """Let what was written outlive the process."""
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -119,7 +140,7 @@ class RecordFile:
 
 
 def merge_records(parts: Sequence[Path], path: Path) -> int:
-    """Write the records of parts as one JSON list in the order of their numbers, atomically; parts go. Their count."""
+    """Write the records of parts as one JSON list in the order of their numbers, atomically. Their count."""
     temporary, count = path.with_name(f".{path.name}.{os.getpid()}"), 0
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
@@ -129,8 +150,6 @@ def merge_records(parts: Sequence[Path], path: Path) -> int:
             count += 1
         out.write("\n]\n" if count else "[]\n")
     os.replace(temporary, path)
-    for part in parts:
-        part.unlink()
     return count
 
 

@@ -1,5 +1,6 @@
 """The tasks on images: a network of maps, test-time augmentation, predictions and figures."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.targets import Target
 from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
-from .files import read_image
 from .landmarks import Landmarks
+from .networks import make_network
 from .objective_module import ObjectiveModule
-from .resnet import PoseNet, RegressionNet
+from .reading import STRIDE, covariance_to_image, to_image
+from .tables import write_tables
 from .trained_module import gather_objects
 from .tta import EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
@@ -78,10 +80,7 @@ class LandmarkModule(ObjectiveModule):
 
     def network(self) -> torch.nn.Module:
         """What answers an image with what the objective reads."""
-        h, points, sigma = self.hparams, len(self.landmarks), self.objective.predicts_sigma
-        if self.objective.regresses:
-            return RegressionNet(points, h.depth, h.norm, self.volume, sigma)
-        return PoseNet(points, h.depth, h.head_channels, h.norm, self.volume, sigma, h.gain)
+        return make_network(self.hparams, len(self.landmarks), self.objective, self.volume)
 
     def map_size(self, images: Tensor) -> tuple[int, ...]:
         """Cells of the maps' axes x, y(, z)."""
@@ -95,6 +94,13 @@ class LandmarkModule(ObjectiveModule):
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
         target = Target(batch["target"], batch["weight"], self.map_size(batch["image"]), batch.get("axes"))
         return self(batch["image"]), target
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Write down what predicting needs besides the network, so that it needs no task."""
+        super().on_save_checkpoint(checkpoint)
+        if self.volume is None and self.trainer.datamodule is not None:
+            checkpoint["landmarks"] = self.landmarks.as_mapping()
+            checkpoint["crop"] = self.trainer.datamodule.crop_rule.plain()
 
     # ---- evaluation ----
 
@@ -118,16 +124,13 @@ class LandmarkModule(ObjectiveModule):
         return EnsembleMember(module.model, module.objective, tuple(size))
 
     def decode(self, images: Tensor) -> dict[str, Tensor]:
-        """``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]``, averaged over the passes of test-time augmentation.
-
-        Of the images themselves besides: the network's ``output`` and, if it has any, the widths ``sigma`` in cells.
-        """
+        """The parts of a :class:`.Reading` by name and, if the network says them, the widths ``sigma`` in cells."""
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        output, position, peak = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
-        found = {"output": output_of(output), "position": position, "peak": peak}
+        read = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
+        found = {**read._asdict(), "output": output_of(read.output)}
         if self.objective.predicts_sigma:
-            found["sigma"] = self.objective.in_cells(output.sigma, self.map_size(images))
+            found["sigma"] = self.objective.in_cells(read.output.sigma, self.map_size(images))
         return found
 
     @property
@@ -140,8 +143,7 @@ class LandmarkModule(ObjectiveModule):
 
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
-        crop = torch.nn.functional.pad(position * 4, (0, 1), value=1.0)
-        return torch.einsum("bij,bkj->bki", batch["inverse"].to(crop.dtype), crop)
+        return to_image(position * STRIDE, batch["inverse"])
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         found = self.decode(batch["image"])
@@ -156,8 +158,8 @@ class LandmarkModule(ObjectiveModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         found = self.decode(batch["image"])
-        pixels = self.to_image(found["position"], batch)
-        return {**batch, "pixels": pixels, **found}
+        found["covariance"] = covariance_to_image(found["covariance"] * STRIDE**2, batch["inverse"])
+        return {**batch, "pixels": self.to_image(found["position"], batch), **found}
 
     def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
         """A record of the prediction file from positions ``[K, d]`` in the image and peaks ``[K]``."""
@@ -165,16 +167,21 @@ class LandmarkModule(ObjectiveModule):
         return {"keypoints": keypoints.reshape(-1).tolist(), **self.result_fields, "score": float(peak.mean())}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, name = Path(item["file_name"]), item["overlay"]
-        pixels, peak = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak"))
-        overlay = prediction_figure(read_image(path), pixels[:, :2], self.landmarks.bones)
-        save_figure(overlay, folder / f"{name}.png")
+        data, index = self.trainer.datamodule.predict_data, int(item["index"])
+        pixels, peak, covariance = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak", "covariance"))
+        if not data.in_order:  # those of a video are one
+            overlay = prediction_figure(data.image(index), pixels[:, :2], self.landmarks.bones)
+            save_figure(overlay, folder / f"{data.overlay(index)}.png")
         if maps and not self.objective.regresses:
             figure = maps_figure(item["image"][0], item["output"], self.objective, item["position"][0],
                                  self.landmarks.names)  # fmt: skip
-            save_figure(figure, folder / f"{name}_maps.png")
-        about = self.trainer.datamodule.predict_data.about(int(item["index"]))
-        return {"file_name": str(path), **about, **self.prediction(pixels, peak)}
+            save_figure(figure, folder / f"{data.overlay(index)}_maps.png")
+        spread = np.sqrt(covariance.trace(axis1=1, axis2=2)).tolist()  # of the map around its mean, in pixels
+        return {**data.about(index), "box": item["box"][0].tolist(), "names": self.landmarks.names,
+                **self.prediction(pixels, peak), "spread": [x if math.isfinite(x) else None for x in spread]}  # fmt: skip
+
+    def write_tables(self, predictions: Path) -> list[Path]:
+        return write_tables(predictions, self.trainer.datamodule.predict_data.source, self.landmarks)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "images", overlay_figure(self.preview, self.objective, self.landmarks.bones)

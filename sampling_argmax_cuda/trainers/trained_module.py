@@ -113,6 +113,10 @@ class TrainedModule(lightning.LightningModule):
         """Draw a prediction into a folder, with its maps if asked; its record of the prediction file."""
         raise NotImplementedError
 
+    def write_tables(self, predictions: Path) -> list[Path]:
+        """Write what a task has of all its predictions besides their file; the files that were written."""
+        return []
+
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.trainer.precision == "16-true" and self.hparams.optimizer != "sgd":
             raise ValueError("trainer: precision 16-true needs model.optimizer sgd: what the others divide a step by, squares "

@@ -7,6 +7,7 @@ class TaskTrainer(lightning.Trainer):
     """Lightning's trainer with one more command, and without predictions in memory."""
 
     show_maps = False
+    checkpoint: str | None = None  # of the weights that predict
 
     def predict(
         self,
@@ -23,6 +24,7 @@ class TaskTrainer(lightning.Trainer):
             ckpt_path: checkpoint of the weights; last or best of the run, or a path.
             weights_only: load nothing but tensors and plain objects from the checkpoint.
         """
+        self.checkpoint = ckpt_path
         # Lightning would keep the predictions of all inputs, maps included, and return them.
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only,
                         return_predictions=False)  # fmt: skip

@@ -1,13 +1,15 @@
 """From an image and a box to the network's input: crops, their inverses, and random augmentations."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from statistics import NormalDist
 
+import cv2
 import numpy as np
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, red green blue
-STD = np.array([0.229, 0.224, 0.225], np.float32)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # red, green, blue
+MEAN, STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 
 
 def box_to_center_scale(box, aspect: float, padding: float = 1.25) -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +45,51 @@ def mirror(matrix: np.ndarray, width: int) -> np.ndarray:
     return np.array([[-1.0, 0.0], [0.0, 1.0]]) @ matrix + np.array([[0, 0, width - 1], [0, 0, 0]])
 
 
-def normalize(image: np.ndarray) -> np.ndarray:
-    """RGB ``uint8 [H, W, 3]`` to ``float32 [3, H, W]`` with ImageNet's mean and deviation."""
-    return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1))
+def normalize(image: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
+    """RGB ``uint8 [H, W, 3]`` to ``float32 [3, H, W]`` less a mean and over a deviation, ImageNet's unless others are given."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return np.ascontiguousarray(((image.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1))
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a box of an image becomes a network's input; a checkpoint has it, for those who use the network elsewhere.
+
+    Args:
+        image_size: width and height of the input in pixels.
+        padding: the share of a box that is shown, once it has the input's shape.
+        mean: of the channels red, green, blue, in [0, 1], which is subtracted.
+        std: of the channels, by which is divided.
+    """
+
+    image_size: tuple[int, int]
+    padding: float = 1.0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def plain(self) -> dict[str, object]:
+        """Numbers and lists alone, for checkpoints and JSON."""
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+
+    @classmethod
+    def of(cls, plain: Mapping) -> "CropRule":
+        """The rule of :meth:`plain`."""
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()})
+
+    def whole(self) -> "CropRule":
+        """The rule for images that are shown whole, without a margin."""
+        return replace(self, padding=1.0)
+
+    def matrix(self, box) -> np.ndarray:
+        """Affine ``[2, 3]`` from the image to the input of a box x, y, w, h in pixels."""
+        width, height = self.image_size
+        return crop_matrix(*box_to_center_scale(box, width / height, self.padding), 0.0, self.image_size)
+
+    def input(self, image: np.ndarray, box) -> tuple[np.ndarray, np.ndarray]:
+        """The input ``float32 [3, H, W]`` of a box of an RGB image ``uint8 [h, w, 3]``, and the affine back to the image."""
+        matrix = self.matrix(box)
+        crop = cv2.warpAffine(image, matrix, self.image_size)
+        return normalize(crop, self.mean, self.std), invert(matrix).astype(np.float32)
 
 
 @dataclass

@@ -7,12 +7,14 @@ of W cells to ``W - 1/4 - p``. Resizing keeps the images' borders and so scales 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..objectives.objective import Objective, OutputWithSigma, output_of
+from ..objectives.spread import plane_covariance
 
 _EDGE = 0.125  # half a pixel in cells
 
@@ -24,6 +26,19 @@ class EnsembleMember:
     network: Callable[[Tensor], Tensor | OutputWithSigma]
     objective: Objective
     image_size: tuple[int, int] | None = None
+
+
+class Reading(NamedTuple):
+    """What several passes over images say together.
+
+    ``output`` is the network's of the first pass; ``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]`` are means, and
+    ``covariance`` ``[B, K, 2, 2]`` in cells squared is that of the mean of the passes' maps in the image plane.
+    """
+
+    output: Tensor | OutputWithSigma
+    position: Tensor
+    peak: Tensor
+    covariance: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,16 +61,16 @@ class TestTimeAugmentation:
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"model: scales must be numbers > 0, got {list(self.scales)}")
 
-    def read(
-        self, members: Sequence[EnsembleMember], images: Tensor
-    ) -> tuple[Tensor | OutputWithSigma, Tensor, Tensor]:
-        """The first output, and the mean positions ``[B, K, d]`` in cells and peaks ``[B, K]``."""
+    def read(self, members: Sequence[EnsembleMember], images: Tensor) -> Reading:
+        """Positions, peaks and covariances, averaged over the passes."""
         outputs = list(self._outputs(members, images))
         first = outputs[0][1]
         if self.average == "maps":
-            return first, *self._read_maps(outputs, images)
+            maps = self._mean_maps(outputs, images)
+            return Reading(first, *outputs[0][0].read_maps(maps), plane_covariance(maps))
         read = [self._read_coords(*output, first, images) for output in outputs]
-        return first, torch.stack([r[0] for r in read]).mean(0), torch.stack([r[1] for r in read]).mean(0)
+        position, peak, covariance = (torch.stack(values) for values in zip(*read, strict=True))
+        return Reading(first, position.mean(0), peak.mean(0), mixed_covariance(position[..., :2], covariance))
 
     def _outputs(
         self, members: Sequence[EnsembleMember], images: Tensor
@@ -67,20 +82,23 @@ class TestTimeAugmentation:
                 yield member.objective, member.network(view), view, mirrored
 
     def _read_coords(self, objective: Objective, output: Tensor | OutputWithSigma, view: Tensor, mirrored: bool,
-                     first: Tensor | OutputWithSigma, images: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+                     first: Tensor | OutputWithSigma, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         position, peak = objective.read(output)
+        own, wanted = output_of(output), output_of(first)
+        covariance = objective.covariance(output, (view.shape[-1] // 4, view.shape[-2] // 4))
         if mirrored:
             position, peak = position[:, self.swapped].clone(), peak[:, self.swapped]
             position[..., 0] = mirrored_place(position[..., 0], view.shape[-1] // 4)
+            covariance = covariance[:, self.swapped] * covariance.new_tensor([[1, -1], [-1, 1]])
         if view.shape != images.shape:
             factor = position.new_tensor([images.shape[-1] / view.shape[-1], images.shape[-2] / view.shape[-2]])
             position[..., :2] = scaled_place(position[..., :2], factor)
-        own, wanted = output_of(output), output_of(first)
+            covariance = covariance * torch.outer(factor, factor).to(covariance.dtype)
         if own.dim() == 5 and own.shape[2] != wanted.shape[2]:
             position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / own.shape[2], edge=0.0)
-        return position, peak
+        return position, peak, covariance
 
-    def _read_maps(self, outputs, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _mean_maps(self, outputs, images: Tensor) -> Tensor:
         total, first = 0, outputs[0][0].maps(outputs[0][1])
         size = (*first.shape[2:-2], images.shape[-2] // 4, images.shape[-1] // 4)
         for objective, output, _, mirrored in outputs:
@@ -88,7 +106,7 @@ class TestTimeAugmentation:
             if mirrored or maps.shape[2:] != size:
                 maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=objective.logits)
             total = total + maps
-        return outputs[0][0].read_maps(total / len(outputs))
+        return total / len(outputs)
 
 
 def passes(images: Tensor, size: Sequence[int], scales: Sequence[float], flip: bool, multiple: int
@@ -107,6 +125,12 @@ def resized(images: Tensor, size: Sequence[int], scale: float, multiple: int) ->
     if wanted == list(images.shape[-2:]):
         return images
     return interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=True)
+
+
+def mixed_covariance(position: Tensor, covariance: Tensor) -> Tensor:
+    """Covariance of the mean of passes' maps, from each one's own ``[P, B, K, 2, 2]`` and its position ``[P, B, K, 2]``."""
+    apart = position - position.mean(0)
+    return (covariance + apart.unsqueeze(-1) * apart.unsqueeze(-2)).mean(0)
 
 
 def mirrored_place(place: Tensor, cells: int) -> Tensor:

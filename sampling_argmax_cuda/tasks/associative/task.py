@@ -11,8 +11,8 @@ from torch import Tensor
 from ...objectives.targets import nearest_cell, person_maps
 from ...trainers.adversary import make_adversary
 from ...trainers.figures import draw_skeleton, save_figure, shown_image
-from ...trainers.files import read_image
 from ...trainers.hourglass import HourglassNet
+from ...trainers.tables import write_tables
 from ...trainers.trained_module import TrainedModule
 from ...trainers.tta import passes, resample
 from ...trainers.weights import start_from
@@ -145,22 +145,26 @@ class BottomUpPose(TrainedModule):
         return {**batch, "maps": maps, "tags": tags}
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
-        path, name = Path(item["file_name"]), item["overlay"]
+        data, index = self.trainer.datamodule.predict_data, int(item["index"])
         people, scores = self.grouping.people(item["maps"][0], item["tags"][0])
         pixels = to_image(people, item["inverse"][0].double().cpu().numpy())
-        image = read_image(path)
-        figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(image)
-        axes.set_axis_off()
-        draw_people(axes, self._shown(pixels, scores))
-        save_figure(figure, folder / f"{name}.png")
+        if not data.in_order:  # those of a video are one
+            image = data.image(index)
+            figure = Figure(figsize=(6, 6 * image.shape[0] / image.shape[1]), layout="constrained")
+            axes = figure.subplots()
+            axes.imshow(image)
+            axes.set_axis_off()
+            draw_people(axes, self._shown(pixels, scores))
+            save_figure(figure, folder / f"{data.overlay(index)}.png")
         if maps:
             shown = {"image": item["image"], "maps": item["maps"], "tags": item["tags"][..., 0]}
-            save_figure(groups_figure(shown, [self._shown(people, scores)]), folder / f"{name}_maps.png")
+            save_figure(groups_figure(shown, [self._shown(people, scores)]), folder / f"{data.overlay(index)}_maps.png")
         found = [{"keypoints": person.reshape(-1).tolist(), "category_id": 1, "score": float(score)}
                  for person, score in zip(pixels, scores, strict=True)]  # fmt: skip
-        return {"file_name": str(path), "people": found}
+        return {**data.about(index), "names": self.landmarks.names, "people": found}
+
+    def write_tables(self, predictions: Path) -> list[Path]:
+        return write_tables(predictions, self.trainer.datamodule.predict_data.source, self.landmarks)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         yield "people", groups_figure(self.preview, [self._shown(*found) for found in self.people])

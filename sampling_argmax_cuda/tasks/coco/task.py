@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
 from .annotations import PERSON
-from .boxes import BoxCrops, read_boxes
+from .boxes import read_boxes
 from .evaluation import CocoEvaluation
 from .reader import CocoKeypoints
 from .synthetic import write_synthetic_coco
@@ -60,6 +59,9 @@ class CocoData(CocoFiles):
         half_body: probability of cropping the upper or lower body, in [0, 1].
     """
 
+    padding = 1.25
+    shared = CocoFiles.shared | {"boxes"}
+
     def __init__(
         self,
         boxes: str = "gt",
@@ -77,11 +79,8 @@ class CocoData(CocoFiles):
         h = self.hparams
         write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
-    def to_predict(self) -> ImageFolder:
-        h = self.hparams
-        if h.boxes == "gt" or h.images is None:
-            return super().to_predict()
-        return BoxCrops(read_boxes(h.boxes, h.images, len(PERSON)), h.image_size)
+    def read_boxes(self, path: str, folder: Path) -> list[dict]:
+        return read_boxes(path, folder, len(PERSON))
 
     def dataset(self, train: bool) -> CocoKeypoints:
         h = self.hparams

@@ -148,6 +148,8 @@ class PointCloudData(TaskData):
         point_clouds: folder of .pcd files to predict on.
     """
 
+    inputs = frozenset({"point_clouds"})
+
     def __init__(
         self,
         root: str = "data/keypointnet",

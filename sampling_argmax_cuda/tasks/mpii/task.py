@@ -1,19 +1,17 @@
 """The task mpii: single-person pose, by stacked hourglasses or by the ResNet of the other tasks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ...distances import mask_rows
 from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
-from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
-from ...trainers.hourglass import HourglassNet
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.transforms import Augment
-from ..coco.boxes import BoxCrops, read_boxes
+from ..coco.boxes import read_boxes
 from .metrics import PckhEvaluation
 from .reader import FIGURE, MpiiCrops, read_people
 from .synthetic import write_synthetic_mpii
@@ -53,16 +51,6 @@ class MpiiPose(LandmarkModule):
         # Nobody knows the map of a joint that does not count: the discriminator has none of it on either side.
         return loss + self.adversary.step(self, batch["image"], mask_rows(outputs[-1], target.weight), truth)
 
-    def network(self) -> torch.nn.Module:
-        h = self.hparams
-        if h.stacks is None:
-            return super().network()
-        if self.objective.regresses or self.objective.predicts_sigma:
-            raise ValueError(
-                f"model: hourglasses need an objective with maps alone, got {h.objective['name']}; stacks null has a ResNet"
-            )
-        return HourglassNet(len(self.landmarks), h.stacks, h.channels, h.norm)
-
 
 class MpiiData(LandmarkData):
     """MPII or LSP. ``root`` has annotations/ and images/.
@@ -74,6 +62,9 @@ class MpiiData(LandmarkData):
         boxes: gt, or a JSON of boxes on the images of data.images to predict on, as task coco has it.
         half_body: probability of cropping the upper or lower body, in [0, 1].
     """
+
+    padding = 1.25
+    inputs = LandmarkData.inputs | {"boxes"}
 
     def __init__(
         self,
@@ -95,11 +86,8 @@ class MpiiData(LandmarkData):
         files = (h.train_file, h.val_file)
         write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
 
-    def to_predict(self) -> ImageFolder:
-        h = self.hparams
-        if h.boxes == "gt" or h.images is None:
-            return super().to_predict()
-        return BoxCrops(read_boxes(h.boxes, h.images, len(FIGURE)), h.image_size)
+    def read_boxes(self, path: str, folder: Path) -> list[dict]:
+        return read_boxes(path, folder, len(FIGURE))
 
     def dataset(self, train: bool) -> MpiiCrops:
         h = self.hparams

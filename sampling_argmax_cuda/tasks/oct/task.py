@@ -144,6 +144,9 @@ class OctData(TaskData):
         rows: rows of the flat image, a multiple of 16.
     """
 
+    inputs = frozenset({"volumes"})
+    shared = TaskData.shared | {"rows"}
+
     def __init__(
         self,
         root: str = "data/oct",

@@ -1,0 +1,209 @@
+"""Exported files: what the predictor gives, without this package, for every objective; and the page that says how."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from deployed import BOXES, checkpoint, write_images
+
+from sampling_argmax_cuda import load
+from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.objectives import OBJECTIVES, make_objective
+from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.trainers.exporting import OUTPUTS, traced, write_onnx, write_pt2
+from sampling_argmax_cuda.trainers.reading import LandmarkReader, Prediction
+from sampling_argmax_cuda.trainers.tta import TestTimeAugmentation
+
+pytestmark = pytest.mark.written_memory  # the exporters' own tools read memory that they did not write
+
+PAGE = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text()
+OF_ONNX = (
+    "import numpy as np, onnxruntime, sys\n"
+    "run = lambda x: onnxruntime.InferenceSession(sys.argv[1]).run(None, {'images': x})\n"
+)
+OF_PT2 = (
+    "import numpy as np, sys, torch\n"
+    "network = torch.export.load(sys.argv[1]).module()\n"
+    "run = lambda x: [y.detach().numpy() for y in network(torch.from_numpy(x)).values()]\n"
+)
+SAVE = (
+    "for n in (1, 5): np.savez(f'out{n}.npz', *run(np.load('in.npy')[:n]))\n"
+    "assert 'sampling_argmax_cuda' not in sys.modules\n"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    return checkpoint("coco", tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory) -> dict[str, Path]:
+    """One file of each format, as the command writes them."""
+    folder = tmp_path_factory.mktemp("files")
+    for kind in ("onnx", "pt2"):
+        assert main(["export", f"--ckpt_path={trained}", f"--format={kind}", f"--output={folder / f'a.{kind}'}"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["a.onnx", "a.pt2"]
+    return {kind: folder / f"a.{kind}" for kind in ("onnx", "pt2")}
+
+
+def same(found, expected: Prediction) -> None:
+    """Positions in pixels within 1e-4, covariances relative to the largest."""
+    positions, confidence, covariance = (torch.as_tensor(x) for x in found)
+    assert (positions - expected.positions).abs().max() <= 1e-4
+    assert (confidence - expected.confidence).abs().max() <= 1e-5 * max(1, expected.confidence.abs().max())
+    assert torch.allclose(covariance, expected.covariance, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind, code", [("onnx", OF_ONNX), ("pt2", OF_PT2)])
+def test_a_file_runs_without_this_package(files, kind, code, trained, tmp_path):
+    """In a process that knows nothing of it, for any number of images, mirrored pass included."""
+    crops = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
+    np.save(tmp_path / "in.npy", crops)
+    done = subprocess.run([sys.executable, "-I", "-c", code + SAVE, str(files[kind])], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for flip, differs in ((None, False), (False, True)):
+        with torch.inference_mode():
+            expected = load(trained, device="cpu", flip_test=flip).reader(torch.from_numpy(crops))
+        for count in (1, 5):
+            with np.load(tmp_path / f"out{count}.npz") as found:
+                own = Prediction(*(x[:count] for x in expected))
+                arrays = [found[f"arr_{i}"] for i in range(3)]
+                if differs:
+                    assert np.abs(arrays[0] - own.positions.numpy()).max() > 1e-3
+                else:
+                    same(arrays, own)
+
+
+def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, tmp_path, monkeypatch):
+    """Run as they stand: ten lines of NumPy, then those around the two files."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    of_load, prepare, of_onnx, of_pt2 = (block for block in blocks)
+    (tmp_path / "runs" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "checkpoints" / "best.ckpt").symlink_to(trained)
+    for kind in files:
+        (tmp_path / f"points.{kind}").symlink_to(files[kind])
+    arrays = write_images(tmp_path / "photos")
+    (tmp_path / "face.png").symlink_to(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(re.search(r"def prepare.*", prepare, re.S)[0].splitlines()) <= 10
+    names: dict = {}
+    exec(of_load, names)
+    assert names["positions"].shape == (1, 17, 2)
+    exec(prepare, names)
+    for name, boxes in BOXES.items():
+        for box in boxes:
+            expected = names["predictor"]([arrays[name]], [box])
+            names |= {"image": arrays[name], "box": box}
+            exec(of_onnx, names)
+            crop, _ = names["predictor"].rule.input(np.ascontiguousarray(arrays[name]), box)
+            assert np.abs(names["images"] - crop).max() <= 1e-5
+            same(
+                (names["positions"], names["confidence"], names["covariance"]),
+                Prediction(*map(torch.as_tensor, expected)),
+            )
+            exec(of_pt2, names)
+            in_image = names["corner"] + names["scale"] * names["found"]["positions"].detach().numpy()
+            assert np.abs(in_image - expected.positions).max() <= 1e-4
+
+
+def test_a_file_says_what_it_is(files, trained):
+    told = json.loads(
+        onnxruntime.InferenceSession(files["onnx"]).get_modelmeta().custom_metadata_map["sampling_argmax"]
+    )
+    extra = {"sampling_argmax": ""}
+    torch.export.load(files["pt2"], extra_files=extra)
+    assert told == json.loads(extra["sampling_argmax"])
+    assert told["names"] == list(load(trained, device="cpu").names) and told["flip_test"] is True
+    assert told["crop"] == {
+        "image_size": [64, 64],
+        "padding": 1.25,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    session = onnxruntime.InferenceSession(files["onnx"])
+    assert [(x.name, x.shape) for x in session.get_inputs()] == [("images", ["batch", 3, 64, 64])]
+    assert [x.name for x in session.get_outputs()] == list(OUTPUTS)
+
+
+class Answers(torch.nn.Module):
+    """A network of one layer that answers with what an objective reads."""
+
+    def __init__(self, objective) -> None:
+        super().__init__()
+        self.kinds = objective.regresses, objective.predicts_sigma
+        torch.manual_seed(0)
+        self.maps = torch.nn.Conv2d(3, 3, 4, 4)
+        torch.nn.init.normal_(self.maps.weight)
+
+    def forward(self, images):
+        maps = self.maps(images)
+        output = maps[..., 5, 2:4] if self.kinds[0] else maps
+        return OutputWithSigma(output, maps[..., 3, 4:6].sigmoid()) if self.kinds[1] else output
+
+
+def read(objective: str, average: str = "coords") -> tuple[LandmarkReader, torch.Tensor, Prediction]:
+    """A reader of an objective on two images in one pass, images, and its answer."""
+    made = make_objective(objective)
+    reader = LandmarkReader(
+        Answers(made), made, TestTimeAugmentation([1, 0, 2], average == "maps", average=average)
+    ).eval()
+    images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return reader, images, reader(images)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_is_exported(objective, tmp_path):
+    """And its graph has none of this package's operators."""
+    reader, images, expected = read(objective)
+    program = traced(reader, (96, 64))
+    assert not [node for node in program.graph.nodes if "sampling_argmax" in str(node.target)]
+    write_pt2(program, {}, tmp_path / "a.pt2")
+    same(torch.export.load(tmp_path / "a.pt2").module()(images).values(), expected)
+    assert expected.covariance.isfinite().all() or objective == "direct"
+
+
+@pytest.mark.parametrize(
+    "objective, average",
+    [("heatmap", "coords"), *(pytest.param(name, "coords", marks=pytest.mark.long) for name in OBJECTIVES if name != "heatmap"),
+     pytest.param("sampling", "maps", marks=pytest.mark.long), pytest.param("heatmap", "maps", marks=pytest.mark.long)],
+)  # fmt: skip
+def test_every_objective_runs_in_onnxruntime(objective, average, tmp_path):
+    reader, images, expected = read(objective, average)
+    write_onnx(traced(reader, (96, 64)), {}, tmp_path / "a.onnx")
+    same(onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"images": images.numpy()}), expected)
+
+
+def test_what_cannot_be_exported(tmp_path, capsys):
+    given = ["--format=pt2", f"--output={tmp_path / 'a.pt2'}"]
+    assert main(["export", f"--ckpt_path={tmp_path / 'none.ckpt'}", *given]) == 1
+    assert "sampling-argmax export: --ckpt_path: " in capsys.readouterr().err
+    trained = checkpoint("keypointnet", tmp_path)
+    capsys.readouterr()
+    assert main(["export", f"--ckpt_path={trained}", *given]) == 1
+    assert "is of task keypointnet, which does not find points in boxes of images" in capsys.readouterr().err
+    assert not (tmp_path / "a.pt2").exists()
+    with pytest.raises(SystemExit):
+        main(["export", f"--ckpt_path={trained}", "--format=tflite", "--output=a"])
+    assert "invalid choice: 'tflite' (choose from" in capsys.readouterr().err
+
+
+def test_a_missing_exporter_is_named(trained, tmp_path):
+    code = (
+        "import sys; sys.modules['onnxscript'] = None\n"
+        "from sampling_argmax_cuda.__main__ import main\n"
+        f"sys.exit(main(['export', '--ckpt_path={trained}', '--format=onnx', '--output={tmp_path / 'a.onnx'}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and not (tmp_path / "a.onnx").exists()
+    assert done.stderr.strip().splitlines()[-1] == (
+        "sampling-argmax export: package 'onnxscript' is not installed; run: pip install 'sampling-argmax-cuda[export]'"
+    )
