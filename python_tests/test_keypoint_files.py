@@ -272,6 +272,23 @@ def test_a_point_file_says_otherwise(tmp_path):
     assert again.landmarks == data.landmarks and len(again.dataset(train=True)) == 3
 
 
+def test_points_on_one_side_without_a_partner_are_told(tmp_path):
+    """As those of a jaw, whose names do not say left and right."""
+
+    def faces(content: dict) -> None:
+        content["categories"] = [{"id": 1, "name": "face", "keypoints": ["jaw_0", "chin", "jaw_1", "brow_l", "brow_r"]}]
+        points = [10, 30, 2, 30, 50, 2, 50, 30, 2, 20, 10, 2, 40, 10, 2]
+        content["annotations"] = [tool(i, 1, keypoints=points) for i in range(20)]
+
+    write(tmp_path, change=faces)
+    (told,) = (note for note in train_of(tmp_path).notes if note.startswith("warning"))
+    assert "images are mirrored, but jaw_0, jaw_1 are on one side" in told and "--data.flip 0" in told
+    assert not [note for note in train_of(tmp_path, flip=0.0).notes if note.startswith("warning")]
+    (tmp_path / "own.yaml").write_text("pairs: [[jaw_0, jaw_1], [brow_l, brow_r]]")
+    found = train_of(tmp_path, points=str(tmp_path / "own.yaml")).notes
+    assert not [note for note in found if note.startswith("warning")]
+
+
 def test_points_of_a_checkpoint_need_no_file(tmp_path):
     points = package_points("coco").as_mapping()
     assert data_of(tmp_path / "none", points=points).landmarks == package_points("coco")

@@ -127,6 +127,23 @@ class KeypointCrops(AnnotatedImages):
         return record["box"]
 
 
+def one_sided(truth: Annotations, least: int = 20) -> list[str]:
+    """Points that a mirror leaves as they are and that nearly always are on the same side of the points' middle.
+
+    Those of a face's jaw are, where names do not tell which is whose mirror: mirrored images would teach them to be anywhere.
+    Of points that fewer than ``least`` have nothing is said.
+    """
+    points = np.stack([person["keypoints"] for person in truth.people])
+    seen = np.where(points[..., 2:] > 0, points[..., :2], np.nan)
+    low, high = np.nanmin(seen[..., 0], 1, keepdims=True), np.nanmax(seen[..., 0], 1, keepdims=True)
+    side = (seen[..., 0] - (low + high) / 2) / np.maximum(high - low, 1e-6)
+    known = ~np.isnan(side)
+    own = [i == other for i, other in enumerate(truth.points.mirrored())]
+    shares = [((side > 0.1) & known).sum(0), ((side < -0.1) & known).sum(0)]
+    often = np.maximum(*shares) >= 0.95 * np.maximum(known.sum(0), least)
+    return [name for name, alone, is_often in zip(truth.points.names, own, often, strict=True) if alone and is_often]
+
+
 def mean_shape_errors(train: Annotations, val: Annotations) -> np.ndarray:
     """Errors in pixels of the labelled points of ``val`` if each were where it is, in the mean, in the boxes of ``train``."""
 

@@ -15,7 +15,7 @@ from ..coco.boxes import BoxCrops, read_boxes
 from .dialects import described
 from .files import AUTO, annotation_files, given_file, only_file
 from .metrics import KeypointEvaluation
-from .reader import BOXES, KeypointCrops, KeypointFile, mean_shape_errors, read_keypoint_file, split_by_image
+from .reader import BOXES, KeypointCrops, KeypointFile, mean_shape_errors, one_sided, read_keypoint_file, split_by_image
 from .synthetic import write_synthetic_keypoints
 
 
@@ -169,6 +169,11 @@ class KeypointData(LandmarkData):
                              self.heatmap_size, augment if train else None, h.seed)  # fmt: skip
         if train:
             notes = [*described(self.landmarks), *notes]
+            doubtful = one_sided(truth) if augment.flip > 0 else []
+            if doubtful:
+                notes.append(f"warning: images are mirrored, but {', '.join(doubtful)} are on one side of nearly everybody "
+                             "and have no partner; say the pairs in --data.points FILE, or --data.flip 0 and "
+                             "--model.flip_test false")  # fmt: skip
         elif "train_split" in vars(self):  # of a training
             errors = mean_shape_errors(self.train_split[0], truth)
             notes = [*notes, f"the mean shape of the training boxes is off by {errors.mean():.2f} px on validation"]
