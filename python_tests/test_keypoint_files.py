@@ -550,7 +550,11 @@ def test_boxes_to_predict_on(tmp_path):
     write(tmp_path)
     (tmp_path / "boxes.json").write_text(json.dumps([{"file_name": "1.png", "bbox": [1, 2, 30, 40]}]))
     points = {"points": "mtfl", "images": str(tmp_path)}
-    data = data_of(tmp_path / "none", **points, boxes=str(tmp_path / "boxes.json"), margin=1.5).to_predict()
-    assert len(data) == 1 and data.padding == 1.5
-    assert len(read_boxes(tmp_path / "boxes.json", tmp_path, 5)) == 1
+    boxes = str(tmp_path / "boxes.json")
+    data = data_of(tmp_path / "none", **points, boxes=boxes, margin=1.5).to_predict()
+    assert len(data) == 1 and len(read_boxes(boxes, tmp_path, 5)) == 1
+    corners = apply(data[0]["inverse"], np.array([[0.0, 0], [64, 64]]))
+    assert np.allclose(
+        corners, [[16 - 30, 22 - 30], [16 + 30, 22 + 30]], atol=1e-3
+    )  # 1.5 times the square around the box
     assert len(data_of(tmp_path / "none", **points).to_predict()) == 3

@@ -160,6 +160,9 @@ class LandmarkData(TaskData):
     """
 
     padding = 1.0  # the share of a box that its crop shows
+    own_boxes: tuple[str, ...] = (
+        "gt",
+    )  # what `boxes` may be besides a file or a function; predict has whole images then
     inputs = frozenset({"images"})
     shared = TaskData.shared | {"image_size"}
 
@@ -193,7 +196,7 @@ class LandmarkData(TaskData):
         if self.hparams.images is None:
             raise ValueError("predict: --data.images must name a folder of images, a glob, a list, an image or a video")
         source, boxes = find_source(self.hparams.images), self.hparams.get("boxes", "gt")
-        if boxes == "gt":
+        if boxes in self.own_boxes:
             return InputCrops(source, whole_images(source), self.crop_rule.whole())
         if is_callable_name(boxes):
             found = found_boxes(boxes, source)

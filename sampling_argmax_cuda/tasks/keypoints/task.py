@@ -5,13 +5,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ...trainers.crops import ImageFolder
 from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.landmarks import Landmarks, check_points, landmarks_of
 from ...trainers.points import read_points
 from ..coco.annotations import Annotations
-from ..coco.boxes import BoxCrops, read_boxes
+from ..coco.boxes import read_boxes
 from .dialects import described
 from .files import AUTO, annotation_files, given_file, only_file
 from .metrics import KeypointEvaluation
@@ -62,6 +61,8 @@ class KeypointData(LandmarkData):
     """
 
     free = LandmarkData.free | {"data.train_images", "data.val_images"}
+    shared = LandmarkData.shared | {"boxes", "margin", "points"}
+    own_boxes = BOXES
 
     def __init__(
         self,
@@ -180,10 +181,9 @@ class KeypointData(LandmarkData):
         data.notes = notes
         return data
 
-    def to_predict(self) -> ImageFolder:
-        h = self.hparams
-        if h.boxes in BOXES or h.images is None:
-            return super().to_predict()
-        crops = BoxCrops(read_boxes(h.boxes, h.images, len(self.landmarks)), h.image_size)
-        crops.padding = h.margin
-        return crops
+    @property
+    def padding(self) -> float:
+        return self.hparams.margin
+
+    def read_boxes(self, path: str, folder: Path) -> list[dict]:
+        return read_boxes(path, folder, len(self.landmarks))
