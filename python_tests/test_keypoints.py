@@ -101,8 +101,9 @@ def validated(root: Path, shift: float, **more) -> tuple[KeypointEvaluation, dic
         return {"position": torch.tensor(np.stack(places), dtype=torch.float32), "peak": torch.ones(len(places), 3)}
 
     module = SimpleNamespace(
-        decode=decode, to_image=lambda *given: KeypointPose.to_image(None, *given), evaluation=evaluation
-    )
+        decode=decode, to_image=lambda *given: KeypointPose.to_image(None, *given), evaluation=evaluation,
+        has_laws=False,
+    )  # fmt: skip
     batch = default_collate(list(data))
     KeypointPose.validation_step(module, batch, 1)
     return evaluation, evaluation.compute(list, data)
