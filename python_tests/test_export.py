@@ -4,13 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from deployed import BOXES, checkpoint, write_images
+from deployed import BOXES, PEAKS, checkpoint, write_images
 
 from sampling_argmax_cuda import load
 from sampling_argmax_cuda.__main__ import main
@@ -32,6 +33,7 @@ OF_PT2 = (
     "network = torch.export.load(sys.argv[1]).module()\n"
     "run = lambda x: [y.detach().numpy() for y in network(torch.from_numpy(x)).values()]\n"
 )
+FLIP = {"onnx": (None, False), "pt2": (False, True)}  # of each file, and what it is not
 SAVE = (
     "for n in (1, 5): np.savez(f'out{n}.npz', *run(np.load('in.npy')[:n]))\n"
     "assert 'sampling_argmax_cuda' not in sys.modules\n"
@@ -40,15 +42,16 @@ SAVE = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    return checkpoint("coco", tmp_path_factory.mktemp("coco"))
+    return checkpoint("coco", tmp_path_factory.mktemp("coco"), PEAKS)
 
 
 @pytest.fixture(scope="module")
 def files(trained, tmp_path_factory) -> dict[str, Path]:
     """One file of each format, as the command writes them."""
     folder = tmp_path_factory.mktemp("files")
-    for kind in ("onnx", "pt2"):
-        assert main(["export", f"--ckpt_path={trained}", f"--format={kind}", f"--output={folder / f'a.{kind}'}"]) == 0
+    for kind, more in (("onnx", []), ("pt2", ["--flip_test=false"])):
+        given = [f"--ckpt_path={trained}", f"--format={kind}", f"--output={folder / f'a.{kind}'}", *more]
+        assert main(["export", *given]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["a.onnx", "a.pt2"]
     return {kind: folder / f"a.{kind}" for kind in ("onnx", "pt2")}
 
@@ -63,23 +66,20 @@ def same(found, expected: Prediction) -> None:
 
 @pytest.mark.parametrize("kind, code", [("onnx", OF_ONNX), ("pt2", OF_PT2)])
 def test_a_file_runs_without_this_package(files, kind, code, trained, tmp_path):
-    """In a process that knows nothing of it, for any number of images, mirrored pass included."""
+    """In a process that knows nothing of it, for any number of images, with the mirrored pass or without."""
     crops = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
     np.save(tmp_path / "in.npy", crops)
     done = subprocess.run([sys.executable, "-I", "-c", code + SAVE, str(files[kind])], cwd=tmp_path, capture_output=True,
                           text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for flip, differs in ((None, False), (False, True)):
-        with torch.inference_mode():
-            expected = load(trained, device="cpu", flip_test=flip).reader(torch.from_numpy(crops))
-        for count in (1, 5):
-            with np.load(tmp_path / f"out{count}.npz") as found:
-                own = Prediction(*(x[:count] for x in expected))
-                arrays = [found[f"arr_{i}"] for i in range(3)]
-                if differs:
-                    assert np.abs(arrays[0] - own.positions.numpy()).max() > 1e-3
-                else:
-                    same(arrays, own)
+    with torch.inference_mode():
+        one, other = (
+            load(trained, device="cpu", flip_test=flip).reader(torch.from_numpy(crops)) for flip in FLIP[kind]
+        )
+    for count in (1, 5):
+        with np.load(tmp_path / f"out{count}.npz") as found:
+            same([found[f"arr_{i}"] for i in range(3)], Prediction(*(x[:count] for x in one)))
+    assert (one.positions - other.positions).abs().max() > 1
 
 
 def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, tmp_path, monkeypatch):
@@ -98,9 +98,10 @@ def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, t
     exec(of_load, names)
     assert names["positions"].shape == (1, 17, 2)
     exec(prepare, names)
+    without = load(trained, device="cpu", flip_test=False)
     for name, boxes in BOXES.items():
         for box in boxes:
-            expected = names["predictor"]([arrays[name]], [box])
+            expected, plain = (predictor([arrays[name]], [box]) for predictor in (names["predictor"], without))
             names |= {"image": arrays[name], "box": box}
             exec(of_onnx, names)
             crop, _ = names["predictor"].rule.input(np.ascontiguousarray(arrays[name]), box)
@@ -111,7 +112,7 @@ def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, t
             )
             exec(of_pt2, names)
             in_image = names["corner"] + names["scale"] * names["found"]["positions"].detach().numpy()
-            assert np.abs(in_image - expected.positions).max() <= 1e-4
+            assert np.abs(in_image - plain.positions).max() <= 1e-4
 
 
 def test_a_file_says_what_it_is(files, trained):
@@ -120,8 +121,8 @@ def test_a_file_says_what_it_is(files, trained):
     )
     extra = {"sampling_argmax": ""}
     torch.export.load(files["pt2"], extra_files=extra)
-    assert told == json.loads(extra["sampling_argmax"])
-    assert told["names"] == list(load(trained, device="cpu").names) and told["flip_test"] is True
+    assert told["flip_test"] is True and told | {"flip_test": False} == json.loads(extra["sampling_argmax"])
+    assert told["names"] == list(load(trained, device="cpu").names)
     assert told["crop"] == {
         "image_size": [64, 64],
         "padding": 1.25,
@@ -134,52 +135,71 @@ def test_a_file_says_what_it_is(files, trained):
 
 
 class Answers(torch.nn.Module):
-    """A network of one layer that answers with what an objective reads."""
+    """What one layer of maps says in the way that an objective reads."""
 
-    def __init__(self, objective) -> None:
+    def __init__(self, maps: torch.nn.Module, objective) -> None:
         super().__init__()
-        self.kinds = objective.regresses, objective.predicts_sigma
-        torch.manual_seed(0)
-        self.maps = torch.nn.Conv2d(3, 3, 4, 4)
-        torch.nn.init.normal_(self.maps.weight)
+        self.maps, self.regresses, self.widths = maps, objective.regresses, objective.predicts_sigma
 
     def forward(self, images):
         maps = self.maps(images)
-        output = maps[..., 5, 2:4] if self.kinds[0] else maps
-        return OutputWithSigma(output, maps[..., 3, 4:6].sigmoid()) if self.kinds[1] else output
+        output = maps[..., 5, 2:4] if self.regresses else maps
+        return OutputWithSigma(output, maps[..., 3, 4:6].sigmoid()) if self.widths else output
 
 
-def read(objective: str, average: str = "coords") -> tuple[LandmarkReader, torch.Tensor, Prediction]:
-    """A reader of an objective on two images in one pass, images, and its answer."""
-    made = make_objective(objective)
-    reader = LandmarkReader(
-        Answers(made), made, TestTimeAugmentation([1, 0, 2], average == "maps", average=average)
-    ).eval()
+class Readers(torch.nn.Module):
+    """Readers of every objective, by coordinates and by maps, over one network, as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        maps = torch.nn.Conv2d(3, 3, 4, 4)
+        torch.nn.init.normal_(maps.weight)
+        self.readers = torch.nn.ModuleDict()
+        for name, kind in OBJECTIVES.items():
+            for average in kind.averages:
+                objective = make_objective(name)
+                tta = TestTimeAugmentation([1, 0, 2], flip=average == "maps", average=average)
+                self.readers[f"{name}_{average}"] = LandmarkReader(Answers(maps, objective), objective, tta)
+        fields = [f"{name}_{field}" for name in self.readers for field in OUTPUTS]
+        self.answer = namedtuple("Answer", fields)
+
+    def forward(self, images):
+        return self.answer(*(part for reader in self.readers.values() for part in reader(images)))
+
+
+@pytest.fixture(scope="module")
+def every_objective() -> tuple[torch.export.ExportedProgram, torch.Tensor, dict[str, Prediction]]:
+    """The graph of all of them, images, and what they answer."""
+    readers = Readers().eval()
     images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        return reader, images, reader(images)
+        expected = {name: reader(images) for name, reader in readers.readers.items()}
+    return traced(readers, (96, 64)), images, expected
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_objective_is_exported(objective, tmp_path):
-    """And its graph has none of this package's operators."""
-    reader, images, expected = read(objective)
-    program = traced(reader, (96, 64))
+def same_of_all(found, expected: dict[str, Prediction]) -> None:
+    found = [torch.as_tensor(x) for x in found]
+    assert len(found) == 3 * len(expected) and {name.rpartition("_")[0] for name in expected} == {*OBJECTIVES}
+    for i, own in enumerate(expected.values()):
+        same(found[3 * i : 3 * i + 3], own)
+
+
+def test_every_objective_is_exported(every_objective, tmp_path):
+    """And the graph has none of this package's operators."""
+    program, images, expected = every_objective
     assert not [node for node in program.graph.nodes if "sampling_argmax" in str(node.target)]
+    for name, own in expected.items():
+        assert own.covariance.isfinite().all() or name == "direct_coords"
+        assert own.positions.std() > 1 and own.positions.isfinite().all()
     write_pt2(program, {}, tmp_path / "a.pt2")
-    same(torch.export.load(tmp_path / "a.pt2").module()(images).values(), expected)
-    assert expected.covariance.isfinite().all() or objective == "direct"
+    same_of_all(torch.export.load(tmp_path / "a.pt2").module()(images).values(), expected)
 
 
-@pytest.mark.parametrize(
-    "objective, average",
-    [("heatmap", "coords"), *(pytest.param(name, "coords", marks=pytest.mark.long) for name in OBJECTIVES if name != "heatmap"),
-     pytest.param("sampling", "maps", marks=pytest.mark.long), pytest.param("heatmap", "maps", marks=pytest.mark.long)],
-)  # fmt: skip
-def test_every_objective_runs_in_onnxruntime(objective, average, tmp_path):
-    reader, images, expected = read(objective, average)
-    write_onnx(traced(reader, (96, 64)), {}, tmp_path / "a.onnx")
-    same(onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"images": images.numpy()}), expected)
+def test_every_objective_runs_in_onnxruntime(every_objective, tmp_path):
+    program, images, expected = every_objective
+    write_onnx(program, {}, tmp_path / "a.onnx")
+    same_of_all(onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"images": images.numpy()}), expected)
 
 
 def test_what_cannot_be_exported(tmp_path, capsys):

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deployed import BOXES, checkpoint, predicted, write_boxes, write_images
+from deployed import BOXES, PEAKS, checkpoint, predicted, write_boxes, write_images
 
 from sampling_argmax_cuda import load
 from sampling_argmax_cuda.trainers.reading import covariance_to_image
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
-TASKS = {"coco": (), "mtfl": ("--objective=soft",), "mpii": ("--model.stacks=null", "--objective=sampling_rle")}
+TASKS = {"coco": (PEAKS,), "mtfl": (PEAKS, "--objective=soft"),
+         "mpii": (PEAKS, "--model.stacks=null", "--objective=sampling_rle")}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -56,7 +57,7 @@ def test_a_predictor_answers_as_the_command(trained, images, flip, tmp_path):
 
 def test_a_predictor_has_the_boxes_of_the_command(images, tmp_path, tmp_path_factory):
     """Several on an image, cropped with the task's margin."""
-    (folder, arrays), trained = images, checkpoint("coco", tmp_path / "coco")
+    (folder, arrays), trained = images, checkpoint("coco", tmp_path / "coco", PEAKS)
     boxes = write_boxes(tmp_path / "boxes.json")
     records = predicted(tmp_path, f"--ckpt_path={trained}", f"--data.images={folder}", f"--data.boxes={boxes}")
     assert [(r["image_id"], r["instance"]) for r in records] == [(0, 0), (0, 1), (1, 0)]

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from ..trainers.exporting import WRITERS, metadata, traced
@@ -29,6 +30,8 @@ def main(argv: list[str]) -> int:
     logging.getLogger("torch.onnx").setLevel(
         logging.ERROR
     )  # it says that it misses torchvision, which nothing here needs
+    if given.format == "onnx":
+        import_module("onnxscript")  # PyTorch would ask for it after minutes of work
     try:
         checkpoint = read_deployable(given.ckpt_path, "--ckpt_path:")
         reader = restored_reader(checkpoint, None if given.flip_test is None else given.flip_test == "true")

@@ -56,7 +56,7 @@ def _table(path: Path) -> Iterator[TextIO]:
 
 
 def _number(x: float | None) -> str:
-    return "" if x is None else f"{x:.6g}" if abs(x) < 1 else f"{x:.4f}"
+    return "" if x is None else f"{x:.6f}"
 
 
 def write_table(images, path: Path, names: Sequence[str], moving: bool) -> None:
