@@ -24,7 +24,7 @@ def metadata(checkpoint: Mapping, reader: LandmarkReader) -> dict[str, object]:
         "task": checkpoint["task"],
         "objective": checkpoint["hyper_parameters"]["objective"]["name"],
         "flip_test": reader.tta.flip,
-        **{name: landmarks[name] for name in ("names", "pairs", "bones")},
+        **{name: landmarks[name] for name in ("names", "pairs", "skeleton")},
         "crop": crop,
         "input": {INPUT: f"float32 [batch, 3, {height}, {width}]: red, green, blue / 255, less mean, over std"},
         "output": {
