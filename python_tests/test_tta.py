@@ -2,10 +2,12 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
 from sampling_argmax_cuda.objectives import Direct, Heatmap, SoftArgmax
+from sampling_argmax_cuda.objectives.spread import plane_covariance
 from sampling_argmax_cuda.trainers.tta import EnsembleMember, TestTimeAugmentation, resample
 
 SWAPPED = [1, 0, 2]
@@ -193,3 +195,61 @@ def test_resampled_maps_do_not_depend_on_precision():
             assert torch.equal(resample(maps, (17, 9), mirrored=True), expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+class Tilted:
+    """A network whose Gaussians at ``place`` ``[1, 3, 2]`` in cells of a 96 x 128 image have a covariance in cells squared.
+
+    Each point has its own, and those that a mirror swaps differ.
+    """
+
+    def __init__(self, place: torch.Tensor, covariance: torch.Tensor) -> None:
+        self.place, self.covariance = place, covariance
+
+    def __call__(self, images):
+        height, width = images.shape[2:]
+        factor = torch.tensor([width / 96, height / 128], dtype=torch.float64)
+        place, linear = (self.place + 0.125) * factor - 0.125, factor.diag()
+        covariance = linear @ self.covariance @ linear
+        if images[0, 0, 0, 0] > images[0, 0, 0, -1]:
+            place = torch.stack([width / 4 - 0.25 - place[..., 0], place[..., 1]], -1)[:, SWAPPED]
+            covariance = (covariance * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))[:, SWAPPED]
+        y, x = torch.meshgrid(*(torch.arange(n // 4, dtype=torch.float64) for n in (height, width)), indexing="ij")
+        apart = torch.stack([x, y], -1) - place[:, :, None, None]
+        return -torch.einsum("bkhwi,bkij,bkhwj->bkhw", apart, covariance.inverse(), apart) / 2
+
+
+PLACE = torch.tensor([[[9.3, 11.6], [14.1, 16.2], [11.9, 20.0]]], dtype=torch.float64)
+TILTS = torch.tensor(
+    [[[[2.0, 0.9], [0.9, 1.5]], [[1.2, -0.4], [-0.4, 3.0]], [[1.5, 0.0], [0.0, 1.5]]]], dtype=torch.float64
+)
+RAMP = torch.linspace(0, 1, 96).expand(1, 3, 128, 96)
+
+
+@pytest.mark.parametrize("flip, scales", list(product([False, True], [(1.0,), (1.5,), (1.0, 2.0)])))
+def test_every_view_has_the_same_covariance(flip, scales):
+    """Mirrored with its points swapped and its tilt turned, and in cells of the image itself."""
+    member = EnsembleMember(Tilted(PLACE, TILTS), SoftArgmax())
+    read = TestTimeAugmentation(SWAPPED, flip, scales).read([member], RAMP)
+    assert (read.position - PLACE).abs().max() < 1e-3 and (read.covariance - TILTS).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("average", ["coords", "maps"])
+def test_what_members_disagree_on_is_part_of_the_covariance(average):
+    """As in the mixture of two Gaussians: the mean of their covariances, and the half distance squared."""
+    step = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    members = [EnsembleMember(Tilted(PLACE + sign * step, TILTS), SoftArgmax()) for sign in (-1, 1)]
+    read = TestTimeAugmentation(SWAPPED, False, average=average).read(members, RAMP)
+    assert (read.covariance - TILTS - torch.outer(step, step)).abs().max() < 2e-3
+
+
+def test_the_covariance_of_a_map_is_numpys():
+    """Of flat maps and volumes; below 0 nothing counts, and nothing at all has no covariance."""
+    maps = torch.rand(2, 3, 5, 7, 6, generator=torch.Generator().manual_seed(0)) - 0.3
+    y, x = np.mgrid[:7, :6]
+    for found, own in ((plane_covariance(maps), maps.numpy().clip(0).sum(2)),
+                       (plane_covariance(maps[:, :, 0]), maps[:, :, 0].numpy().clip(0))):  # fmt: skip
+        for b, k in product(range(2), range(3)):
+            expected = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=own[b, k].ravel(), ddof=0)
+            assert np.allclose(found[b, k], expected, atol=1e-5)
+    assert plane_covariance(-maps[:, :, 0].abs()).isnan().all()
