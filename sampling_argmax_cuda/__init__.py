@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
 from .objectives import SamplingArgmax, SoftArgmax
+from .objectives.density import log_density
 from .objectives.energy import energy_score
 from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
@@ -34,6 +35,7 @@ __all__ = [
     "heatmap_moments",
     "js_divergence",
     "load",
+    "log_density",
     "missing_backends",
     "sample",
     "soft_argmax",
