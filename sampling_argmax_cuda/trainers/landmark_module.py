@@ -114,7 +114,8 @@ class LandmarkModule(ObjectiveModule):
         if checkpoint["task"] != self.task:
             raise ValueError(f"model: ensemble checkpoint {path} is of task {checkpoint['task']}, not {self.task}")
         size = checkpoint["datamodule_hyper_parameters"]["image_size"]
-        module = self.restored(checkpoint, ensemble=(), weights=None).eval()
+        reading = {"decoder": self.hparams.decoder, "decoder_radius": self.hparams.decoder_radius}
+        module = self.restored(checkpoint, ensemble=(), weights=None, **reading).eval()
         own, other = self.objective, module.objective
         if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits):
             names = " beside ".join(found.hparams.objective["name"] for found in (module, self))
