@@ -147,11 +147,11 @@ def test_mirrors_scales_and_ensembles_have_it(average, decoder, bound):
     for member in members:
         member.objective.decoder = decoder
     tta = TestTimeAugmentation(SWAPPED, True, (1.0, 1.5), average)
-    _, found, _ = tta.read(members, image_of(POINTS))
+    found = tta.read(members, image_of(POINTS)).position
     assert (found[0] - CELLS).abs().max() < bound
     for member in members:
         member.objective.decoder = None
-    assert decoder.name == "mean" or not torch.equal(found, tta.read(members, image_of(POINTS))[1])
+    assert decoder.name == "mean" or not torch.equal(found, tta.read(members, image_of(POINTS)).position)
 
 
 # ---- tasks ----

@@ -1,4 +1,4 @@
-"""The density of a map: integrals, scipy's mixtures, gradients and edges; and the CRPS of its marginals."""
+"""The density of a map: integrals, scipy's mixtures, gradients and edges."""
 
 import math
 
@@ -8,8 +8,7 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from sampling_argmax_cuda import energy_score, log_density, sample
-from sampling_argmax_cuda.objectives.density import marginal_crps, marginals_of
+from sampling_argmax_cuda import log_density, sample
 
 BASES = ("uniform", "triangular", "gaussian")
 
@@ -193,29 +192,3 @@ def test_errors(change, message):
     arguments = dict(logits=noise(1, 2, 6), target=noise(1, 2, 2), basis="gaussian", points=noise(1, 6, 2)) | change
     with pytest.raises(ValueError, match="log_density: " + message):
         log_density(**arguments)
-
-
-# ---- the CRPS of the marginals ----
-
-
-def test_marginals():
-    p = noise(2, 3, 2, 4, 5).flatten(2).softmax(-1).view(2, 3, 2, 4, 5)
-    x, y, z = marginals_of(p)
-    assert torch.allclose(x, p.sum((2, 3))) and torch.allclose(y, p.sum((2, 4))) and torch.allclose(z, p.sum((3, 4)))
-    assert torch.equal(marginals_of(p[:, :, 0, 0])[0], p[:, :, 0, 0])
-
-
-@pytest.mark.parametrize("sizes", [(7,), (5, 4), (3, 2, 4)])
-def test_crps_is_the_energy_score_of_the_law(sizes):
-    """``E |y - t| - E |y - y'| / 2`` over all pairs of cells, an axis at a time; and of many samples, unbiased."""
-    p = noise(1, 1, *reversed(sizes)).flatten(2).softmax(-1).view(1, 1, *reversed(sizes))
-    t, expected = noise(1, 1, len(sizes), seed=1) + 2, 0.0
-    for a, m in enumerate(marginals_of(p)):
-        cells = torch.arange(m.shape[-1]).double()
-        law = m.flatten()
-        pairs = (law[:, None] * law * (cells[:, None] - cells).abs()).sum() / 2
-        expected += (law * (cells - t[0, 0, a]).abs()).sum() - pairs
-    assert marginal_crps(p, t).item() == pytest.approx(expected.item(), abs=1e-12)
-    draws = torch.multinomial(p.flatten(), 60_000, replacement=True, generator=torch.Generator().manual_seed(0))
-    y = torch.stack(torch.unravel_index(draws, p.shape[2:])[::-1], -1).double()
-    assert energy_score(y[None, None], t).item() == pytest.approx(expected.item(), abs=0.05)

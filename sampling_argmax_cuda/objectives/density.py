@@ -101,30 +101,3 @@ def _of_cells(log_p: Tensor, shape: torch.Size, target: Tensor, basis: str) -> T
         cell = (cell.unsqueeze(-1) * (last + 1) + index.unsqueeze(-2)).flatten(-2)
         factor = (factor.unsqueeze(-1) * own.unsqueeze(-2)).flatten(-2)
     return _log_sum(log_p.gather(-1, cell), factor)
-
-
-def marginal_crps(probabilities: Tensor, target: Tensor) -> Tensor:
-    """The CRPS of a map's marginals at a position, summed over axes, in cells: a proper score, exact and without samples.
-
-    ``sum_a sum_j p_aj |j - t_a| - sum_j F_aj (1 - F_aj)``, p_a the marginal of axis a and F_a its sums (Gneiting and Raftery,
-    JASA 2007: ``E |y - t| - E |y - y'| / 2``).
-
-    Args:
-        probabilities: ``[B, K, *axes]``, each map's sum 1.
-        target: ``[B, K, d]`` in cell-index units (x, y, z).
-
-    Returns:
-        ``[B, K]``.
-    """
-    total = 0
-    for a, p in enumerate(marginals_of(probabilities)):
-        distance = (torch.arange(p.shape[-1], device=p.device) - target[..., a, None].to(p.dtype)).abs()
-        below = p.cumsum(-1)
-        total = total + (p * distance - below * (1 - below)).sum(-1)
-    return total
-
-
-def marginals_of(maps: Tensor) -> list[Tensor]:
-    """The marginals ``[B, K, cells]`` of maps ``[B, K, *axes]``, in the order x, y, z."""
-    axes = range(2, maps.dim())
-    return [maps.sum([b for b in axes if b != axis]) if len(axes) > 1 else maps for axis in reversed(axes)]

@@ -181,6 +181,11 @@ class Objective(nn.Module):
         """The logarithm of maps of :meth:`maps`, up to a constant."""
         return maps.log()
 
+    def law(self, output: Tensor | OutputWithSigma) -> Tensor:
+        """The law of the position that a map stands for: the probability of each cell, ``[B, K, *axes]``, in float64."""
+        maps = self.maps(output_of(output).double())
+        return self.log_maps(maps).flatten(2).softmax(-1).view_as(maps)
+
     def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells and peaks ``[B, K]`` of maps of :meth:`maps`."""
         position, peak = self.locate_maps(maps)
