@@ -110,6 +110,7 @@ setup(
     packages=[
         "sampling_argmax_cuda",
         "sampling_argmax_cuda._triton",
+        "sampling_argmax_cuda.calibration",
         "sampling_argmax_cuda.commands",
         "sampling_argmax_cuda.objectives",
         "sampling_argmax_cuda.reference",

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
 from .objectives import SamplingArgmax, SoftArgmax
+from .objectives.decoders import heatmap_mode, local_soft_argmax
+from .objectives.density import log_density
 from .objectives.energy import energy_score
 from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
@@ -31,9 +33,12 @@ __all__ = [
     "convert_coords",
     "energy_score",
     "expected_error",
+    "heatmap_mode",
     "heatmap_moments",
     "js_divergence",
     "load",
+    "local_soft_argmax",
+    "log_density",
     "missing_backends",
     "sample",
     "soft_argmax",

@@ -6,13 +6,14 @@ from importlib import import_module
 
 # Each command and the file of sampling_argmax_cuda/commands that has it.
 COMMANDS = {"doctor": "doctor", "demo": "demo", "fit": "fit", "validate": "fit", "predict": "fit", "visualize": "fit",
-            "export": "export", "study": "study"}  # fmt: skip
-USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | export | study] [options]
+            "calibrate": "calibrate", "export": "export", "study": "study"}  # fmt: skip
+USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | calibrate | export | study] [options]
 
   doctor    print the backends, versions and the build (the default)
   demo      train soft-argmax and sampling-argmax on synthetic images and compare them
   fit, validate, predict, visualize
             run a trainer, e.g. sampling-argmax fit --config coco (each has --help)
+  calibrate fit on validation data how sure a checkpoint is, and write a report
   export    write a checkpoint as one file, ONNX or torch.export's, that runs without this package
   study     compare objectives over seeds on synthetic images"""
 _TRAIN_PACKAGES = (

@@ -28,7 +28,7 @@ from .help import Page, arrange
 from .tasks import TASKS
 from .unused import refuse_unused, unused_options
 
-COMMANDS = ("fit", "validate", "predict", "visualize")
+COMMANDS = ("fit", "validate", "predict", "visualize", "calibrate")
 # Options of the data that a network was trained for; the others say where the files are, or how they are read.
 OF_NETWORK = ("image_size", "rows", "category", "points", "margin")
 
@@ -194,13 +194,17 @@ class TaskCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
         """The trainer, with the run's loggers unless the options name others or none."""
-        callbacks = run_callbacks(self.folder, self.module.best)
+        callbacks = self.callbacks()
         if self._get(self.config_init, "trainer.enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
         self.trainer_defaults["callbacks"] = callbacks
-        if self._get(self.config_init, "trainer.logger") is None:
+        if self._get(self.config_init, "trainer.logger") is None and "logger" not in kwargs:
             kwargs["logger"] = run_loggers(self.folder)
         return super().instantiate_trainer(**kwargs)
+
+    def callbacks(self) -> list[Callback]:
+        """What the run leaves behind."""
+        return run_callbacks(self.folder, self.module.best)
 
 
 def _objective(options: dict) -> dict:  # jsonargparse makes a dict of what it passes here, as it says
@@ -238,11 +242,16 @@ def check_environment() -> None:
 
 def main(argv: list[str]) -> int:
     """Run one command; a wrong input prints one line and gives status 1."""
+    return run(TaskCLI, argv)
+
+
+def run(command_line: type[TaskCLI], argv: list[str]) -> int:
+    """Run a command of a command line; a wrong input prints one line and gives status 1."""
     try:
         check_environment()
         torch.set_float32_matmul_precision("high")
         with quiet():
-            TaskCLI(argv)
+            command_line(argv)
     except (ValueError, FileNotFoundError) as error:
         # A loader process sends its whole traceback as the message; its last line is the error's own.
         message = str(error).strip().splitlines()[-1] if str(error).startswith("Caught ") else str(error)

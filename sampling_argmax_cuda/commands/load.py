@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ..calibration.calibration import Calibration
 from ..trainers.landmarks import landmarks_of
 from ..trainers.predictor import Predictor
 from ..trainers.reading import restored_reader
@@ -44,4 +45,5 @@ def load(checkpoint: str | Path, device: str | torch.device | None = None, flip_
     content = read_deployable(checkpoint, "load: checkpoint")
     landmarks, crop = landmarks_of(content["landmarks"], f"load: checkpoint {checkpoint}"), CropRule.of(content["crop"])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(restored_reader(content, flip_test), landmarks, crop, device, batch_size)
+    calibration = Calibration.of(content.get("calibration"))
+    return Predictor(restored_reader(content, flip_test), landmarks, crop, device, batch_size, calibration)

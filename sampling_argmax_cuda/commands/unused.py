@@ -21,7 +21,9 @@ def unused_options(command: str, module: type, data: type) -> set[str]:
     Training and validation read no inputs of predict; whoever evaluates optimises nothing; and predict knows of no annotations.
     """
     own = options_in(data)
-    unread = {"fit": data.inputs, "validate": data.inputs}.get(command, own - data.inputs - data.shared)
+    unread = {"fit": data.inputs, "validate": data.inputs, "calibrate": data.inputs}.get(
+        command, own - data.inputs - data.shared
+    )
     found = {f"data.{name}" for name in unread}
     if command != "fit":
         found |= {f"model.{name}" for name in (*signature(TrainedModule).parameters, *_OF_LOSSES)}

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
+from .decoders import largest_cell
 from .heatmap import over_unknown
 from .objective import Objective
 from .rows import cell_offsets
@@ -40,17 +41,8 @@ class CrossEntropy(Objective):
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         return cell_entropy(output, target, self.beta)
 
-    def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        position, peak = self._largest(maps, None)
-        return self.possible(position), peak
+    def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return largest_cell(maps, None)
 
     def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._largest(self.maps(output), points)
-
-    @staticmethod
-    def _largest(maps: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        peak, cell = maps.flatten(2).max(-1)
-        if points is not None:
-            return points.gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2])), peak
-        index = torch.unravel_index(cell, maps.shape[2:])
-        return torch.stack(index[::-1], -1).to(peak.dtype), peak
+        return largest_cell(self.maps(output), points)

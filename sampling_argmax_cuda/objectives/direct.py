@@ -21,7 +21,7 @@ class Direct(Objective):
         super().__init__(metric, units)
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        return self.distance(self.read(output)[0], target)
+        return self.distance(self.read_as_trained(output)[0], target)
 
     def covariance(self, output: Tensor, size: tuple[int, int]) -> Tensor:
         return output.new_full((*output.shape[:2], 2, 2), torch.nan, dtype=arithmetic_dtype(output))

@@ -45,7 +45,10 @@ class Heatmap(Objective):
     def maps(self, output: Tensor) -> Tensor:
         return output.to(arithmetic_dtype(output))
 
-    def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def log_maps(self, maps: Tensor) -> Tensor:
+        return maps.clamp(min=torch.finfo(maps.dtype).tiny).log()
+
+    def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         peak, cell = maps.flatten(2).max(-1)
         index = list(torch.unravel_index(cell, maps.shape[2:]))
         position = []
@@ -53,7 +56,7 @@ class Heatmap(Objective):
             below, above = (self._neighbour(maps, index, a, step) for step in (-1, 1))
             inside = (index[a] > 0) & (index[a] < size - 1)
             position.insert(0, index[a] + torch.where(inside, 0.25 * (above - below).sign(), 0))
-        return self.possible(torch.stack(position, -1)), peak
+        return torch.stack(position, -1), peak
 
     @staticmethod
     def _neighbour(maps: Tensor, index: list[Tensor], axis: int, step: int) -> Tensor:
@@ -61,6 +64,5 @@ class Heatmap(Objective):
         rows = [torch.arange(n, device=maps.device) for n in maps.shape[:2]]
         return maps[(rows[0][:, None], rows[1], *moved)]
 
-    def read(self, output: Tensor, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check_points(points)
-        return self.read_maps(self.maps(output))
+    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.locate_maps(self.maps(output))

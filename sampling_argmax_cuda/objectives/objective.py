@@ -11,6 +11,7 @@ from ..coords import CONVENTIONS, affine
 from ..distances import mask_rows, metric_of, weigh_rows
 from ..notices import notice_far_target
 from ..ops import heatmap_moments
+from .decoders import Decoder
 from .rows import check_rows
 from .spread import plane_covariance
 from .targets import Target
@@ -42,6 +43,8 @@ class Objective(nn.Module):
 
     ``constraint``, set by a task, maps positions or samples ``[B, K, ...]`` to ones that are possible: in evaluation, and
     in the training of positions and samples. It compares rows, so that there a row of weight 0 is seen by others.
+
+    ``decoder``, set by a trainer, is how evaluation reads positions off maps; without one they are read as they are trained.
     """
 
     regresses = False  # whether the network answers with positions in cells instead of maps
@@ -68,6 +71,7 @@ class Objective(nn.Module):
         self.metric, self.units = metric, units
         self.beta = 1.0 if beta == "tau" else beta
         self.constraint: Callable[[Tensor], Tensor] | None = None
+        self.decoder: Decoder | None = None
 
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
         """Move on what depends on the epoch, or on the part of the run that is done, in [0, 1]."""
@@ -130,7 +134,7 @@ class Objective(nn.Module):
 
     def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         """The positions that are trained, ``[B, K, S, d]``: one, which is what is read, or samples of it."""
-        return self.read(output, target.points)[0].unsqueeze(2)
+        return self.read_as_trained(output, target.points)[0].unsqueeze(2)
 
     def kept(self, output: Tensor, target: Target) -> Tensor:
         """Maps or positions ``[B, K, ...]`` with 0 in the rows that do not count, where no other row needs them."""
@@ -173,10 +177,19 @@ class Objective(nn.Module):
         flat = output.to(arithmetic_dtype(output)).flatten(2) * self.beta
         return flat.softmax(-1).view_as(output)
 
+    def log_maps(self, maps: Tensor) -> Tensor:
+        """The logarithm of maps of :meth:`maps`, up to a constant."""
+        return maps.log()
+
+    def law(self, output: Tensor | OutputWithSigma) -> Tensor:
+        """The law of the position that a map stands for: the probability of each cell, ``[B, K, *axes]``, in float64."""
+        maps = self.maps(output_of(output).double())
+        return self.log_maps(maps).flatten(2).softmax(-1).view_as(maps)
+
     def read_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells and peaks ``[B, K]`` of maps of :meth:`maps`."""
-        moments = heatmap_moments(maps.log(), backend=self.backend)
-        return self.possible(moments.mean), moments.peak
+        position, peak = self.locate_maps(maps)
+        return self.decoded(position, maps), peak
 
     def covariance(self, output: Tensor | OutputWithSigma, size: tuple[int, int]) -> Tensor:
         """How uncertain positions are in the image plane: the covariance ``[B, K, 2, 2]`` of the maps, in cells squared.
@@ -189,9 +202,27 @@ class Objective(nn.Module):
         """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""
         self.check_points(points)
         position, peak = self.locate(output, points)
+        maps = None if self.decoder is None else self.maps(output_of(output))
+        return self.decoded(position, maps, points), peak
+
+    def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None) -> Tensor:
+        """What evaluation answers: the decoder's reading of the maps where there is one, under the constraint."""
+        if self.decoder is not None:
+            position = self.decoder(self.log_maps(maps), points, self.backend)
+        return self.possible(position)
+
+    def read_as_trained(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What :meth:`read` gives without a decoder."""
+        self.check_points(points)
+        position, peak = self.locate(output, points)
         return self.possible(position), peak
 
+    def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`read_maps` gives, without decoder and constraint."""
+        moments = heatmap_moments(maps.log(), backend=self.backend)
+        return moments.mean, moments.peak
+
     def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What :meth:`read` gives, without the constraint."""
+        """What :meth:`read` gives, without decoder and constraint."""
         moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
         return moments.mean, moments.peak

@@ -190,6 +190,9 @@ class LikelihoodOf(Objective):
             return self.inner.covariance(output.output, size)
         return self.in_cells(output.sigma[..., :2], size).square().diag_embed()
 
+    def log_maps(self, maps: Tensor) -> Tensor:
+        return self.inner.log_maps(maps)
+
     def locate(self, output: OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
         confidence = 1 - output.sigma.to(arithmetic_dtype(output.sigma))
         return self.inner.locate(output.output, points)[0], confidence.mean(-1)

@@ -28,7 +28,7 @@ class SoftArgmax(Objective):
         return self.read(logits, points)[0]
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        return self.distance(self.read(output, target.points)[0], target)
+        return self.distance(self.read_as_trained(output, target.points)[0], target)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}"

@@ -41,6 +41,11 @@ class LandmarkCrops(EpochDataset):
         """The points ``[K, 3]`` of a record: x, y in pixels of its image, visible > 0."""
         return record["keypoints"]
 
+    def image_of(self, index: int) -> object:
+        """What samples of one image have in common, and no others."""
+        record = self.records[index]
+        return record.get("image_id", record.get("name", index))
+
     def extras(self, record: dict) -> dict:
         """What the task's evaluation needs besides."""
         return {}

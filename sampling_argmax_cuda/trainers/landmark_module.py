@@ -9,14 +9,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..calibration.calibration import Calibration
 from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.targets import Target
+from .certainty import certainty, record_of
 from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .landmarks import Landmarks
+from .messages import tell
 from .networks import make_network
 from .objective_module import ObjectiveModule
 from .reading import STRIDE, covariance_to_image, to_image
+from .resume import changed_options
 from .tables import write_tables
 from .trained_module import gather_objects
 from .tta import EnsembleMember, TestTimeAugmentation
@@ -40,9 +44,12 @@ class LandmarkModule(ObjectiveModule):
         scales: factors of the image's size, > 0, that evaluation averages over.
         ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
         average: what evaluation averages: coords or maps.
+        regions: levels, in (0, 1), of the central regions that predictions have; none if empty.
     """
 
-    free = ObjectiveModule.free | {f"model.{name}" for name in ("flip_test", "scales", "ensemble", "average")}
+    free = ObjectiveModule.free | {
+        f"model.{name}" for name in ("flip_test", "scales", "ensemble", "average", "regions")
+    }
     landmarks: Landmarks
     result_fields: Mapping[str, object] = {}  # what every record of the prediction file says besides
 
@@ -59,12 +66,17 @@ class LandmarkModule(ObjectiveModule):
         scales: tuple[float, ...] = (1.0,),
         ensemble: tuple[str, ...] = (),
         average: str = "coords",
+        regions: tuple[float, ...] = (),
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         if average not in self.objective.averages:
             known, name = " or ".join(self.objective.averages), self.hparams.objective["name"]
             raise ValueError(f"model: average must be {known} for objective {name}, got {average!r}")
+        if not all(0 < level < 1 for level in regions):
+            raise ValueError(f"model: regions must be levels in (0, 1), got {list(regions)}")
+        if regions and self.objective.regresses:
+            raise ValueError(f"model: regions need an objective with maps, got {self.hparams.objective['name']}")
         self.model = self.network()
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, weights_gain))
@@ -72,6 +84,8 @@ class LandmarkModule(ObjectiveModule):
         self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
         self.members: list[EnsembleMember] = []
         self.map_evaluation = MapEvaluation()
+        self.calibration: Calibration | None = None
+        self.validates_laws = False  # whether validation steps give the laws of the points
 
     @property
     def volume(self) -> int | None:
@@ -114,7 +128,8 @@ class LandmarkModule(ObjectiveModule):
         if checkpoint["task"] != self.task:
             raise ValueError(f"model: ensemble checkpoint {path} is of task {checkpoint['task']}, not {self.task}")
         size = checkpoint["datamodule_hyper_parameters"]["image_size"]
-        module = self.restored(checkpoint, ensemble=(), weights=None).eval()
+        reading = {"decoder": self.hparams.decoder, "decoder_radius": self.hparams.decoder_radius}
+        module = self.restored(checkpoint, ensemble=(), weights=None, **reading).eval()
         own, other = self.objective, module.objective
         if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits):
             names = " beside ".join(found.hparams.objective["name"] for found in (module, self))
@@ -123,11 +138,26 @@ class LandmarkModule(ObjectiveModule):
             )
         return EnsembleMember(module.model, module.objective, tuple(size))
 
-    def decode(self, images: Tensor) -> dict[str, Tensor]:
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.calibration = Calibration.of(checkpoint.get("calibration"))
+
+    def reading(self) -> dict[str, object]:
+        """The options that say how a position is read."""
+        h = self.hparams
+        names = ("decoder", "decoder_radius", "flip_test", "scales", "ensemble", "average")
+        return {name: list(h[name]) if isinstance(h[name], tuple) else h[name] for name in names}
+
+    def on_predict_start(self) -> None:
+        if self.calibration is not None:
+            for name, (before, now) in changed_options(self.calibration.reading, self.reading(), "model").items():
+                tell(f"calibrated with --{name} {before!r}, not {now!r}: confidences may be off")
+
+    def decode(self, images: Tensor, law: bool = False) -> dict[str, Tensor]:
         """The parts of a :class:`.Reading` by name and, if the network says them, the widths ``sigma`` in cells."""
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
-        read = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images)
+        read = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images, law)
         found = {**read._asdict(), "output": output_of(read.output)}
         if self.objective.predicts_sigma:
             found["sigma"] = self.objective.in_cells(read.output.sigma, self.map_size(images))
@@ -145,8 +175,8 @@ class LandmarkModule(ObjectiveModule):
         """Positions in cells to pixels of the original images."""
         return to_image(position * STRIDE, batch["inverse"])
 
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        found = self.decode(batch["image"])
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        found = self.decode(batch["image"], law=self.validates_laws)
         pixels, truth = (self.to_image(x, batch) for x in (found["position"], batch["target"]))
         truth = torch.cat([truth, batch["weight"][..., None]], -1)
         self.evaluation.add(batch, found["position"], found["peak"], pixels, truth)
@@ -155,10 +185,14 @@ class LandmarkModule(ObjectiveModule):
             self.map_evaluation.add(batch["index"], self.objective.maps(found["output"]), batch["target"], known)
         if index == 0 and self.trainer.is_global_zero:
             self.preview = {"image": batch["image"], "target": batch["target"], "weight": batch["weight"], **found}
+        return {**found, "pixels": pixels, "truth": truth}
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
-        found = self.decode(batch["image"])
+        found = self.decode(batch["image"], law=bool(self.hparams.regions) or self.calibration is not None)
         found["covariance"] = covariance_to_image(found["covariance"] * STRIDE**2, batch["inverse"])
+        law = found.pop("law")
+        if law is not None:
+            found |= certainty(law, batch["image"], batch["inverse"], self.calibration, self.hparams.regions)
         return {**batch, "pixels": self.to_image(found["position"], batch), **found}
 
     def prediction(self, pixels: np.ndarray, peak: np.ndarray) -> dict[str, object]:
@@ -168,7 +202,8 @@ class LandmarkModule(ObjectiveModule):
 
     def write_prediction(self, item: dict[str, object], folder: Path, maps: bool) -> dict[str, object]:
         data, index = self.trainer.datamodule.predict_data, int(item["index"])
-        pixels, peak, covariance = (item[key][0].float().cpu().numpy() for key in ("pixels", "peak", "covariance"))
+        sure = "peak" if self.calibration is None else "confidence"
+        pixels, peak, covariance = (item[key][0].float().cpu().numpy() for key in ("pixels", sure, "covariance"))
         if not data.in_order:  # those of a video are one
             overlay = prediction_figure(data.image(index), pixels[:, :2], self.landmarks.bones)
             save_figure(overlay, folder / f"{data.overlay(index)}.png")
@@ -178,7 +213,8 @@ class LandmarkModule(ObjectiveModule):
             save_figure(figure, folder / f"{data.overlay(index)}_maps.png")
         spread = np.sqrt(covariance.trace(axis1=1, axis2=2)).tolist()  # of the map around its mean, in pixels
         return {**data.about(index), "box": item["box"][0].tolist(), "names": self.landmarks.names,
-                **self.prediction(pixels, peak), "spread": [x if math.isfinite(x) else None for x in spread]}  # fmt: skip
+                **self.prediction(pixels, peak), "spread": [x if math.isfinite(x) else None for x in spread],
+                **record_of(item, self.hparams.regions)}  # fmt: skip
 
     def write_tables(self, predictions: Path) -> list[Path]:
         return write_tables(predictions, self.trainer.datamodule.predict_data.source, self.landmarks)

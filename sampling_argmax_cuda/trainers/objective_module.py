@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective, complete, make_objective
+from ..objectives.decoders import Decoder
 from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.reduction import reduce_loss
 from ..objectives.targets import Target
@@ -22,6 +23,9 @@ class ObjectiveModule(TrainedModule):
         objective: name, or name and options, of what is trained (--objective NAME --help lists them).
         loss_scale: factor of the loss, > 0; the released 3-D code has 64, with units centered and reduction axes.
         reduction: mean, batch (sum / B, as released), visible (sum / visible points) or axes (sum / known coordinates).
+        decoder: how evaluation reads a position off its map: mean (soft-argmax), mode (the largest cell) or local (soft-argmax
+            within decoder_radius of the largest cell); null as it is trained.
+        decoder_radius: half the side of decoder local's window, > 0, in cells (null for 3), or its radius in a point cloud's units.
     """
 
     axes = 2  # coordinates of a point
@@ -33,6 +37,8 @@ class ObjectiveModule(TrainedModule):
         objective: str | Mapping | None = None,
         loss_scale: float = 1.0,
         reduction: str = "batch",
+        decoder: str | None = None,
+        decoder_radius: float | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -42,7 +48,20 @@ class ObjectiveModule(TrainedModule):
             raise ValueError(f"model: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.hparams.objective = complete(self.default_objective if objective is None else objective)
         self.objective = make_objective(self.hparams.objective, self.axes)
+        self.objective.decoder = self._decoder()
         self._counts: list[Tensor] = []  # known points (or coordinates) of the batches of a step
+
+    def _decoder(self) -> Decoder | None:
+        """How evaluation reads positions, None for as they are trained."""
+        h = self.hparams
+        if h.decoder is None:
+            return None
+        if self.objective.regresses:
+            raise ValueError(f"model: a decoder needs an objective with maps, got {h.objective['name']}")
+        try:
+            return Decoder(h.decoder, h.decoder_radius)
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from None
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | OutputWithSigma | list[Tensor], Target]:
         """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
@@ -53,7 +72,7 @@ class ObjectiveModule(TrainedModule):
 
     # ---- training ----
 
-    free = TrainedModule.free | {"objective.flow_lr"}
+    free = TrainedModule.free | {"objective.flow_lr", "model.decoder", "model.decoder_radius"}
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
         super().on_train_batch_start(batch, index)

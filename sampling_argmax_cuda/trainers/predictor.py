@@ -6,6 +6,8 @@ from itertools import islice
 import numpy as np
 import torch
 
+from ..calibration.calibration import Calibration
+from .certainty import certainty
 from .landmarks import Landmarks
 from .reading import LandmarkReader, Prediction, covariance_to_image, to_image
 from .transforms import CropRule
@@ -20,13 +22,14 @@ class Predictor:
         rule: how a box becomes a crop.
         device: where it runs, as torch names it.
         batch_size: boxes that are run at once, >= 1.
+        calibration: of a calibrated checkpoint; confidences are then probabilities that the error is below its radius.
     """
 
     def __init__(self, reader: LandmarkReader, landmarks: Landmarks, rule: CropRule, device: str | torch.device,
-                 batch_size: int = 32) -> None:  # fmt: skip
+                 batch_size: int = 32, calibration: Calibration | None = None) -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"Predictor: batch_size must be >= 1, got {batch_size}")
-        self.device, self.batch_size = torch.device(device), batch_size
+        self.device, self.batch_size, self.calibration = torch.device(device), batch_size, calibration
         self.reader, self.landmarks, self.rule = reader.to(self.device).eval(), landmarks, rule
 
     @property
@@ -70,11 +73,14 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(self, crops: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = self.reader(torch.from_numpy(crops).to(self.device))
-        inverse = torch.from_numpy(inverse).to(self.device)
+        images, inverse = (torch.from_numpy(x).to(self.device) for x in (crops, inverse))
+        found, law = self.reader.read(images, law=self.calibration is not None)
         in_image = found._replace(
             positions=to_image(found.positions, inverse), covariance=covariance_to_image(found.covariance, inverse)
         )
+        if law is not None:
+            sure = certainty(law, images, inverse, self.calibration, ())
+            in_image = in_image._replace(confidence=sure["confidence"], covariance=sure["covariance"])
         return tuple(x.float().cpu().numpy() for x in in_image)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives import make_objective
+from ..objectives.decoders import Decoder
 from ..objectives.objective import Objective
 from .landmarks import landmarks_of
 from .networks import make_network
@@ -44,8 +45,12 @@ class LandmarkReader(nn.Module):
 
     def forward(self, crops: Tensor) -> Prediction:
         """What is found in inputs ``[B, 3, H, W]``, in pixels of the inputs."""
-        read = self.tta.read([EnsembleMember(self.network, self.objective)], crops)
-        return Prediction(read.position * STRIDE, read.peak, read.covariance * STRIDE**2)
+        return self.read(crops)[0]
+
+    def read(self, crops: Tensor, law: bool = False) -> tuple[Prediction, Tensor | None]:
+        """The same and, if asked, the law of the points, as :class:`.Reading` has it."""
+        read = self.tta.read([EnsembleMember(self.network, self.objective)], crops, law)
+        return Prediction(read.position * STRIDE, read.peak, read.covariance * STRIDE**2), read.law
 
 
 def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -64,6 +69,8 @@ def restored_reader(checkpoint: Mapping, flip_test: bool | None = None) -> Landm
     network = make_network(options, len(landmarks), objective)
     network.load_state_dict(_part(state, "model"))
     objective.load_state_dict(_part(state, "objective"))
+    if options.get("decoder") is not None:  # checkpoints from before there were decoders have none
+        objective.decoder = Decoder(options["decoder"], options["decoder_radius"])
     flip = (options["flip_test"] if flip_test is None else flip_test) and landmarks.pairs is not None
     tta = TestTimeAugmentation(landmarks.mirrored(), flip, options["scales"], options["average"])
     return LandmarkReader(network, objective, tta).eval()

@@ -28,17 +28,22 @@ class EnsembleMember:
     image_size: tuple[int, int] | None = None
 
 
+Pass = tuple[Objective, Tensor | OutputWithSigma, Tensor, bool]
+
+
 class Reading(NamedTuple):
     """What several passes over images say together.
 
     ``output`` is the network's of the first pass; ``position`` ``[B, K, d]`` in cells and ``peak`` ``[B, K]`` are means, and
-    ``covariance`` ``[B, K, 2, 2]`` in cells squared is that of the mean of the passes' maps in the image plane.
+    ``covariance`` ``[B, K, 2, 2]`` in cells squared is that of the mean of the passes' maps in the image plane. ``law``, if it
+    was asked for, is the mean of their laws, ``[B, K, *axes]`` in float64, whatever is averaged else.
     """
 
     output: Tensor | OutputWithSigma
     position: Tensor
     peak: Tensor
     covariance: Tensor
+    law: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,25 @@ class TestTimeAugmentation:
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"model: scales must be numbers > 0, got {list(self.scales)}")
 
-    def read(self, members: Sequence[EnsembleMember], images: Tensor) -> Reading:
-        """Positions, peaks and covariances, averaged over the passes."""
+    def read(self, members: Sequence[EnsembleMember], images: Tensor, law: bool = False) -> Reading:
+        """Positions, peaks and covariances, averaged over the passes, and if asked the law of those that have maps."""
         outputs = list(self._outputs(members, images))
+        read = self._combined(outputs, images)
+        if not law:
+            return read
+        with_maps = [output for output in outputs if not output[0].regresses]
+        return read._replace(law=self._mean_maps(with_maps, images, "law"))
+
+    def _combined(self, outputs: Sequence[Pass], images: Tensor) -> Reading:
         first = outputs[0][1]
         if self.average == "maps":
-            maps = self._mean_maps(outputs, images)
+            maps = self._mean_maps(outputs, images, "maps")
             return Reading(first, *outputs[0][0].read_maps(maps), plane_covariance(maps))
         read = [self._read_coords(*output, first, images) for output in outputs]
         position, peak, covariance = (torch.stack(values) for values in zip(*read, strict=True))
         return Reading(first, position.mean(0), peak.mean(0), mixed_covariance(position[..., :2], covariance))
 
-    def _outputs(
-        self, members: Sequence[EnsembleMember], images: Tensor
-    ) -> Iterator[tuple[Objective, Tensor | OutputWithSigma, Tensor, bool]]:
+    def _outputs(self, members: Sequence[EnsembleMember], images: Tensor) -> Iterator[Pass]:
         """Objective, output, image and whether it was mirrored, of every pass."""
         for member in members:
             width, height = member.image_size or (images.shape[-1], images.shape[-2])
@@ -98,13 +108,15 @@ class TestTimeAugmentation:
             position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / own.shape[2], edge=0.0)
         return position, peak, covariance
 
-    def _mean_maps(self, outputs, images: Tensor) -> Tensor:
-        total, first = 0, outputs[0][0].maps(outputs[0][1])
+    def _mean_maps(self, outputs: Sequence[Pass], images: Tensor, kind: str) -> Tensor:
+        """The mean of the maps of passes in the cells of the first one; ``kind`` is the objective's ``maps`` or ``law``."""
+        total, first = 0, getattr(outputs[0][0], kind)(outputs[0][1])
         size = (*first.shape[2:-2], images.shape[-2] // 4, images.shape[-1] // 4)
         for objective, output, _, mirrored in outputs:
-            maps = objective.maps(output)
+            maps = getattr(objective, kind)(output)
             if mirrored or maps.shape[2:] != size:
-                maps = resample(maps[:, self.swapped] if mirrored else maps, size, mirrored, mass=objective.logits)
+                swapped = maps[:, self.swapped] if mirrored else maps
+                maps = resample(swapped, size, mirrored, mass=kind == "law" or objective.logits)
             total = total + maps
         return total / len(outputs)
 

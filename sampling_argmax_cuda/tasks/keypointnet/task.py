@@ -49,6 +49,10 @@ class PointCloudModule(ObjectiveModule):
             raise ValueError(
                 f"model: point clouds have basis none or gaussian and estimator cell, got {basis} and {estimator}"
             )
+        if h.decoder == "local" and h.decoder_radius is None:
+            raise ValueError(
+                "model: point clouds have no cells, so decoder local needs a decoder_radius in their units"
+            )
         if not spacing > 0:
             raise ValueError(f"model: spacing must be > 0, got {spacing}")
 
@@ -86,7 +90,8 @@ class PointCloudKeypoints(PointCloudModule):
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
         output, points = self(batch["points"]), batch["points"]
         with torch.no_grad():
-            position = nearest_copy(self.objective.read(output, points)[0], batch["copies"], batch["weight"])
+            position = self.objective.read_as_trained(output, points)[0]
+            position = nearest_copy(position, batch["copies"], batch["weight"])
         return output, Target(position, batch["weight"], (1, 1, 1), points=points, sigma=self.sigma(batch))
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:

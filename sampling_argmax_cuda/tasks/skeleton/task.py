@@ -84,12 +84,12 @@ class SkeletonMerger(PointCloudModule):
             keypoints = draws.transpose(1, 2).flatten(0, 1)
             cloud, strength = (x.repeat_interleave(count, 0) for x in (cloud, strength))
         else:
-            keypoints = self.objective.read(logits, cloud)[0]
+            keypoints = self.objective.read_as_trained(logits, cloud)[0]
         parts, used = self.model.skeleton(keypoints, rank_mean(self.model.lengths(keypoints)))
         loss = composite_chamfer(cloud.to(parts.dtype), parts, used, strength).mean()
         if isinstance(self.objective, VarianceRegularized):
             # There is no target: the map's own mean is the middle of its distribution.
-            own = Target(self.objective.read(logits, cloud)[0], points=cloud, sigma=sigma)
+            own = Target(self.objective.read_as_trained(logits, cloud)[0], points=cloud, sigma=sigma)
             loss = loss + self.objective.reg_weight * self.objective.penalty(logits, own).mean()
         return h.loss_scale * (loss + h.offset_weight * self.model.offsets.square().sum())
 
