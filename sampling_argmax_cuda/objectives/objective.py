@@ -196,7 +196,7 @@ class Objective(nn.Module):
 
         ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
         """
-        return plane_covariance(self.maps(output))
+        return plane_covariance(self.maps(output), self.backend)
 
     def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""
