@@ -93,7 +93,7 @@ def run_all(ops, shape) -> None:
     ops.sample_backward(y, z, points, sigma, seed, y, stats, *settings, needs)
     ops.expected_error(z, torch.empty(*rows, axes), None, points, sigma, seed, shape.samples, *settings, "l1", needs)
     moments = ops.soft_argmax(z, points, 1.0)
-    ops.soft_argmax_backward(*moments, z, points, *moments, 1.0, needs[:2])
+    ops.soft_argmax_backward(*moments[:4], z, points, *moments, 1.0, needs[:2])
     if points is None:
         released = (0.7, 1.0, "triangular", 0.0, None)
         y, marginals, stats = ops.axis_sample(z, None, seed, shape.samples, *released)

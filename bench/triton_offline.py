@@ -140,9 +140,11 @@ def sampling_launches(
 def moment_launches(z: torch.Tensor, points: torch.Tensor | None) -> Iterator[Launch]:
     axes = z.dim() - 2 if points is None else points.shape[2]
     mean, peak = torch.empty(*z.shape[:2], axes), torch.empty(z.shape[:2])
-    values, needs = (mean, mean, peak, peak), [True, points is not None]
+    grads, needs = (mean, torch.empty(*mean.shape, axes), peak, peak), [True, points is not None]
+    values = (*grads, torch.empty(z.shape[:2], dtype=torch.int64))
     yield from record(soft_argmax.soft_argmax, z, points, 1.0)
-    yield from record(soft_argmax.soft_argmax_backward, *values, z, points, *values, 1.0, needs)
+    for given in (grads, (mean, None, None, None)):
+        yield from record(soft_argmax.soft_argmax_backward, *given, z, points, *values, 1.0, needs)
 
 
 def all_launches() -> dict[tuple, Launch]:

@@ -28,11 +28,11 @@ TORCH_LIBRARY(SA_LIBRARY, m) {
       "-> (Tensor error, Tensor grad_logits, Tensor grad_target, Tensor grad_points, Tensor grad_sigma)");
   m.def(
       "soft_argmax(Tensor logits, Tensor? points, float beta) "
-      "-> (Tensor mean, Tensor variance, Tensor peak, Tensor entropy)");
+      "-> (Tensor mean, Tensor covariance, Tensor peak, Tensor entropy, Tensor mode)");
   m.def(
-      "soft_argmax_backward(Tensor grad_mean, Tensor grad_variance, Tensor grad_peak, Tensor grad_entropy, "
-      "Tensor logits, Tensor? points, Tensor mean, Tensor variance, Tensor peak, Tensor entropy, float beta, "
-      "bool[2] needs) -> (Tensor, Tensor)");
+      "soft_argmax_backward(Tensor? grad_mean, Tensor? grad_covariance, Tensor? grad_peak, Tensor? grad_entropy, "
+      "Tensor logits, Tensor? points, Tensor mean, Tensor covariance, Tensor peak, Tensor entropy, Tensor mode, "
+      "float beta, bool[2] needs) -> (Tensor, Tensor)");
   m.def("farthest_points(Tensor points, Tensor first, int count) -> Tensor");
   m.def("neighbours(Tensor points, Tensor centers, float radius, int count) -> Tensor");
   // For tests and tools: the raw random words, the exponential of a word, and the build.

@@ -35,6 +35,10 @@ struct Problem {
   Basis basis;
 
   SA_BOTH int64_t rows() const { return batch * keypoints; }
+  bool contiguous() const {  // the cells of a row
+    return stride[2] == 1 && (shape[1] == 1 || stride[1] == shape[2]) &&
+           (shape[0] == 1 || stride[0] == shape[1] * shape[2]);
+  }
   SA_BOTH int64_t padded() const { return (cells + cell_padding - 1) / cell_padding * cell_padding; }
 };
 
@@ -62,10 +66,50 @@ struct AxisOptions {
   double reweight, clip_grad;
 };
 
-// The moments of one row, or the gradients of them.
+// The moments of one row, or the gradients of them, of which those that are null are 0.
 template <class T>
 struct MomentRow {
-  const T *mean, *variance, *peak, *entropy;
+  const T *mean, *covariance, *peak, *entropy;
+};
+
+// Soft-argmax takes rows in parts of so many cells at most.
+constexpr int64_t moment_cells = 4096;
+struct MomentCells {
+  int64_t begin, end, padded;
+};
+
+SA_BOTH constexpr int pairs_of(int axes) { return axes * (axes + 1) / 2; }
+
+// The moments of a part of a row: the largest logit and its first cell, counted from the part's; sums of the weights
+// w = 2^((z - top) scale) and of w log2 w; the mean, and sums of w (c - mean)(c - mean)^T, of pairs a <= b by lines.
+template <class T, int axes>
+struct MomentPart {
+  T top, first, total, logs, mean[axes], square[pairs_of(axes)];
+};
+
+// The derivative of a loss by cell i's logit, over beta p_i: constant + of_log log2(w_i) + sum_a mean[a] (c - m)_a
+// + sum_{a <= b} square[ab] (c - m)_a (c - m)_b. The peak's own cell has beta at_mode more. Equations (26) to (30).
+template <class T, int axes>
+struct MomentSlopes {
+  T constant = 0, of_log = 0, mean[axes] = {}, square[pairs_of(axes)] = {}, at_mode = 0;
+
+  template <class From>
+  SA_BOTH MomentSlopes(const MomentRow<From>& grad, const MomentRow<From>& value, T log2_peak) {
+    constexpr double ln2 = 0.6931471805599453;
+    const T peak = T(*value.peak);
+    if (grad.peak != nullptr) at_mode = T(*grad.peak) * peak, constant -= at_mode;
+    if (grad.entropy != nullptr) {
+      of_log = T(*grad.entropy) * T(-ln2);
+      constant += of_log * log2_peak - T(*grad.entropy) * T(*value.entropy);
+    }
+    for (int a = 0; a < axes && grad.mean != nullptr; ++a) mean[a] = T(grad.mean[a]);
+    if (grad.covariance == nullptr) return;
+    for (int a = 0, pair = 0; a < axes; ++a)
+      for (int b = a; b < axes; ++b, ++pair) {
+        const T both = T(grad.covariance[a * axes + b]) + T(a == b ? From(0) : grad.covariance[b * axes + a]);
+        square[pair] = both, constant -= both * T(value.covariance[a * axes + b]);
+      }
+  }
 };
 
 }  // namespace sampling_argmax

@@ -316,7 +316,8 @@ def test_opcheck(basis, transposed):
     needs = needs[::2]
     opcheck(ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs))
     moments = ops.soft_argmax(plain, None, 1.5)
-    opcheck(ops.soft_argmax_backward, (*moments, plain, None, *moments, 1.5, [True, False]))
+    opcheck(ops.soft_argmax_backward, (*moments[:4], plain, None, *moments, 1.5, [True, False]))
+    opcheck(ops.soft_argmax_backward, (None, moments[1], None, None, plain, None, *moments, 1.5, [True, False]))
 
 
 def test_opcheck_points():

@@ -40,7 +40,7 @@ def everything(shape, basis="triangular", tau=0.7, rows=slice(None), first_row=0
         lambda z: sample(z, **settings),
         lambda z: axis_sample(z, **settings),
         lambda z: expected_error(z, target, **settings),
-        lambda z: torch.cat([m.flatten(2) if m.dim() > 2 else m[..., None] for m in heatmap_moments(z, backend=backend)], -1),
+        lambda z: torch.cat([m.reshape(*m.shape[:2], -1) for m in heatmap_moments(z, backend=backend)], -1),
     ):  # fmt: skip
         z = whole[rows].clone().requires_grad_()
         y = call(z)

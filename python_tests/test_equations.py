@@ -247,18 +247,19 @@ def test_gradients_of_moments(axes):
     p, c = torch.softmax(BETA * logits.detach(), -1), points.detach()[:, None]
     mean = (p[..., None] * c).sum(-2)
     centred = c - mean[..., None, :]
-    variance = (p[..., None] * centred.square()).sum(-2)
+    outer = centred[..., :, None] * centred[..., None, :]  # [B, K, N, d, d]
+    covariance = (p[..., None, None] * outer).sum(2)
     entropy = -(p * p.log()).sum(-1)
-    for name, got, want in zip("mvPH", moments, (mean, variance, p[..., 2], entropy), strict=True):
+    for name, got, want in zip("mCPH", moments, (mean, covariance, p[..., 2], entropy), strict=True):
         assert_close(name, got, want)
-    g_mean, g_variance, g_peak, g_entropy = (noise(*m.shape, seed=2 + i) for i, m in enumerate(moments))
-    by_axis = g_mean[..., None, :] * centred
-    by_axis = by_axis + g_variance[..., None, :] * (centred.square() - variance[..., None, :])
+    g_mean, g_cov, g_peak, g_entropy = (noise(*m.shape, seed=2 + i) for i, m in enumerate(moments))
+    expected = (g_mean[..., None, :] * centred).sum(-1)
+    expected = expected + (g_cov[:, :, None] * (outer - covariance[:, :, None])).sum((-1, -2))
+    expected = p * (expected - g_entropy[..., None] * (p.log() + entropy[..., None]))
     first = torch.nn.functional.one_hot(torch.tensor(2), 6)
-    expected = p * (by_axis.sum(-1) - g_entropy[..., None] * (p.log() + entropy[..., None]))
     expected = BETA * (expected + (g_peak * p[..., 2])[..., None] * (first - p))
-    per_row = p[..., None] * (g_mean[..., None, :] + 2 * g_variance[..., None, :] * centred)
-    got = torch.autograd.grad(moments, leaves, (g_mean, g_variance, g_peak, g_entropy))
+    per_row = p[..., None] * (g_mean[..., None, :] + centred @ (g_cov + g_cov.mT))
+    got = torch.autograd.grad(moments, leaves, (g_mean, g_cov, g_peak, g_entropy))
     assert_close("grad z", got[0], expected)
     assert_close("grad c", got[1], per_row.sum(1))
 

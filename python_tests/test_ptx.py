@@ -166,24 +166,42 @@ def test_axis_sample_has_few_bank_conflicts(width, tmp_path):
     assert stats.bank_conflicts <= 0.4 * stats.shared_accesses
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_soft_argmax(shape, tmp_path):
+@pytest.mark.parametrize(
+    "shape, threads", [(SHAPES[0], 32), (SHAPES[1], 32), (SHAPES[2], 32), (SHAPES[1], 64)], ids=str
+)
+def test_soft_argmax(shape, threads, tmp_path):
+    """Rows of one part, of two and of fewer cells than a part has; lines of whole quads and others."""
     logits, _ = inputs(shape)
-    rows = shape[0] * shape[1]
-    wanted = OPS.soft_argmax(logits, None, 1.0)
-    results = [empty(*x.shape) for x in wanted]
-    kernel = "soft_argmax_forward<float, 2>(DeviceProblem, float*, float*, float*, float*)"
-    shared = 4 * 4 * (1 + THREADS // 32)
-    launch(module("soft_argmax", kernel, tmp_path), (rows, 1, 1), [problem(logits, "none"), *results], shared)
+    rows, part = shape[0] * shape[1], 32 * threads
+    parts = -(-shape[2] * shape[3] // part)
+    quads, cut = shape[3] % 4 == 0, Struct("<I?3x", parts, shape[3] % 4 == 0)
+    *wanted, mode = OPS.soft_argmax(logits, None, 1.0)
+    results, found = [empty(*x.shape) for x in wanted], torch.full(mode.shape, -1)
+    pointers = Struct("<5Q", *map(Ptr, (*results, found)))
+    of_parts = torch.zeros(rows * parts, 9)
+    template = f"float, 2, {str(quads).lower()}"
+    kernel = f"soft_argmax_forward<{template}>(DeviceProblem, MomentParts, MomentPart<float, 2>*, MomentResults<float>)"
+    launch(module("soft_argmax", kernel, tmp_path), (rows * parts, 1, 1),
+           [problem(logits, "none"), cut, of_parts, pointers], 4 * 4 * (1 + threads // 32), threads)  # fmt: skip
+    if parts > 1:
+        kernel = ("soft_argmax_combine<float, 2>(DeviceProblem, uint32_t, uint32_t, const MomentPart<float, 2>*, "
+                  "MomentResults<float>)")  # fmt: skip
+        launch(module("soft_argmax", kernel, tmp_path), (rows, 1, 1),
+               [problem(logits, "none"), parts, part, of_parts, pointers], 0, 32)  # fmt: skip
     check(*zip(results, wanted, strict=True))
+    assert torch.equal(found, mode)
 
     grads = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(wanted)]
-    out = empty(*shape)
-    kernel = "soft_argmax_backward<float, 2>(DeviceProblem, MomentRow<float>, MomentRow<float>, void*, float*)"
-    launch(module("soft_argmax", kernel, tmp_path), (rows, 1, 1),
-           [problem(logits, "none"), Struct("<4Q", *map(Ptr, grads)), Struct("<4Q", *map(Ptr, wanted)), out, None],
-           shared)  # fmt: skip
-    check((out, OPS.soft_argmax_backward(*grads, logits, None, *wanted, 1.0, [True, False])[0]))
+    kernel = (f"soft_argmax_backward<{template}>(DeviceProblem, MomentParts, MomentRow<float>, MomentRow<float>, "
+              "const int64_t*, void*, float*)")  # fmt: skip
+    backward = module("soft_argmax", kernel, tmp_path)
+    for given in (grads, [grads[0], None, None, None]):
+        out = empty(*shape)
+        incoming = Struct("<4Q", *(0 if x is None else Ptr(x) for x in given))
+        launch(backward, (rows * parts, 1, 1),
+               [problem(logits, "none"), cut, incoming, Struct("<4Q", *map(Ptr, wanted)), mode, out, None],
+               0, threads)  # fmt: skip
+        check((out, OPS.soft_argmax_backward(*given, logits, None, *wanted, mode, 1.0, [True, False])[0]))
 
 
 @pytest.mark.parametrize("count", [40, 150])

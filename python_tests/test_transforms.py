@@ -28,6 +28,7 @@ OPS = {
     "expected_error": lambda z, **more: expected_error(z, TARGET.to(z.dtype), metric="l2", **OPTIONS, **more),
     "soft_argmax": soft_argmax,
     "variance": lambda z, **more: heatmap_moments(z, **more).variance,
+    "covariance": lambda z, **more: heatmap_moments(z, **more).covariance,
 }
 FAST = ("auto", "cpu")
 

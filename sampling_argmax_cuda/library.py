@@ -83,21 +83,23 @@ def _expected_error_fake(logits, target, weight, points, sigma, seed, num_sample
 
 def _soft_argmax_fake(logits, points, beta):
     rows, axes = logits.shape[:2], _axes_of(logits, points)
-    per_axis = (_empty(logits, *rows, axes) for _ in range(2))
-    return *per_axis, _empty(logits, *rows), _empty(logits, *rows)
+    peak, entropy = (_empty(logits, *rows) for _ in range(2))
+    mode = _empty(logits, *rows, dtype=torch.int64)
+    return _empty(logits, *rows, axes), _empty(logits, *rows, axes, axes), peak, entropy, mode
 
 
 def _soft_argmax_backward_fake(
     grad_mean,
-    grad_variance,
+    grad_covariance,
     grad_peak,
     grad_entropy,
     logits,
     points,
     mean,
-    variance,
+    covariance,
     peak,
     entropy,
+    mode,
     beta,
     needs,
 ):
@@ -173,10 +175,15 @@ def _expected_error_backward(ops, ctx, grad, *_):
 
 def _soft_argmax_setup(ctx, inputs, output):
     logits, points, ctx.beta = inputs
+    ctx.mark_non_differentiable(output[4])
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
     ctx.save_for_backward(logits, points, *output)
 
 
 def _soft_argmax_backward(ops, ctx, *grads):
+    *grads, _ = grads
+    if all(grad is None for grad in grads):
+        return (None,) * 3
     needs = list(ctx.needs_input_grad[:2])
     result = ops.soft_argmax_backward(*grads, *ctx.saved_tensors, ctx.beta, needs)
     return *_needed(result, needs), None

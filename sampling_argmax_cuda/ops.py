@@ -23,9 +23,14 @@ class Moments(NamedTuple):
     """What :func:`heatmap_moments` returns and explains."""
 
     mean: Tensor
-    variance: Tensor
+    covariance: Tensor
     peak: Tensor
     entropy: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Of each axis, ``[B, K, d]``: the diagonal of the covariance."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
 
 
 def sample(
@@ -187,11 +192,12 @@ def expected_error(
 def heatmap_moments(
     logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto"
 ) -> Moments:
-    """Mean, variance, peak probability and entropy of ``p = softmax(beta * z)`` in one pass.
+    """Mean, covariance, peak probability and entropy of ``p = softmax(beta * z)`` in one pass.
 
-    Mean ``sum p c`` and variance ``sum p (c - mean)^2`` are per axis, ``[B, K, d]``, in cells and cells squared; the
-    peak ``max p`` and the entropy ``-sum p log p`` (nats) are ``[B, K]``. All are differentiable in ``logits``, mean
-    and variance in ``points``; the derivative of the peak goes to its first cell.
+    The mean ``m = sum p c`` is ``[B, K, d]`` in cells, the covariance ``sum p (c - m)(c - m)^T`` ``[B, K, d, d]`` in cells
+    squared, axes x, y, z; its diagonal is ``variance``. The peak ``max p`` and the entropy ``-sum p log p`` (nats) are
+    ``[B, K]``. All are differentiable in ``logits``, mean and covariance in ``points``; the derivative of the peak goes to
+    its first cell.
     """
     checks.check_logits("soft_argmax", logits, points)
     checks.check_positive("soft_argmax", "beta", beta)
@@ -199,7 +205,7 @@ def heatmap_moments(
     if target == "reference":
         return Moments(*reference.heatmap_moments(logits, beta=beta, points=points))
     points, centre = _centred(points, logits)
-    moments = Moments(*backends.operators(target).soft_argmax(logits, points, beta))
+    moments = Moments(*backends.operators(target).soft_argmax(logits, points, beta)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)
 
 

@@ -83,7 +83,7 @@ struct ExpectedError {
     if (T* sigma = data_or_null<T>(out.grad_sigma)) sigma[row] = T(total.grad_sigma / double(p.samples));
     if (out.grad_logits.numel() > 0) write_cells(total.grad_logits, 0, p.cells, out.grad_logits, row * p.cells);
     if (tables.points)
-      write_points(p, total.grad_points, 0, p.cells,
+      write_points(p.axes, p.padded(), total.grad_points, 0, p.cells,
                    out.grad_points.template mutable_data_ptr<T>() + row * p.cells * p.axes);
   }
 

@@ -32,10 +32,11 @@ std::vector<char> coordinate_tables(const Problem& p) {
   const double shift = p.basis == Basis::uniform ? 0x1p-17 - 0.5 : 0;
   std::vector<char> bytes(sizeof(T) * p.axes * p.padded(), 0);
   T* table = reinterpret_cast<T*>(bytes.data());
-  const int64_t width = p.shape[2], area = p.shape[1] * p.shape[2];
-  for (int64_t i = 0; i < p.cells; ++i) {
-    const int64_t position[3] = {i % width, i % area / width, i / area};
-    for (int axis = 0; axis < p.axes; ++axis) table[axis * p.padded() + i] = T(position[axis] + shift);
+  for (int64_t line = 0, i = 0; line < p.shape[0] * p.shape[1]; ++line) {
+    const T position[3] = {T(shift), T(line % p.shape[1] + shift), T(line / p.shape[1] + shift)};
+    for (int64_t x = 0; x < p.shape[2]; ++x) table[i + x] = T(x + shift);
+    for (int axis = 1; axis < p.axes; ++axis) std::fill_n(table + axis * p.padded() + i, p.shape[2], position[axis]);
+    i += p.shape[2];
   }
   return bytes;
 }
@@ -99,11 +100,11 @@ void write_cells(const T* from, int64_t begin, int64_t end, const Tensor& out, i
   }
 }
 
-// Writes padded tables [d, padded] of gradients as points [N, d].
+// Writes tables of gradients, each `stride` long, as points [N, d].
 template <class T>
-void write_points(const Problem& p, const T* from, int64_t begin, int64_t end, T* out) {
+void write_points(int axes, int64_t stride, const T* from, int64_t begin, int64_t end, T* out) {
   for (int64_t i = begin; i < end; ++i)
-    for (int axis = 0; axis < p.axes; ++axis) out[i * p.axes + axis] = from[axis * p.padded() + i];
+    for (int axis = 0; axis < axes; ++axis) out[i * axes + axis] = from[axis * stride + i];
 }
 
 }  // namespace sampling_argmax

@@ -1,28 +1,45 @@
 // One row of logits made ready for its samples: exponents, coordinates, and the loop over blocks of cells.
 // No include guard (see foreach_isa.h).
 
+// Cells begin .. end of a row, line by line.
 template <class T, class From>
-void gather_row(const From* from, const Problem& p, T* out) {
-  for (int64_t z = 0; z < p.shape[0]; ++z)
-    for (int64_t y = 0; y < p.shape[1]; ++y) {
-      const From* line = from + z * p.stride[0] + y * p.stride[1];
-      if (p.stride[2] == 1)
-        for (int64_t x = 0; x < p.shape[2]; ++x) out[x] = static_cast<T>(line[x]);
-      else
-        for (int64_t x = 0; x < p.shape[2]; ++x) out[x] = static_cast<T>(line[x * p.stride[2]]);
-      out += p.shape[2];
-    }
+void gather_cells(const From* from, const Problem& p, int64_t begin, int64_t end, T* out) {
+  const int64_t width = p.shape[2], height = p.shape[1];
+  int64_t x = begin % width, y = begin / width % height, z = begin / (width * height);
+  for (int64_t i = begin; i < end; x = 0) {
+    const From* line = from + z * p.stride[0] + y * p.stride[1] + x * p.stride[2];
+    const int64_t count = end - i < width - x ? end - i : width - x;
+    if (p.stride[2] == 1)
+      for (int64_t k = 0; k < count; ++k) out[k] = static_cast<T>(line[k]);
+    else
+      for (int64_t k = 0; k < count; ++k) out[k] = static_cast<T>(line[k * p.stride[2]]);
+    out += count, i += count;
+    if (++y == height) y = 0, ++z;
+  }
 }
 
 template <class T>
-void gather_row(const Problem& p, int64_t row, T* out) {
+void gather_cells(const Problem& p, int64_t row, int64_t begin, int64_t end, T* out) {
   const int64_t offset = row / p.keypoints * p.batch_stride + row % p.keypoints * p.keypoint_stride;
   switch (p.dtype) {
-    case Dtype::float32: return gather_row(static_cast<const float*>(p.logits) + offset, p, out);
-    case Dtype::float64: return gather_row(static_cast<const double*>(p.logits) + offset, p, out);
-    case Dtype::bfloat16: return gather_row(static_cast<const c10::BFloat16*>(p.logits) + offset, p, out);
-    case Dtype::float16: return gather_row(static_cast<const c10::Half*>(p.logits) + offset, p, out);
+    case Dtype::float32: return gather_cells(static_cast<const float*>(p.logits) + offset, p, begin, end, out);
+    case Dtype::float64: return gather_cells(static_cast<const double*>(p.logits) + offset, p, begin, end, out);
+    case Dtype::bfloat16: return gather_cells(static_cast<const c10::BFloat16*>(p.logits) + offset, p, begin, end, out);
+    case Dtype::float16: return gather_cells(static_cast<const c10::Half*>(p.logits) + offset, p, begin, end, out);
   }
+}
+
+// The same padded with -inf: where they lie, if they can be read there, else in `scratch`.
+template <class T>
+const T* padded_cells(const Problem& p, int64_t row, int64_t begin, int64_t end, T* scratch) {
+  constexpr Dtype own = sizeof(T) == 8 ? Dtype::float64 : Dtype::float32;
+  const int64_t count = end - begin;
+  if (p.dtype == own && count % cell_padding == 0 && p.contiguous())
+    return static_cast<const T*>(p.logits) + row / p.keypoints * p.batch_stride + row % p.keypoints * p.keypoint_stride +
+           begin;
+  gather_cells(p, row, begin, end, scratch);
+  for (int64_t i = count; i % cell_padding != 0; ++i) scratch[i] = -T(__builtin_inf());
+  return scratch;
 }
 
 template <class R>
@@ -47,7 +64,7 @@ typename R::Scalar row_max(const typename R::Scalar* a, int64_t padded) {
 template <class R>
 void prepare_exponents(const Problem& p, int64_t row, double scale, double shift, typename R::Scalar* a) {
   using T = typename R::Scalar;
-  gather_row(p, row, a);
+  gather_cells(p, row, 0, p.cells, a);
   for (int64_t i = p.cells; i < p.padded(); ++i) a[i] = -T(__builtin_inf());
   const Block<R> top(row_max<R>(a, p.padded())), factor = Block<R>(T(scale)), moved = Block<R>(T(shift));
   for (int64_t i = 0; i < p.padded(); i += Block<R>::size) store(a + i, (load_block<R>(a + i) - top) * factor - moved);
@@ -67,17 +84,22 @@ const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::
   return out;
 }
 
-// Coordinate tables of a row: the grid's, or the row's points transposed to [d, padded].
+// Coordinate tables of cells begin .. begin + padded of a row: the grid's, or the row's points transposed to [d, padded].
 template <class T>
-void prepare_coords(const Problem& p, int64_t row, T* scratch, const T* (&coords)[3]) {
+void prepare_coords(const Problem& p, int64_t row, int64_t begin, int64_t padded, T* scratch, const T* (&coords)[3]) {
   const T* points = static_cast<const T*>(p.points);
   for (int axis = 0; axis < p.axes; ++axis) {
-    T* out = scratch + axis * p.padded();
-    coords[axis] = points ? out : static_cast<const T*>(p.coords) + axis * p.padded();
+    T* out = scratch + axis * padded;
+    coords[axis] = points ? out : static_cast<const T*>(p.coords) + axis * p.padded() + begin;
     if (points == nullptr) continue;
-    const T* from = points + row / p.keypoints * p.cells * p.axes + axis;
-    for (int64_t i = 0; i < p.padded(); ++i) out[i] = i < p.cells ? from[i * p.axes] : T(0);
+    const T* from = points + (row / p.keypoints * p.cells + begin) * p.axes + axis;
+    for (int64_t i = 0; i < padded; ++i) out[i] = begin + i < p.cells ? from[i * p.axes] : T(0);
   }
+}
+
+template <class T>
+void prepare_coords(const Problem& p, int64_t row, T* scratch, const T* (&coords)[3]) {
+  prepare_coords(p, row, 0, p.padded(), scratch, coords);
 }
 
 template <class T>

@@ -60,7 +60,7 @@ void sample_backward_all(const Problem& p, const Tensor& grad, const Tensor& sam
     }
     if (!with_points) return;
     T* out = grad_points.mutable_data_ptr<T>() + owner * p.cells * p.axes;
-    write_points(p, point_cells, begin, stop, out);
+    write_points(p.axes, p.padded(), point_cells, begin, stop, out);
   });
 }
 

@@ -1,7 +1,7 @@
-// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
-// reference/README.md. One pass over the row makes the weights and all sums but the variance, which takes a second
-// pass over the weights kept in scratch, about the mean, so that nothing cancels. Work is split over rows.
-// No include guard (see foreach_isa.h).
+// soft_argmax, forward and backward: mean, covariance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
+// reference/README.md. Work is split over parts of rows, which stay in the first cache: a part's logits are read from
+// memory once and its covariance is taken about its own mean, so that nothing cancels. No include guard (see
+// foreach_isa.h).
 
 // log2 of a weight for the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf.
 template <class R>
@@ -9,91 +9,119 @@ SA_INLINE Block<R> finite(Block<R> a) {
   return max(Block<R>(typename R::Scalar(-1000)), a);
 }
 
+// The first cell of the largest logit; NaNs are passed over here and spoil their row through its weights.
+template <class R>
+int64_t first_largest(const typename R::Scalar* z, int64_t padded) {
+  using T = typename R::Scalar;
+  constexpr int64_t panel = 8 * Block<R>::size;
+  T top = -T(__builtin_inf());
+  int64_t at = 0;
+  for (int64_t begin = 0; begin < padded; begin += panel) {
+    const int64_t end = begin + panel < padded ? begin + panel : padded;
+    const T here = row_max<R>(z + begin, end - begin);
+    if (here > top) top = here, at = begin;
+  }
+  while (top > -T(__builtin_inf()) && z[at] != top) ++at;
+  return at;
+}
+
 template <class R, Basis, int axes>
-struct SoftArgmaxRow {
+struct SoftArgmaxPart {
   using T = typename R::Scalar;
   using V = Block<R>;
+  using Part = MomentPart<double, 3>;  // of fewer axes it has room to spare
+  static constexpr int64_t panel = 32 * V::size;  // what is added up in single precision
 
-  static int run(const Problem& p, int64_t row, T* scratch, T* mean, T* variance, T* peak, T* entropy) {
-    T *a = scratch, *weights = scratch + p.padded();
-    const T* coords[3];
-    prepare_coords(p, row, scratch + 2 * p.padded(), coords);
-    prepare_exponents<R>(p, row, p.beta * 1.4426950408889634, 0, a);
-    constexpr int64_t panel = 32 * V::size;
-    double total = 0, log_sum = 0, position[axes] = {}, square[axes] = {};
-    for (int64_t begin = 0; begin < p.padded(); begin += panel) {
-      const int64_t end = begin + panel < p.padded() ? begin + panel : p.padded();
-      R weight(T(0)), logs(T(0)), at[axes];
-      for (R& sum : at) sum = R(T(0));
-      for (int64_t i = begin; i < end; i += V::size) {
-        const V exponent = load_block<R>(a + i), w = exp2(exponent);
-        store(weights + i, w);
-        weight = accumulate(weight, w);
-        logs = accumulate(logs, w, finite(exponent));
-        for (int axis = 0; axis < axes; ++axis) at[axis] = accumulate(at[axis], w, load_block<R>(coords[axis] + i));
-      }
-      total += reduce_add(weight), log_sum += reduce_add(logs);
-      for (int axis = 0; axis < axes; ++axis) position[axis] += reduce_add(at[axis]);
-    }
-    for (int axis = 0; axis < axes; ++axis) position[axis] /= total;
-    for (int64_t begin = 0; begin < p.padded(); begin += panel) {
-      const int64_t end = begin + panel < p.padded() ? begin + panel : p.padded();
-      for (int axis = 0; axis < axes; ++axis) {
-        const V centre = V(T(position[axis]));
-        R sum(T(0));
-        for (int64_t i = begin; i < end; i += V::size) {
-          const V from_mean = load_block<R>(coords[axis] + i) - centre;
-          sum = accumulate(sum, load_block<R>(weights + i), from_mean * from_mean);
-        }
-        square[axis] += reduce_add(sum);
-      }
-    }
-    for (int axis = 0; axis < axes; ++axis) {
-      mean[row * axes + axis] = T(position[axis]);
-      variance[row * axes + axis] = T(square[axis] / total);
-    }
-    peak[row] = T(1 / total);
-    entropy[row] = T(0.6931471805599453 * (__builtin_log2(total) - log_sum / total));
+  static int run(const Problem& p, int64_t row, MomentCells cells, T* scratch, Part* out) {
+    const T *coords[3], *z = padded_cells(p, row, cells.begin, cells.end, scratch);
+    prepare_coords(p, row, cells.begin, cells.padded, scratch + moment_cells, coords);
+    Part part{};
+    const int64_t first = first_largest<R>(z, cells.padded);
+    part.first = double(first), part.top = z[first] == z[first] ? double(z[first]) : -__builtin_inf();
+    // Of a part of -inf alone all weights are 0, and another part may have some.
+    const T top = part.top > -__builtin_inf() ? z[first] : T(0);
+    for (int64_t i = 0; i < cells.padded; i += panel)
+      add_weights(p, z, top, coords, scratch, i, i + panel < cells.padded ? i + panel : cells.padded, part);
+    for (int axis = 0; axis < axes; ++axis) part.mean[axis] = part.total > 0 ? part.mean[axis] / part.total : 0;
+    for (int64_t i = 0; i < cells.padded; i += panel)
+      add_squares(coords, scratch, i, i + panel < cells.padded ? i + panel : cells.padded, part);
+    *out = part;
     return 0;
+  }
+
+  // Makes the weights of cells begin .. end and adds up them, their logarithms and their positions.
+  static void add_weights(const Problem& p, const T* z, T top, const T* const (&coords)[3], T* weights, int64_t begin,
+                          int64_t end, Part& part) {
+    const V scale(T(p.beta * 1.4426950408889634)), moved(top);
+    R total(T(0)), logs(T(0)), at[axes];
+    for (R& sum : at) sum = R(T(0));
+    for (int64_t i = begin; i < end; i += V::size) {
+      const V exponent = (load_block<R>(z + i) - moved) * scale, w = exp2(exponent);
+      store(weights + i, w);
+      total = accumulate(total, w);
+      logs = accumulate(logs, w, finite(exponent));
+      for (int axis = 0; axis < axes; ++axis) at[axis] = accumulate(at[axis], w, load_block<R>(coords[axis] + i));
+    }
+    part.total += reduce_add(total), part.logs += reduce_add(logs);
+    for (int axis = 0; axis < axes; ++axis) part.mean[axis] += reduce_add(at[axis]);
+  }
+
+  static void add_squares(const T* const (&coords)[3], const T* weights, int64_t begin, int64_t end, Part& part) {
+    R square[pairs_of(axes)];
+    for (R& sum : square) sum = R(T(0));
+    for (int64_t i = begin; i < end; i += V::size) {
+      V from_mean[axes];
+      const V w = load_block<R>(weights + i);
+      for (int a = 0; a < axes; ++a) from_mean[a] = load_block<R>(coords[a] + i) - V(T(part.mean[a]));
+      for (int a = 0, pair = 0; a < axes; ++a) {
+        const V weighted = w * from_mean[a];
+        for (int b = a; b < axes; ++b, ++pair) square[pair] = accumulate(square[pair], weighted, from_mean[b]);
+      }
+    }
+    for (int pair = 0; pair < pairs_of(axes); ++pair) part.square[pair] += reduce_add(square[pair]);
   }
 };
 
-// dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i + H) - gp peak) + beta gp peak [i first
-// peak]; points add p_i (gm_a + 2 gv_a (c - m)).
+// Equations (26) to (30): p_i times a polynomial in the cell's logarithm and its distance from the mean.
 template <class R, Basis, int axes>
-struct SoftArgmaxRowBackward {
+struct SoftArgmaxPartBackward {
   using T = typename R::Scalar;
   using V = Block<R>;
+  using Slopes = MomentSlopes<double, axes>;
 
-  static int run(const Problem& p, int64_t row, MomentRow<T> grad, MomentRow<T> value, T* scratch, T* grad_logits,
-                 T* grad_points) {
-    constexpr double ln2 = 0.6931471805599453;
-    T* a = scratch;
-    const T* coords[3];
-    prepare_coords(p, row, scratch + p.padded(), coords);
-    prepare_exponents<R>(p, row, p.beta * 1.4426950408889634, 0, a);
-    const double peak = *value.peak, grad_peak = *grad.peak, grad_entropy = *grad.entropy;
-    double constant = -grad_entropy * (ln2 * __builtin_log2(peak) + double(*value.entropy)) - grad_peak * peak;
-    for (int axis = 0; axis < axes; ++axis) constant -= double(grad.variance[axis]) * double(value.variance[axis]);
-    for (int64_t i = 0; i < p.padded(); i += V::size) {
-      const V exponent = load_block<R>(a + i), probability = exp2(exponent) * V(T(peak));
-      V change = fma(finite(exponent), V(T(-grad_entropy * ln2)), V(T(constant)));
-      for (int axis = 0; axis < axes; ++axis) {
-        const V from_mean = load_block<R>(coords[axis] + i) - V(value.mean[axis]);
-        const V slope = fma(from_mean, V(grad.variance[axis]), V(grad.mean[axis]));
-        change = fma(slope, from_mean, change);
-        if (grad_points == nullptr) continue;
-        T* out = grad_points + axis * p.padded() + i;
-        const V point_slope = fma(from_mean, V(2 * grad.variance[axis]), V(grad.mean[axis]));
-        store(out, fma(probability, point_slope, load_block<R>(out)));
+  static int run(const Problem& p, int64_t row, MomentCells cells, MomentRow<T> grad, MomentRow<T> value, T top,
+                 T* scratch, T* grad_logits, T* grad_points) {
+    const T *coords[3], *z = padded_cells(p, row, cells.begin, cells.end, scratch);
+    prepare_coords(p, row, cells.begin, cells.padded, scratch + moment_cells, coords);
+    const Slopes slopes(grad, value, __builtin_log2(double(*value.peak)));
+    const V scale(T(p.beta * 1.4426950408889634)), moved(top), peak(*value.peak), beta = V(T(p.beta));
+    for (int64_t i = 0; i < cells.padded; i += V::size) {
+      const V exponent = (load_block<R>(z + i) - moved) * scale, probability = exp2(exponent) * peak;
+      V from_mean[axes], change = fma(finite(exponent), V(T(slopes.of_log)), V(T(slopes.constant)));
+      for (int a = 0; a < axes; ++a) from_mean[a] = load_block<R>(coords[a] + i) - V(value.mean[a]);
+      for (int a = 0, pair = 0; a < axes; ++a) {
+        V slope(T(slopes.mean[a]));
+        for (int b = a; b < axes; ++b, ++pair) slope = fma(from_mean[b], V(T(slopes.square[pair])), slope);
+        change = fma(slope, from_mean[a], change);
       }
-      store(grad_logits + i, probability * change * V(T(p.beta)));
-    }
-    for (int64_t i = 0; i < p.cells; ++i) {
-      if (a[i] != 0) continue;
-      grad_logits[i] += T(p.beta * grad_peak * peak);
-      break;
+      store(grad_logits + i, probability * change * beta);
+      if (grad_points != nullptr) add_points(slopes, probability, from_mean, cells.padded, grad_points + i);
     }
     return 0;
+  }
+
+  static SA_INLINE void add_points(const Slopes& slopes, V probability, const V (&from_mean)[axes], int64_t padded,
+                                   T* out) {
+    V slope[axes];
+    for (int a = 0; a < axes; ++a) slope[a] = V(T(slopes.mean[a]));
+    for (int a = 0, pair = 0; a < axes; ++a)
+      for (int b = a; b < axes; ++b, ++pair) {  // of a = b twice
+        slope[a] = fma(from_mean[b], V(T(slopes.square[pair])), slope[a]);
+        slope[b] = fma(from_mean[a], V(T(slopes.square[pair])), slope[b]);
+      }
+    for (int a = 0; a < axes; ++a) {
+      T* at = out + a * padded;
+      store(at, fma(probability, slope[a], load_block<R>(at)));
+    }
   }
 };

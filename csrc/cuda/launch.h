@@ -65,8 +65,7 @@ inline DeviceProblem device_problem(const Problem& p, const Tensor& seed) {
     d.seed = seed.const_data_ptr<int64_t>(), d.seed_words = int(seed.numel());
   }
   d.width = Division::by(p.shape[2]), d.height = Division::by(p.shape[1]);
-  d.contiguous = p.stride[2] == 1 && (p.shape[1] == 1 || p.stride[1] == p.shape[2]) &&
-                 (p.shape[0] == 1 || p.stride[0] == p.shape[1] * p.shape[2]);
+  d.contiguous = p.contiguous();
   d.scale = p.beta * 1.4426950408889634 / p.tau;
   d.neg_inv_tau = -1 / p.tau, d.neg_inv_tau_single = float(d.neg_inv_tau);
   return d;

@@ -151,12 +151,16 @@ SA_INLINE LoopKey loop_key(const NoiseKey& key, const uint32_t* shared) {
 
 // The coordinate of a cell along an axis (x, y, z).
 template <class T>
-SA_INLINE T coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
-  if (d.p.points != nullptr)
-    return static_cast<const T*>(d.p.points)[(row / d.p.keypoints * d.p.cells + i) * d.p.axes + axis];
+SA_INLINE T grid_coordinate(const DeviceProblem& d, uint32_t i, int axis) {
   const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
   if (axis == 0) return T(i - line * d.width.divisor);
   return T(axis == 1 ? line - z * d.height.divisor : z);
+}
+template <class T>
+SA_INLINE T coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
+  if (d.p.points != nullptr)
+    return static_cast<const T*>(d.p.points)[(row / d.p.keypoints * d.p.cells + i) * d.p.axes + axis];
+  return grid_coordinate<T>(d, i, axis);
 }
 
 // The same as the basis takes it.

@@ -1,7 +1,7 @@
-// soft_argmax, forward and backward: mean, variance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
-// reference/README.md. A block takes a row (backward with points: a batch element, whose keypoints add to the same
-// points). Logits are read three times forward (maximum, sums, variance about the mean, so that nothing cancels) and
-// twice backward, once written; the weights are made again rather than kept.
+// soft_argmax, forward and backward: mean, covariance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
+// reference/README.md. A block takes a part of a row, whose logits and weights stay in registers: forward reads them
+// once and takes the covariance about the part's own mean, so that nothing cancels; soft_argmax_combine puts the parts
+// of long rows together. Backward reads them once too: the largest logit is that of the row's mode.
 
 #pragma once
 
@@ -10,98 +10,337 @@
 namespace sampling_argmax::cuda {
 
 constexpr double ln2 = 0.6931471805599453;
+constexpr int moment_quads = 8;  // of a thread
+constexpr int moment_threads = int(moment_cells) / (4 * moment_quads);
+
+// How rows are cut: blocks of a row, and whether all its quads can be read at once. `quads` of the kernels: whether they
+// lie in a line of the grid.
+struct MomentParts {
+  uint32_t count;
+  bool aligned;
+};
+
+// Results of all rows, contiguous.
+template <class T>
+struct MomentResults {
+  T *mean, *covariance, *peak, *entropy;
+  int64_t* mode;
+};
 
 // The exponent of a cell in base 2.
 template <class T>
 SA_INLINE T plain_exponent(const DeviceProblem& d, T logit, T top) {
   return (logit - top) * T(d.p.beta * 1.4426950408889634);
 }
-// For the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf. NaN stays NaN.
+// For the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf.
 template <class T>
 SA_INLINE T finite(T exponent) {
-  return exponent < T(-1000) ? T(-1000) : exponent;
+  return max(exponent, T(-1000));
 }
 
+template <class From>
+struct alignas(4 * sizeof(From)) LogitQuad {
+  From v[4];
+};
+
+// The logits of `count` quads first, first + blockDim, ... of a row, all loads in flight at once; -inf past its end.
+template <int count, class T>
+SA_INLINE void read_quads(const DeviceProblem& d, int64_t offset, uint32_t first, bool aligned, T (&out)[count][4]) {
+  const auto read = [&](const auto* logits, const auto& number) {
+    using From = std::remove_cvref_t<decltype(*logits)>;
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      const uint32_t i = 4 * (first + k * blockDim.x);
+      if (aligned && i < d.p.cells) {
+        const LogitQuad<From> quad = *reinterpret_cast<const LogitQuad<From>*>(logits + offset + i);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) out[k][j] = T(number(quad.v[j]));
+        continue;
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        out[k][j] = i + j < d.p.cells ? T(number(logits[offset + element_of(d, i + j)])) : -T(__builtin_huge_val());
+    }
+  };
+  const auto same = [](auto x) { return x; };
+  if constexpr (is_double<T>) return read(static_cast<const double*>(d.p.logits), same);
+  switch (d.p.dtype) {
+    case Dtype::float32: return read(static_cast<const float*>(d.p.logits), same);
+    case Dtype::bfloat16:
+      return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return bfloat16_number(x); });
+    default: return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return float16_number(x); });
+  }
+}
+
+// Positions of the cells i .. i + 3 less a centre. Of a quad in a line of the grid y and z are found once.
+template <bool quads, class T, int axes>
+SA_INLINE void quad_positions(const DeviceProblem& d, int64_t row, uint32_t i, const T (&centre)[axes],
+                              T (&out)[axes][4]) {
+#pragma unroll
+  for (int axis = 0; axis < axes; ++axis) {
+    const T first = quads ? grid_coordinate<T>(d, i, axis) - centre[axis] : T(0);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if constexpr (quads)
+        out[axis][j] = axis == 0 ? first + T(j) : first;
+      else
+        out[axis][j] = i + j < d.p.cells ? coordinate<T>(d, row, i + j, axis) - centre[axis] : T(0);
+    }
+  }
+}
+
+// Sums of (c - centre)(c - centre)^T over this thread's cells by their weights, of pairs a <= b by lines.
+template <bool quads, class T, int axes>
+SA_INLINE void add_squares(const DeviceProblem& d, int64_t row, uint32_t first, const T (&weights)[moment_quads][4],
+                           const T (&centre)[axes], T (&square)[pairs_of(axes)]) {
+#pragma unroll
+  for (int k = 0; k < moment_quads; ++k) {
+    T at[axes][4];
+    quad_positions<quads>(d, row, 4 * (first + k * blockDim.x), centre, at);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int a = 0, pair = 0; a < axes; ++a) {
+        const T weighted = weights[k][j] * at[a][j];
+#pragma unroll
+        for (int b = a; b < axes; ++b, ++pair) square[pair] = fma(weighted, at[b][j], square[pair]);
+      }
+  }
+}
+
+// Sums over the row, of which `square` is about the mean. Equation (25).
 template <class T, int axes>
-__global__ void __launch_bounds__(256) soft_argmax_forward(DeviceProblem d, T* mean, T* variance, T* peak, T* entropy) {
+SA_INLINE void write_moments(int64_t row, const MomentPart<T, axes>& sums, int64_t mode,
+                             const MomentResults<T>& results) {
+  const T inverse = 1 / sums.total;
+#pragma unroll
+  for (int a = 0, pair = 0; a < axes; ++a) {
+    results.mean[row * axes + a] = sums.mean[a];
+#pragma unroll
+    for (int b = a; b < axes; ++b, ++pair) {
+      const T entry = sums.square[pair] / sums.total;
+      results.covariance[(row * axes + a) * axes + b] = results.covariance[(row * axes + b) * axes + a] = entry;
+    }
+  }
+  results.peak[row] = inverse;
+  results.entropy[row] = T(ln2) * (log2(sums.total) - sums.logs / sums.total);
+  results.mode[row] = mode;
+}
+
+// Turns a thread's logits into weights and adds up them, their logarithms and their positions.
+template <bool quads, class T, int axes>
+SA_INLINE void add_weights(const DeviceProblem& d, int64_t row, uint32_t first, T top, T (&z)[moment_quads][4],
+                           T (&sums)[2 + axes]) {
+#pragma unroll
+  for (int k = 0; k < moment_quads; ++k) {
+    T at[axes][4];
+    const T origin[axes] = {};
+    quad_positions<quads>(d, row, 4 * (first + k * blockDim.x), origin, at);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const T exponent = plain_exponent(d, z[k][j], top), w = z[k][j] = exp2(exponent);
+      sums[0] += w;
+      sums[1] = fma(w, finite(exponent), sums[1]);
+#pragma unroll
+      for (int axis = 0; axis < axes; ++axis) sums[2 + axis] = fma(w, at[axis][j], sums[2 + axis]);
+    }
+  }
+}
+
+// The largest logit of the block's cells and its first cell, counted from the part's. NaNs are passed over here and
+// spoil their row through its weights.
+template <class T>
+SA_INLINE void find_top(const T (&z)[moment_quads][4], T* result, T& top, T& first) {
+  T of_thread[1] = {-T(__builtin_huge_val())};
+#pragma unroll
+  for (int k = 0; k < moment_quads; ++k)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) of_thread[0] = max(of_thread[0], z[k][j]);
+  block_reduce<true>(of_thread, result);
+  top = result[0];
+  T at[1] = {-T(moment_cells)};
+  if (of_thread[0] == top)
+#pragma unroll
+    for (int k = moment_quads - 1; k >= 0; --k)
+#pragma unroll
+      for (int j = 3; j >= 0; --j)
+        if (z[k][j] == top) at[0] = -T(4 * (threadIdx.x + k * blockDim.x) + j);
+  block_reduce<true>(at, result);
+  first = result[0] == -T(moment_cells) ? T(0) : -result[0];  // none of NaN alone
+}
+
+// Grid: parts of rows. Writes the moments of rows of one part, else `parts`.
+template <class T, int axes, bool quads>
+__global__ void __launch_bounds__(moment_threads)
+    soft_argmax_forward(DeviceProblem d, MomentParts cut, MomentPart<T, axes>* parts, MomentResults<T> results) {
   SA_SHARED_MEMORY(memory);
   T* result = reinterpret_cast<T*>(memory);
-  const int64_t row = blockIdx.x, offset = logits_offset(d.p, row);
-  const T top = row_top(d, row, result);
-  T sums[2 + axes] = {};
-  for_cells<T>(d, offset, [&](uint32_t i, T logit) {
-    const T exponent = plain_exponent(d, logit, top), w = exp2(exponent);
-    sums[0] += w;
-    sums[1] = fma(w, finite(exponent), sums[1]);
-    for (int axis = 0; axis < axes; ++axis) sums[2 + axis] = fma(w, coordinate<T>(d, row, i, axis), sums[2 + axis]);
-  });
+  const int64_t row = blockIdx.x / cut.count;
+  const uint32_t first = blockIdx.x % cut.count * moment_quads * blockDim.x + threadIdx.x;
+  T z[moment_quads][4], sums[2 + axes] = {}, square[pairs_of(axes)] = {};
+  read_quads(d, logits_offset(d.p, row), first, cut.aligned, z);
+  MomentPart<T, axes> part;
+  find_top(z, result, part.top, part.first);
+  // Of a part of -inf alone all weights are 0, since other parts may have some.
+  const bool none = cut.count > 1 && part.top == -T(__builtin_huge_val());
+  add_weights<quads, T, axes>(d, row, first, none ? T(0) : part.top, z, sums);
   block_reduce<false>(sums, result);
-  const T total = result[0], log_sum = result[1];
-  T centre[axes], square[axes] = {};
-  for (int axis = 0; axis < axes; ++axis) centre[axis] = result[2 + axis] / total;
-  for_cells<T>(d, offset, [&](uint32_t i, T logit) {
-    const T w = exp2(plain_exponent(d, logit, top));
-    for (int axis = 0; axis < axes; ++axis) {
-      const T from_mean = coordinate<T>(d, row, i, axis) - centre[axis];
-      square[axis] = fma(w * from_mean, from_mean, square[axis]);
-    }
-  });
+  part.total = result[0], part.logs = result[1];
+#pragma unroll
+  for (int axis = 0; axis < axes; ++axis) part.mean[axis] = none ? T(0) : result[2 + axis] / part.total;
+  add_squares<quads>(d, row, first, z, part.mean, square);
   block_reduce<false>(square, result);
   if (threadIdx.x != 0) return;
-  for (int axis = 0; axis < axes; ++axis) {
-    mean[row * axes + axis] = centre[axis];
-    variance[row * axes + axis] = result[axis] / total;
-  }
-  peak[row] = 1 / total;
-  entropy[row] = T(ln2) * (log2(total) - log_sum / total);
+#pragma unroll
+  for (int pair = 0; pair < pairs_of(axes); ++pair) part.square[pair] = result[pair];
+  if (cut.count == 1)
+    write_moments(row, part, int64_t(part.first), results);
+  else
+    parts[blockIdx.x] = part;
 }
 
-// Adds the gradient of points of one row to the thread's cells of a batch element; written once, by its owner.
+// Grid: rows; a warp each, whose lanes take parts. Each part has the mass that it has beside the row's largest logit.
 template <class T, int axes>
-SA_INLINE void moment_cell(const DeviceProblem& d, int64_t row, uint32_t i, T exponent, const MomentRow<T>& grad,
-                           const MomentRow<T>& value, T constant, T& grad_logit, T* grad_point, bool first_row) {
-  const T probability = exp2(exponent) * value.peak[row];
-  T change = fma(finite(exponent), -grad.entropy[row] * T(ln2), constant);
-  for (int axis = 0; axis < axes; ++axis) {
-    const int64_t at = row * axes + axis;
-    const T from_mean = coordinate<T>(d, row, i, axis) - value.mean[at];
-    change = fma(fma(from_mean, grad.variance[at], grad.mean[at]), from_mean, change);
-    if (grad_point == nullptr) continue;
-    const T add = probability * fma(from_mean, 2 * grad.variance[at], grad.mean[at]);
-    grad_point[axis] = first_row ? add : grad_point[axis] + add;
+__global__ void __launch_bounds__(warp_size)
+    soft_argmax_combine(DeviceProblem d, uint32_t count, uint32_t part_cells, const MomentPart<T, axes>* parts,
+                        MomentResults<T> results) {
+  const int64_t row = blockIdx.x;
+  parts += row * count;
+  T top = -T(__builtin_huge_val()), first = -T(count);
+  for (uint32_t k = threadIdx.x; k < count; k += warp_size) top = max(top, parts[k].top);
+  top = warp_max(top);
+  MomentPart<T, axes> sum{};
+  for (uint32_t k = threadIdx.x; k < count; k += warp_size) {
+    const MomentPart<T, axes> part = parts[k];
+    if (part.top == top) first = max(first, -T(k));
+    const T shift = plain_exponent(d, part.top, top), factor = exp2(shift), mass = factor * part.total;
+    sum.total += mass;
+    sum.logs += fma(mass, finite(shift), factor * part.logs);
+#pragma unroll
+    for (int a = 0; a < axes; ++a) sum.mean[a] = fma(mass, part.mean[a], sum.mean[a]);
   }
-  grad_logit = probability * change * T(d.p.beta);
+  sum.total = warp_sum(sum.total), sum.logs = warp_sum(sum.logs);
+#pragma unroll
+  for (int a = 0; a < axes; ++a) sum.mean[a] = warp_sum(sum.mean[a]) / sum.total;
+  for (uint32_t k = threadIdx.x; k < count; k += warp_size) {
+    const MomentPart<T, axes> part = parts[k];
+    const T factor = exp2(plain_exponent(d, part.top, top)), mass = factor * part.total;
+#pragma unroll
+    for (int a = 0, pair = 0; a < axes; ++a)
+#pragma unroll
+      for (int b = a; b < axes; ++b, ++pair)
+        sum.square[pair] += fma(mass * (part.mean[a] - sum.mean[a]), part.mean[b] - sum.mean[b],
+                                factor * part.square[pair]);
+  }
+#pragma unroll
+  for (int pair = 0; pair < pairs_of(axes); ++pair) sum.square[pair] = warp_sum(sum.square[pair]);
+  const uint32_t largest = uint32_t(-warp_max(first));
+  if (threadIdx.x == 0) write_moments(row, sum, int64_t(largest) * part_cells + int64_t(parts[largest].first), results);
 }
 
-// Grid: rows, with points batch elements. dL/dz_i = beta p_i (sum_a gm_a (c - m) + gv_a ((c - m)^2 - v) - gh (ln p_i +
-// H)
-// - gp peak) + beta gp peak [i first peak]; points add p_i (gm_a + 2 gv_a (c - m)).
+// A row's polynomial, and what its cells are compared with.
 template <class T, int axes>
-__global__ void __launch_bounds__(256)
-    soft_argmax_backward(DeviceProblem d, MomentRow<T> grad, MomentRow<T> value, void* grad_logits, T* grad_points) {
-  SA_SHARED_MEMORY(memory);
-  T* result = reinterpret_cast<T*>(memory);
-  const int64_t rows = grad_points == nullptr ? 1 : d.p.keypoints;
-  for (int64_t row = blockIdx.x * rows; row < (blockIdx.x + 1) * rows; ++row) {
-    const int64_t offset = logits_offset(d.p, row);
-    const T top = row_top(d, row, result);
-    const T peak = value.peak[row];
-    T constant = -grad.entropy[row] * (T(ln2) * log2(peak) + value.entropy[row]) - grad.peak[row] * peak;
-    for (int axis = 0; axis < axes; ++axis)
-      constant -= grad.variance[row * axes + axis] * value.variance[row * axes + axis];
-    T first_peak[1] = {T(-d.p.cells)};  // minus the smallest index of the maximum
-    for_cells<T>(d, offset, [&](uint32_t i, T logit) {
-      if (plain_exponent(d, logit, top) == 0) first_peak[0] = max(first_peak[0], -T(i));
-    });
-    block_reduce<true>(first_peak, result);
-    for_cells<T>(d, offset, [&](uint32_t i, T logit) {
-      T grad_logit;
-      T* grad_point = grad_points == nullptr ? nullptr : grad_points + (row / d.p.keypoints * d.p.cells + i) * axes;
-      moment_cell<T, axes>(d, row, i, plain_exponent(d, logit, top), grad, value, constant, grad_logit, grad_point,
-                           row == int64_t(blockIdx.x) * rows);
-      if (T(i) == -result[0]) grad_logit += T(d.p.beta) * grad.peak[row] * peak;
-      if (grad_logits != nullptr) write_gradient(d.p, grad_logits, row * d.p.cells + i, grad_logit);
-    });
+struct MomentSlope {
+  MomentSlopes<T, axes> of;
+  T top, scale, mean[axes];
+  int64_t mode;
+
+  SA_INLINE MomentSlope(const DeviceProblem& d, int64_t row, const MomentRow<T>& grads, const MomentRow<T>& values,
+                        const int64_t* modes)
+      : of(at(grads, row), at(values, row), log2(values.peak[row])), mode(modes[row]) {
+    T logit[1];
+    read_logits(d, logits_offset(d.p, row), uint32_t(mode), 0, logit);
+    top = logit[0], scale = values.peak[row] * T(d.p.beta);
+#pragma unroll
+    for (int a = 0; a < axes; ++a) mean[a] = values.mean[row * axes + a];
+  }
+  static SA_INLINE MomentRow<T> at(const MomentRow<T>& all, int64_t row) {
+    const auto moved = [&](const T* from, int64_t each) { return from == nullptr ? from : from + row * each; };
+    return {moved(all.mean, axes), moved(all.covariance, axes * axes), moved(all.peak, 1), moved(all.entropy, 1)};
+  }
+
+  // The gradient of the logit of a cell, over beta p; of its position over p.
+  SA_INLINE T polynomial(T exponent, const T (&from_mean)[axes]) const {
+    T change = of.constant;
+#pragma unroll
+    for (int a = axes - 1; a >= 0; --a) {  // the last axes first: a quad shares them
+      T slope = of.mean[a];
+#pragma unroll
+      for (int b = axes - 1; b >= a; --b) slope = fma(from_mean[b], of.square[pair(a, b)], slope);
+      change = fma(slope, from_mean[a], change);
+    }
+    return fma(finite(exponent), of.of_log, change);
+  }
+  SA_INLINE T position_slope(int a, const T (&from_mean)[axes]) const {
+    T slope = fma(from_mean[a], of.square[pair(a, a)], of.mean[a]);
+#pragma unroll
+    for (int b = 0; b < axes; ++b) slope = fma(from_mean[b], of.square[b < a ? pair(b, a) : pair(a, b)], slope);
+    return slope;
+  }
+  static SA_BOTH constexpr int pair(int a, int b) { return a * axes - a * (a + 1) / 2 + b; }
+};
+
+// Four gradients of a row, i a multiple of four.
+template <bool quads, class T>
+SA_INLINE void write_quad(const Problem& p, void* out, int64_t row, uint32_t i, const T (&grads)[4]) {
+  const int64_t at = row * p.cells + i;
+  if constexpr (quads && !is_double<T>) {
+    if (p.dtype == Dtype::float32) {
+      *reinterpret_cast<LogitQuad<float>*>(static_cast<float*>(out) + at) = {grads[0], grads[1], grads[2], grads[3]};
+    } else {
+      LogitQuad<uint16_t> bits;
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        bits.v[j] = p.dtype == Dtype::bfloat16 ? bfloat16_bits(grads[j]) : float16_bits(grads[j]);
+      *reinterpret_cast<LogitQuad<uint16_t>*>(static_cast<uint16_t*>(out) + at) = bits;
+    }
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    if (i + j < p.cells) write_gradient(p, out, at + j, grads[j]);
+}
+
+// Grid: parts of rows, with points' gradients of batch elements, whose rows add to the same points: a thread's own.
+// Equations (26) to (30).
+template <class T, int axes, bool quads>
+__global__ void __launch_bounds__(moment_threads)
+    soft_argmax_backward(DeviceProblem d, MomentParts cut, MomentRow<T> grads, MomentRow<T> values,
+                         const int64_t* modes, void* grad_logits, T* grad_points) {
+  const int64_t rows = grad_points == nullptr ? 1 : d.p.keypoints, owner = blockIdx.x / cut.count;
+  constexpr int at_once = moment_quads / 2;
+  for (int64_t row = owner * rows; row < (owner + 1) * rows; ++row) {
+    const MomentSlope<T, axes> slope(d, row, grads, values, modes);
+#pragma unroll 1
+    for (int k = 0; k < moment_quads; k += at_once) {
+      const uint32_t first = (blockIdx.x % cut.count * moment_quads + k) * blockDim.x + threadIdx.x;
+      T z[at_once][4];
+      read_quads(d, logits_offset(d.p, row), first, cut.aligned, z);
+#pragma unroll
+      for (int m = 0; m < at_once; ++m) {
+        const uint32_t i = 4 * (first + m * blockDim.x);
+        if (i >= d.p.cells) break;
+        T at[axes][4];
+        quad_positions<quads>(d, row, i, slope.mean, at);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          T from_mean[axes];
+#pragma unroll
+          for (int a = 0; a < axes; ++a) from_mean[a] = at[a][j];
+          const T exponent = plain_exponent(d, z[m][j], slope.top), w = exp2(exponent);
+          z[m][j] = w * slope.scale * slope.polynomial(exponent, from_mean);
+          if (i + j == slope.mode) z[m][j] += T(d.p.beta) * slope.of.at_mode;
+          if (grad_points == nullptr || i + j >= d.p.cells) continue;
+#pragma unroll
+          for (int a = 0; a < axes; ++a) {
+            T& out = grad_points[(owner * d.p.cells + i + j) * axes + a];
+            const T add = w * values.peak[row] * slope.position_slope(a, from_mean);
+            out = row == owner * rows ? add : out + add;
+          }
+        }
+        if (grad_logits != nullptr) write_quad<quads>(d.p, grad_logits, row, i, z[m]);
+      }
+    }
   }
 }
 
