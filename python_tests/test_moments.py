@@ -81,8 +81,9 @@ def test_nothing_cancels(shape, machine):
     logits[0, 0].view(-1)[-1], logits[0, 0].view(-1)[-2] = 0.0, torch.tensor(1e-4).log()
     share = 1e-4 / (1 + 1e-4)
     found = moments(logits)
-    assert abs(found.variance[0, 0, 0].item() / (share * (1 - share)) - 1) < 1e-3
-    assert len(shape) == 3 or found.covariance[0, 0, 0, 1] == found.covariance[0, 0, 1, 1] == 0
+    rounding = torch.finfo(torch.float32).eps * shape[-1]  # of the mean, whose square is part of the variance
+    assert abs(found.variance[0, 0, 0].item() - share * (1 - share)) < 1e-3 * share + rounding**2
+    assert len(shape) == 3 or found.covariance[0, 0, :, 1].abs().max() < 1e-8
 
 
 @one_of_each

@@ -35,8 +35,8 @@ const T* padded_cells(const Problem& p, int64_t row, int64_t begin, int64_t end,
   constexpr Dtype own = sizeof(T) == 8 ? Dtype::float64 : Dtype::float32;
   const int64_t count = end - begin;
   if (p.dtype == own && count % cell_padding == 0 && p.contiguous())
-    return static_cast<const T*>(p.logits) + row / p.keypoints * p.batch_stride + row % p.keypoints * p.keypoint_stride +
-           begin;
+    return static_cast<const T*>(p.logits) + row / p.keypoints * p.batch_stride +
+           row % p.keypoints * p.keypoint_stride + begin;
   gather_cells(p, row, begin, end, scratch);
   for (int64_t i = count; i % cell_padding != 0; ++i) scratch[i] = -T(__builtin_inf());
   return scratch;
@@ -84,7 +84,8 @@ const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::
   return out;
 }
 
-// Coordinate tables of cells begin .. begin + padded of a row: the grid's, or the row's points transposed to [d, padded].
+// Coordinate tables of cells begin .. begin + padded of a row: the grid's, or the row's points transposed to [d,
+// padded].
 template <class T>
 void prepare_coords(const Problem& p, int64_t row, int64_t begin, int64_t padded, T* scratch, const T* (&coords)[3]) {
   const T* points = static_cast<const T*>(p.points);

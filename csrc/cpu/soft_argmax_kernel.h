@@ -29,7 +29,7 @@ template <class R, Basis, int axes>
 struct SoftArgmaxPart {
   using T = typename R::Scalar;
   using V = Block<R>;
-  using Part = MomentPart<double, 3>;  // of fewer axes it has room to spare
+  using Part = MomentPart<double, 3>;             // of fewer axes it has room to spare
   static constexpr int64_t panel = 32 * V::size;  // what is added up in single precision
 
   static int run(const Problem& p, int64_t row, MomentCells cells, T* scratch, Part* out) {

@@ -102,14 +102,11 @@ void backward_into(const DeviceProblem& d, const Moments& grads, const Moments& 
 
 Tensor dense_or_none(const OptionalTensor& x) { return x ? x->contiguous() : Tensor(); }
 
-std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(const OptionalTensor& grad_mean,
-                                                     const OptionalTensor& grad_covariance,
-                                                     const OptionalTensor& grad_peak,
-                                                     const OptionalTensor& grad_entropy, const Tensor& logits,
-                                                     const OptionalTensor& points, const Tensor& mean,
-                                                     const Tensor& covariance, const Tensor& peak,
-                                                     const Tensor& entropy, const Tensor& mode, double beta,
-                                                     std::array<bool, 2> needs) {
+std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(
+    const OptionalTensor& grad_mean, const OptionalTensor& grad_covariance, const OptionalTensor& grad_peak,
+    const OptionalTensor& grad_entropy, const Tensor& logits, const OptionalTensor& points, const Tensor& mean,
+    const Tensor& covariance, const Tensor& peak, const Tensor& entropy, const Tensor& mode, double beta,
+    std::array<bool, 2> needs) {
   const DeviceGuard guard(logits.device());
   const OptionalTensor cells = dense(points);
   const Problem p = moments_problem(logits, cells, beta);

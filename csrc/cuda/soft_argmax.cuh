@@ -13,8 +13,8 @@ constexpr double ln2 = 0.6931471805599453;
 constexpr int moment_quads = 8;  // of a thread
 constexpr int moment_threads = int(moment_cells) / (4 * moment_quads);
 
-// How rows are cut: blocks of a row, and whether all its quads can be read at once. `quads` of the kernels: whether they
-// lie in a line of the grid.
+// How rows are cut: blocks of a row, and whether all its quads can be read at once. `quads` of the kernels: whether
+// they lie in a line of the grid.
 struct MomentParts {
   uint32_t count;
   bool aligned;
@@ -229,8 +229,8 @@ __global__ void __launch_bounds__(warp_size)
     for (int a = 0, pair = 0; a < axes; ++a)
 #pragma unroll
       for (int b = a; b < axes; ++b, ++pair)
-        sum.square[pair] += fma(mass * (part.mean[a] - sum.mean[a]), part.mean[b] - sum.mean[b],
-                                factor * part.square[pair]);
+        sum.square[pair] +=
+            fma(mass * (part.mean[a] - sum.mean[a]), part.mean[b] - sum.mean[b], factor * part.square[pair]);
   }
 #pragma unroll
   for (int pair = 0; pair < pairs_of(axes); ++pair) sum.square[pair] = warp_sum(sum.square[pair]);
