@@ -70,10 +70,15 @@ struct AxisOptions {
 template <class T>
 struct MomentRow {
   const T *mean, *covariance, *peak, *entropy;
+
+  // Of one row, where these are of all.
+  SA_BOTH MomentRow of_row(int64_t row, int axes) const {
+    const auto moved = [&](const T* from, int64_t each) { return from == nullptr ? from : from + row * each; };
+    return {moved(mean, axes), moved(covariance, axes * axes), moved(peak, 1), moved(entropy, 1)};
+  }
 };
 
-// Soft-argmax takes rows in parts of so many cells at most.
-constexpr int64_t moment_cells = 4096;
+// Soft-argmax takes rows in parts.
 struct MomentCells {
   int64_t begin, end, padded;
 };

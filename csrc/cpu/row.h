@@ -84,23 +84,17 @@ const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::
   return out;
 }
 
-// Coordinate tables of cells begin .. begin + padded of a row: the grid's, or the row's points transposed to [d,
-// padded].
-template <class T>
-void prepare_coords(const Problem& p, int64_t row, int64_t begin, int64_t padded, T* scratch, const T* (&coords)[3]) {
-  const T* points = static_cast<const T*>(p.points);
-  for (int axis = 0; axis < p.axes; ++axis) {
-    T* out = scratch + axis * padded;
-    coords[axis] = points ? out : static_cast<const T*>(p.coords) + axis * p.padded() + begin;
-    if (points == nullptr) continue;
-    const T* from = points + (row / p.keypoints * p.cells + begin) * p.axes + axis;
-    for (int64_t i = 0; i < padded; ++i) out[i] = begin + i < p.cells ? from[i * p.axes] : T(0);
-  }
-}
-
+// Coordinate tables of a row: the grid's, or the row's points transposed to [d, padded].
 template <class T>
 void prepare_coords(const Problem& p, int64_t row, T* scratch, const T* (&coords)[3]) {
-  prepare_coords(p, row, 0, p.padded(), scratch, coords);
+  const T* points = static_cast<const T*>(p.points);
+  for (int axis = 0; axis < p.axes; ++axis) {
+    T* out = scratch + axis * p.padded();
+    coords[axis] = points ? out : static_cast<const T*>(p.coords) + axis * p.padded();
+    if (points == nullptr) continue;
+    const T* from = points + row / p.keypoints * p.cells * p.axes + axis;
+    for (int64_t i = 0; i < p.padded(); ++i) out[i] = i < p.cells ? from[i * p.axes] : T(0);
+  }
 }
 
 template <class T>

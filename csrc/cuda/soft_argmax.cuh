@@ -11,7 +11,8 @@ namespace sampling_argmax::cuda {
 
 constexpr double ln2 = 0.6931471805599453;
 constexpr int moment_quads = 8;  // of a thread
-constexpr int moment_threads = int(moment_cells) / (4 * moment_quads);
+constexpr int moment_threads = 128;
+constexpr int moment_cells = 4 * moment_quads * moment_threads;  // of a part, at most
 
 // How rows are cut: blocks of a row, and whether all its quads can be read at once. `quads` of the kernels: whether
 // they lie in a line of the grid.
@@ -247,18 +248,13 @@ struct MomentSlope {
 
   SA_INLINE MomentSlope(const DeviceProblem& d, int64_t row, const MomentRow<T>& grads, const MomentRow<T>& values,
                         const int64_t* modes)
-      : of(at(grads, row), at(values, row), log2(values.peak[row])), mode(modes[row]) {
+      : of(grads.of_row(row, axes), values.of_row(row, axes), log2(values.peak[row])), mode(modes[row]) {
     T logit[1];
     read_logits(d, logits_offset(d.p, row), uint32_t(mode), 0, logit);
     top = logit[0], scale = values.peak[row] * T(d.p.beta);
 #pragma unroll
     for (int a = 0; a < axes; ++a) mean[a] = values.mean[row * axes + a];
   }
-  static SA_INLINE MomentRow<T> at(const MomentRow<T>& all, int64_t row) {
-    const auto moved = [&](const T* from, int64_t each) { return from == nullptr ? from : from + row * each; };
-    return {moved(all.mean, axes), moved(all.covariance, axes * axes), moved(all.peak, 1), moved(all.entropy, 1)};
-  }
-
   // The gradient of the logit of a cell, over beta p; of its position over p.
   SA_INLINE T polynomial(T exponent, const T (&from_mean)[axes]) const {
     T change = of.constant;
