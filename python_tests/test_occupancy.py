@@ -23,7 +23,7 @@ def test_launches_are_those_of_the_table(shim):
 
 
 def test_expected_times_are_near_their_bounds():
-    """At most 1.3 times the bound at the shapes of COCO and Human3.6M; soft_argmax passes over its logits three times."""
+    """At most 1.3 times the bound at the shapes of COCO and Human3.6M; of the kernels that put parts together no bound is known."""
     rows = [row for row in committed() if row["shape"] in ("coco", "h36m")]
-    rows = [row for row in rows if row["kernel"].startswith(("sample_forward", "sample_backward", "axis", "expected"))]
-    assert len(rows) == 9 and all(float(row["ratio"]) <= 1.3 for row in rows)
+    rows = [row for row in rows if not row["kernel"].startswith(("row_tops", "sample_combine", "soft_argmax_combine"))]
+    assert len(rows) == 13 and all(float(row["ratio"]) <= 1.3 for row in rows)

@@ -28,10 +28,10 @@ struct MomentResults {
   int64_t* mode;
 };
 
-// The exponent of a cell in base 2.
+// From logits to exponents in base 2.
 template <class T>
-SA_INLINE T plain_exponent(const DeviceProblem& d, T logit, T top) {
-  return (logit - top) * T(d.p.beta * 1.4426950408889634);
+SA_INLINE T exponent_scale(const DeviceProblem& d) {
+  return T(d.p.beta * 1.4426950408889634);
 }
 // For the entropy, where p log p -> 0: a cell of -inf must not give 0 * inf.
 template <class T>
@@ -132,6 +132,7 @@ SA_INLINE void write_moments(int64_t row, const MomentPart<T, axes>& sums, int64
 template <bool quads, class T, int axes>
 SA_INLINE void add_weights(const DeviceProblem& d, int64_t row, uint32_t first, T top, T (&z)[moment_quads][4],
                            T (&sums)[2 + axes]) {
+  const T scale = exponent_scale<T>(d);
 #pragma unroll
   for (int k = 0; k < moment_quads; ++k) {
     T at[axes][4];
@@ -139,7 +140,7 @@ SA_INLINE void add_weights(const DeviceProblem& d, int64_t row, uint32_t first, 
     quad_positions<quads>(d, row, 4 * (first + k * blockDim.x), origin, at);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const T exponent = plain_exponent(d, z[k][j], top), w = z[k][j] = exp2(exponent);
+      const T exponent = (z[k][j] - top) * scale, w = z[k][j] = exp2(exponent);
       sums[0] += w;
       sums[1] = fma(w, finite(exponent), sums[1]);
 #pragma unroll
@@ -214,7 +215,7 @@ __global__ void __launch_bounds__(warp_size)
   for (uint32_t k = threadIdx.x; k < count; k += warp_size) {
     const MomentPart<T, axes> part = parts[k];
     if (part.top == top) first = max(first, -T(k));
-    const T shift = plain_exponent(d, part.top, top), factor = exp2(shift), mass = factor * part.total;
+    const T shift = (part.top - top) * exponent_scale<T>(d), factor = exp2(shift), mass = factor * part.total;
     sum.total += mass;
     sum.logs += fma(mass, finite(shift), factor * part.logs);
 #pragma unroll
@@ -225,7 +226,7 @@ __global__ void __launch_bounds__(warp_size)
   for (int a = 0; a < axes; ++a) sum.mean[a] = warp_sum(sum.mean[a]) / sum.total;
   for (uint32_t k = threadIdx.x; k < count; k += warp_size) {
     const MomentPart<T, axes> part = parts[k];
-    const T factor = exp2(plain_exponent(d, part.top, top)), mass = factor * part.total;
+    const T factor = exp2((part.top - top) * exponent_scale<T>(d)), mass = factor * part.total;
 #pragma unroll
     for (int a = 0, pair = 0; a < axes; ++a)
 #pragma unroll
@@ -243,18 +244,23 @@ __global__ void __launch_bounds__(warp_size)
 template <class T, int axes>
 struct MomentSlope {
   MomentSlopes<T, axes> of;
-  T top, scale, mean[axes];
-  int64_t mode;
+  T top, scale, peak, factor, mean[axes];  // factor: peak times beta
+  uint32_t mode;
 
   SA_INLINE MomentSlope(const DeviceProblem& d, int64_t row, const MomentRow<T>& grads, const MomentRow<T>& values,
                         const int64_t* modes)
-      : of(grads.of_row(row, axes), values.of_row(row, axes), log2(values.peak[row])), mode(modes[row]) {
+      : of(grads.of_row(row, axes), values.of_row(row, axes), log2(values.peak[row])),
+        scale(exponent_scale<T>(d)),
+        peak(values.peak[row]),
+        factor(peak * T(d.p.beta)),
+        mode(uint32_t(modes[row])) {
     T logit[1];
-    read_logits(d, logits_offset(d.p, row), uint32_t(mode), 0, logit);
-    top = logit[0], scale = values.peak[row] * T(d.p.beta);
+    read_logits(d, logits_offset(d.p, row), mode, 0, logit);
+    top = logit[0], of.at_mode *= T(d.p.beta);
 #pragma unroll
     for (int a = 0; a < axes; ++a) mean[a] = values.mean[row * axes + a];
   }
+
   // The gradient of the logit of a cell, over beta p; of its position over p.
   SA_INLINE T polynomial(T exponent, const T (&from_mean)[axes]) const {
     T change = of.constant;
@@ -297,43 +303,56 @@ SA_INLINE void write_quad(const Problem& p, void* out, int64_t row, uint32_t i, 
     if (i + j < p.cells) write_gradient(p, out, at + j, grads[j]);
 }
 
+// The gradients of the logits of cells i .. i + 3 in place of these; with `points`, of their positions too.
+template <bool quads, class T, int axes>
+SA_INLINE void differentiate_quad(const DeviceProblem& d, int64_t row, uint32_t i, const MomentSlope<T, axes>& slope,
+                                  T (&z)[4], T* points, bool first_row) {
+  T at[axes][4];
+  quad_positions<quads>(d, row, i, slope.mean, at);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    T from_mean[axes];
+#pragma unroll
+    for (int a = 0; a < axes; ++a) from_mean[a] = at[a][j];
+    const T exponent = (z[j] - slope.top) * slope.scale, w = exp2(exponent);
+    z[j] = w * slope.factor * slope.polynomial(exponent, from_mean);
+    if constexpr (!quads) {
+      if (points == nullptr || i + j >= d.p.cells) continue;
+#pragma unroll
+      for (int a = 0; a < axes; ++a) {
+        T& out = points[(i + j) * axes + a];
+        const T add = w * slope.peak * slope.position_slope(a, from_mean);
+        out = first_row ? add : out + add;
+      }
+    }
+  }
+  if (slope.mode - i < 4)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) z[j] += i + j == slope.mode ? slope.of.at_mode : T(0);
+}
+
 // Grid: parts of rows, with points' gradients of batch elements, whose rows add to the same points: a thread's own.
 // Equations (26) to (30).
 template <class T, int axes, bool quads>
 __global__ void __launch_bounds__(moment_threads)
     soft_argmax_backward(DeviceProblem d, MomentParts cut, MomentRow<T> grads, MomentRow<T> values,
                          const int64_t* modes, void* grad_logits, T* grad_points) {
-  const int64_t rows = grad_points == nullptr ? 1 : d.p.keypoints, owner = blockIdx.x / cut.count;
+  const int64_t owner = blockIdx.x / cut.count, rows = grad_points == nullptr ? 1 : d.p.keypoints;
+  T* points = grad_points == nullptr ? nullptr : grad_points + owner * d.p.cells * axes;
+  const uint32_t part = blockIdx.x % cut.count, cells = uint32_t(d.p.cells);
   constexpr int at_once = moment_quads / 2;
   for (int64_t row = owner * rows; row < (owner + 1) * rows; ++row) {
     const MomentSlope<T, axes> slope(d, row, grads, values, modes);
 #pragma unroll 1
     for (int k = 0; k < moment_quads; k += at_once) {
-      const uint32_t first = (blockIdx.x % cut.count * moment_quads + k) * blockDim.x + threadIdx.x;
+      const uint32_t first = (part * moment_quads + k) * blockDim.x + threadIdx.x;
       T z[at_once][4];
       read_quads(d, logits_offset(d.p, row), first, cut.aligned, z);
 #pragma unroll
       for (int m = 0; m < at_once; ++m) {
         const uint32_t i = 4 * (first + m * blockDim.x);
-        if (i >= d.p.cells) break;
-        T at[axes][4];
-        quad_positions<quads>(d, row, i, slope.mean, at);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          T from_mean[axes];
-#pragma unroll
-          for (int a = 0; a < axes; ++a) from_mean[a] = at[a][j];
-          const T exponent = plain_exponent(d, z[m][j], slope.top), w = exp2(exponent);
-          z[m][j] = w * slope.scale * slope.polynomial(exponent, from_mean);
-          if (i + j == slope.mode) z[m][j] += T(d.p.beta) * slope.of.at_mode;
-          if (grad_points == nullptr || i + j >= d.p.cells) continue;
-#pragma unroll
-          for (int a = 0; a < axes; ++a) {
-            T& out = grad_points[(owner * d.p.cells + i + j) * axes + a];
-            const T add = w * values.peak[row] * slope.position_slope(a, from_mean);
-            out = row == owner * rows ? add : out + add;
-          }
-        }
+        if (i >= cells) break;
+        differentiate_quad<quads>(d, row, i, slope, z[m], points, row == owner * rows);
         if (grad_logits != nullptr) write_quad<quads>(d.p, grad_logits, row, i, z[m]);
       }
     }
