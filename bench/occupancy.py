@@ -122,7 +122,7 @@ def launches(ops, names: list[str]) -> Iterator[Launch]:
 
 
 HEADERS = {"row_tops": "row", "sample_combine": "sample", "sample_forward": "sample", "axis_sample_forward": "axis_sample",
-           **dict.fromkeys(("soft_argmax_forward", "soft_argmax_combine", "soft_argmax_backward"), "soft_argmax")}  # fmt: skip
+           **dict.fromkeys(("soft_argmax_forward", "soft_argmax_combine"), "soft_argmax")}  # fmt: skip
 
 
 def registers(launch: Launch) -> int:

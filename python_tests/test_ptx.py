@@ -194,7 +194,7 @@ def test_soft_argmax(shape, threads, tmp_path):
     grads = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(wanted)]
     kernel = (f"soft_argmax_backward<{template}>(DeviceProblem, MomentParts, MomentRow<float>, MomentRow<float>, "
               "const int64_t*, void*, float*)")  # fmt: skip
-    backward = module("soft_argmax", kernel, tmp_path)
+    backward = module("soft_argmax_backward", kernel, tmp_path)
     for given in (grads, [grads[0], None, None, None]):
         out = empty(*shape)
         incoming = Struct("<4Q", *(0 if x is None else Ptr(x) for x in given))

@@ -1,4 +1,4 @@
-#include "cuda/soft_argmax.cuh"
+#include "cuda/soft_argmax_backward.cuh"
 
 #include "cuda/launch.h"
 
