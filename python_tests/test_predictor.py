@@ -16,7 +16,7 @@ from sampling_argmax_cuda.trainers.reading import covariance_to_image
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
 TASKS = {"coco": (PEAKS,), "mtfl": (PEAKS, "--objective=soft"),
-         "mpii": (PEAKS, "--model.stacks=null", "--objective=sampling_rle")}  # fmt: skip
+         "keypoints": (PEAKS,), "mpii": (PEAKS, "--model.stacks=null", "--objective=sampling_rle")}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=TASKS)
