@@ -205,10 +205,14 @@ def test_every_objective_runs_in_onnxruntime(names, tmp_path):
     same_of_all(onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"images": images.numpy()}), expected)
 
 
-def test_what_cannot_be_exported(tmp_path, capsys):
+def test_what_cannot_be_exported(trained, tmp_path, capsys):
     given = ["--format=pt2", f"--output={tmp_path / 'a.pt2'}"]
     assert main(["export", f"--ckpt_path={tmp_path / 'none.ckpt'}", *given]) == 1
     assert "sampling-argmax export: --ckpt_path: " in capsys.readouterr().err
+    content = torch.load(trained, weights_only=False)
+    torch.save(content | {"calibration": {"temperature": 2.0}}, tmp_path / "calibrated.ckpt")
+    assert main(["export", f"--ckpt_path={tmp_path / 'calibrated.ckpt'}", *given]) == 1
+    assert "calibrated.ckpt is calibrated" in capsys.readouterr().err
     trained = checkpoint("keypointnet", tmp_path)
     capsys.readouterr()
     assert main(["export", f"--ckpt_path={trained}", *given]) == 1

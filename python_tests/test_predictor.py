@@ -70,6 +70,7 @@ def test_a_predictor_has_the_boxes_of_the_command(images, tmp_path, tmp_path_fac
     assert [len(x) for x in predictor([])] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("trained", ["coco"], indirect=True)
 def test_a_predictor_needs_its_checkpoint_alone(trained, tmp_path):
     """And of the packages torch, NumPy and OpenCV."""
     shutil.copy(trained, tmp_path / "alone.ckpt")

@@ -79,7 +79,7 @@ class TestTimeAugmentation:
         first = outputs[0][1]
         if self.average == "maps":
             maps = self._mean_maps(outputs, images, "maps")
-            return Reading(first, *outputs[0][0].read_maps(maps), plane_covariance(maps))
+            return Reading(first, *outputs[0][0].read_maps(maps), plane_covariance(maps, outputs[0][0].backend))
         read = [self._read_coords(*output, first, images) for output in outputs]
         position, peak, covariance = (torch.stack(values) for values in zip(*read, strict=True))
         return Reading(first, position.mean(0), peak.mean(0), mixed_covariance(position[..., :2], covariance))
