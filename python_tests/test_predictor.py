@@ -16,7 +16,7 @@ from sampling_argmax_cuda.trainers.reading import covariance_to_image
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
 
 TASKS = {"coco": (PEAKS,), "mtfl": (PEAKS, "--objective=soft"),
-         "mpii": (PEAKS, "--model.stacks=null", "--objective=sampling_rle")}  # fmt: skip
+         "keypoints": (PEAKS,), "mpii": (PEAKS, "--model.stacks=null", "--objective=sampling_rle")}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -70,6 +70,7 @@ def test_a_predictor_has_the_boxes_of_the_command(images, tmp_path, tmp_path_fac
     assert [len(x) for x in predictor([])] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("trained", ["coco"], indirect=True)
 def test_a_predictor_needs_its_checkpoint_alone(trained, tmp_path):
     """And of the packages torch, NumPy and OpenCV."""
     shutil.copy(trained, tmp_path / "alone.ckpt")

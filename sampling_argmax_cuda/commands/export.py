@@ -34,6 +34,9 @@ def main(argv: list[str]) -> int:
         import_module("onnxscript")  # PyTorch would ask for it after minutes of work
     try:
         checkpoint = read_deployable(given.ckpt_path, "--ckpt_path:")
+        if checkpoint.get("calibration") is not None:
+            raise ValueError(f"--ckpt_path: {given.ckpt_path} is calibrated, and its confidences are of errors in the image, which "
+                             "a file for crops does not see; export the checkpoint that it was made of")  # fmt: skip
         reader = restored_reader(checkpoint, None if given.flip_test is None else given.flip_test == "true")
         about = metadata(checkpoint, reader)
         WRITERS[given.format](traced(reader, checkpoint["crop"]["image_size"]), about, given.output)

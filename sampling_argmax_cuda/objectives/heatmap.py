@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..checks import arithmetic_dtype
 from .objective import Objective
+from .spread import plane_covariance
 from .targets import Target, gaussian_maps
 
 
@@ -41,6 +42,9 @@ class Heatmap(Objective):
         maps = over_unknown(self.maps(output), target.axes, torch.amax)
         truth = gaussian_maps(target.position, tuple(reversed(output.shape[2:])), self.target_sigma, target.axes)
         return 0.5 * (maps - truth).square().flatten(2).mean(-1)
+
+    def covariance(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        return plane_covariance(self.maps(output), self.backend)
 
     def maps(self, output: Tensor) -> Tensor:
         return output.to(arithmetic_dtype(output))

@@ -13,7 +13,6 @@ from ..notices import notice_far_target
 from ..ops import heatmap_moments
 from .decoders import Decoder
 from .rows import check_rows
-from .spread import plane_covariance
 from .targets import Target
 
 
@@ -196,7 +195,7 @@ class Objective(nn.Module):
 
         ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
         """
-        return plane_covariance(self.maps(output), self.backend)
+        return heatmap_moments(output, beta=self.beta, backend=self.backend).covariance[..., :2, :2]
 
     def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""

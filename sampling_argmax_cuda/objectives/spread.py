@@ -2,12 +2,15 @@
 
 from torch import Tensor
 
+from ..checks import arithmetic_dtype
 from ..ops import heatmap_moments
 
 
 def plane_covariance(maps: Tensor, backend: str = "auto") -> Tensor:
-    """Covariance ``[B, K, 2, 2]`` in cells squared, x and y, of maps ``[B, K, (D,) H, W]`` over their sums.
+    """Covariance ``[B, K, 2, 2]`` in cells squared, x and y, of maps ``[B, K, (D,) H, W]``, over depth too.
 
-    A value below 0 counts as 0; a map without a value above 0 has NaN. ``backend`` is that of :func:`.heatmap_moments`.
+    It is that of :func:`.heatmap_moments`, with the map over its sum for probabilities. A value below 0 counts as 0; a map
+    without a value above 0 has NaN.
     """
-    return heatmap_moments(maps.clamp(min=0).log(), backend=backend).covariance[..., :2, :2]
+    logits = maps.to(arithmetic_dtype(maps)).clamp(min=0).log()
+    return heatmap_moments(logits, backend=backend).covariance[..., :2, :2]
