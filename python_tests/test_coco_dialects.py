@@ -203,7 +203,7 @@ def validated(data: CocoKeypoints) -> CocoEvaluation:
     """The records of a validation by a network that finds every joint, in batches of two, as :class:`CocoPose` adds them."""
     evaluation = CocoEvaluation()
 
-    def decode(_) -> dict[str, torch.Tensor]:
+    def decode(_, law: bool) -> dict[str, torch.Tensor]:
         people = [data.records[i]["keypoints"] for i in batch["index"].tolist()]
         places = [
             apply(invert(m), p[:, :2]) / 4 for m, p in zip(batch["inverse"].double().numpy(), people, strict=True)
@@ -211,8 +211,9 @@ def validated(data: CocoKeypoints) -> CocoEvaluation:
         return {"position": torch.tensor(np.stack(places), dtype=torch.float32), "peak": torch.ones(len(places), 17)}
 
     module = SimpleNamespace(
-        decode=decode, to_image=lambda *given: CocoPose.to_image(None, *given), evaluation=evaluation
-    )
+        decode=decode, to_image=lambda *given: CocoPose.to_image(None, *given), evaluation=evaluation,
+        has_laws=False, validates_laws=False,
+    )  # fmt: skip
     for start in range(0, len(data), 2):
         batch = default_collate([data[i] for i in range(start, min(start + 2, len(data)))])
         CocoPose.validation_step(module, batch, 1)

@@ -356,6 +356,17 @@ def test_one_of_several_categories_is_chosen_by_name(tmp_path):
         train_of(tmp_path, category="saw")
     assert len(train_of(tmp_path, category="tool")) == 3 and len(train_of(tmp_path, category="clamp")) == 1
     assert len(train_of(tmp_path, category="2")[0]["weight"]) == 2
+    images = {
+        "points": "mtfl",
+        "images": str(tmp_path),
+        "boxes": str(tmp_path / "train.json"),
+    }  # and boxes to predict on
+    assert [len(data_of(tmp_path / "none", **images, category=name).to_predict()) for name in ("tool", "clamp")] == [
+        3,
+        1,
+    ]
+    with pytest.raises(ValueError, match="one category must have keypoints, got 1"):
+        data_of(tmp_path / "none", **images).to_predict()
 
 
 REFUSED = [

@@ -95,14 +95,14 @@ def validated(root: Path, shift: float, **more) -> tuple[KeypointEvaluation, dic
     """Evaluation and scores of a network that finds every point ``shift`` pixels too far right."""
     data, evaluation = data_of(root).dataset(train=False), KeypointEvaluation(TOOL, **more)
 
-    def decode(_) -> dict[str, torch.Tensor]:
+    def decode(_, law: bool) -> dict[str, torch.Tensor]:
         people = [data.records[i]["keypoints"][:, :2] + [shift, 0] for i in batch["index"].tolist()]
         places = [apply(invert(m), p) / 4 for m, p in zip(batch["inverse"].double().numpy(), people, strict=True)]
         return {"position": torch.tensor(np.stack(places), dtype=torch.float32), "peak": torch.ones(len(places), 3)}
 
     module = SimpleNamespace(
         decode=decode, to_image=lambda *given: KeypointPose.to_image(None, *given), evaluation=evaluation,
-        has_laws=False,
+        has_laws=False, validates_laws=False,
     )  # fmt: skip
     batch = default_collate(list(data))
     KeypointPose.validation_step(module, batch, 1)

@@ -80,7 +80,8 @@ class GlobalBatches(Sampler[list[int]]):
     def __init__(self, sampler: EpochOrder, batch_size: int, rank: int, world: int, accumulate: int = 1) -> None:
         whole = batch_size * world * accumulate
         if sampler.train and len(sampler) < whole:
-            raise ValueError(f"data: {len(sampler)} training samples are fewer than one global batch of {whole}")
+            raise ValueError(f"data: {len(sampler)} training samples are fewer than one global batch of {whole} "
+                             "(--data.batch_size)")  # fmt: skip
         self.sampler, self.batch_size, self.start = sampler, batch_size, 0
         self.rank, self.world, self.accumulate = rank, world, accumulate
 

@@ -129,6 +129,17 @@ def person_category(content: dict, points: int, where: str) -> int | str:
     )
 
 
+def category_named(content: dict, name: str, where: str) -> int | str:
+    """The id of the category of that name or id, with key points if any has them; ``auto`` stands for the only one."""
+    known, sizes = categories_of(content, where)
+    able = [key for key in known if sizes.get(key)] or list(known)
+    chosen = [k for k in able if name in ("auto", str(k)) or str(known[k].get("name", "")).lower() == name.lower()]
+    if len(chosen) != 1:
+        wanted = "one category must have keypoints" if name == "auto" else f"one category must be named {name}"
+        raise ValueError(f"{where}: {wanted}, got {listed_categories(known, sizes)}; --data.category names it")
+    return chosen[0]
+
+
 def check_same_points(content: dict, category: int | str, points: Landmarks, where: str) -> None:
     """Raise ValueError where a category has names of points that are others, and show both lists.
 

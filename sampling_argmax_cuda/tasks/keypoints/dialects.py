@@ -9,7 +9,7 @@ import numpy as np
 from ...trainers.files import finite_numbers, records
 from ...trainers.landmarks import Landmarks, landmarks_of
 from ...trainers.points import package_points, pairs_of, recognised, same_names
-from ..coco.annotations import categories_of, listed_categories, of_category
+from ..coco.annotations import categories_of, category_named, of_category
 
 MARGIN = 0.25  # of a box that is made of points: what is added on each side, of its longer one
 
@@ -19,17 +19,13 @@ def choose_category(content: dict, name: str, where: str) -> tuple[int | str, st
 
     Points without names are point_1, point_2, ...
     """
-    known, sizes = categories_of(content, where)
-    able = [key for key in known if sizes.get(key)]
-    chosen = [k for k in able if name in ("auto", str(k)) or str(known[k].get("name", "")).lower() == name.lower()]
-    if len(chosen) != 1:
-        told = listed_categories(known, sizes)
-        wanted = "one category must have keypoints" if name == "auto" else f"one category must be named {name}"
-        raise ValueError(f"{where}: {wanted}, got {told}; --data.category names it")
-    entry = known[chosen[0]]
+    chosen, (known, sizes) = category_named(content, name, where), categories_of(content, where)
+    if not sizes.get(chosen):
+        raise ValueError(f"{where}: no annotation has keypoints (of category {chosen})")
+    entry = known[chosen]
     names = [str(point) for point in entry.get("keypoints") or ()]
-    names = names or [f"point_{i + 1}" for i in range(sizes[chosen[0]])]
-    return chosen[0], str(entry.get("name", chosen[0])), names, _skeleton(entry.get("skeleton"), len(names), where)
+    names = names or [f"point_{i + 1}" for i in range(sizes[chosen])]
+    return chosen, str(entry.get("name", chosen)), names, _skeleton(entry.get("skeleton"), len(names), where)
 
 
 def _skeleton(listed, points: int, where: str) -> list[tuple[int, int]]:

@@ -61,7 +61,7 @@ class KeypointData(LandmarkData):
     """
 
     free = LandmarkData.free | {"data.train_images", "data.val_images"}
-    shared = LandmarkData.shared | {"boxes", "margin", "points"}
+    shared = LandmarkData.shared | {"boxes", "category", "margin", "points"}
     own_boxes = BOXES
 
     def __init__(
@@ -186,4 +186,4 @@ class KeypointData(LandmarkData):
         return self.hparams.margin
 
     def read_boxes(self, path: str, folder: Path) -> list[dict]:
-        return read_boxes(path, folder, len(self.landmarks))
+        return read_boxes(path, folder, len(self.landmarks), self.hparams.category)
