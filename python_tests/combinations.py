@@ -26,7 +26,7 @@ from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.objectives import OBJECTIVES, Debiased, options_of
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
-from sampling_argmax_cuda.trainers import adversary, landmark_module, objective_module, trained_module
+from sampling_argmax_cuda.trainers import adversary, networks, objective_module, trained_module
 from sampling_argmax_cuda.trainers.landmark_module import LandmarkModule
 from sampling_argmax_cuda.trainers.objective_module import REDUCTIONS, ObjectiveModule
 from sampling_argmax_cuda.trainers.points import package_points
@@ -109,8 +109,8 @@ def make(task: str, objective: str, own: dict | None = None, **more) -> trained_
         if name in ("direct", "rle", "soft_rle", "sampling_rle") and task == "mpii":
             options["stacks"] = None
     torch.manual_seed(0)
-    with (patch.object(landmark_module, "PoseNet", tiny_maps),
-          patch.object(landmark_module, "RegressionNet", tiny_positions)):  # fmt: skip
+    with (patch.object(networks, "PoseNet", tiny_maps),
+          patch.object(networks, "RegressionNet", tiny_positions)):  # fmt: skip
         return TASKS[task][0](**options)
 
 

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from combinations import OPTIONS
 from combinations import make as make_small
 from objective_problems import SIZES, Problem, objective_of
 from runs import small
@@ -14,7 +15,6 @@ from test_tta import CELLS, POINTS, SWAPPED, Mirror, image_of
 
 from sampling_argmax_cuda import heatmap_mode, local_soft_argmax, soft_argmax
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.objectives import OBJECTIVES, SoftArgmax
 from sampling_argmax_cuda.objectives.decoders import DECODERS, Decoder
 from sampling_argmax_cuda.objectives.objective import output_of
@@ -158,7 +158,7 @@ def test_mirrors_scales_and_ensembles_have_it(average, decoder, bound):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", OPTIONS)
 def test_every_task_and_objective_has_it_or_refuses_it(task, objective):
     if task == "associative":
         return  # it trains no objective
