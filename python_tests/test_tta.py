@@ -99,15 +99,15 @@ def test_heatmaps_of_every_view_have_one_peak(flip, scales):
     place = torch.tensor([[[9.3, 7.6], [14.1, 12.2], [11.9, 20.0]]], dtype=torch.float64)
     image = torch.linspace(0, 1, 96).expand(1, 3, 128, 96)
     member = EnsembleMember(Equivariant(place, (96, 128), 2.0, values=True), Heatmap(2.0))
-    _, found, peak, _ = TestTimeAugmentation(SWAPPED, flip, scales, "maps").read([member], image)
+    _, found, peak, *_ = TestTimeAugmentation(SWAPPED, flip, scales, "maps").read([member], image)
     assert (found - place).abs().max() < 0.27 and (peak > 0.85).all() and (peak <= 1).all()
 
 
 @pytest.mark.parametrize("average", ["coords", "maps"])
 def test_a_mirrored_network_gives_the_same_answer(average):
     member = EnsembleMember(Mirror(), SoftArgmax())
-    _, plain, peak, _ = TestTimeAugmentation(SWAPPED, flip=False, average=average).read([member], image_of(POINTS))
-    _, both, both_peak, _ = TestTimeAugmentation(SWAPPED, flip=True, average=average).read([member], image_of(POINTS))
+    _, plain, peak, *_ = TestTimeAugmentation(SWAPPED, flip=False, average=average).read([member], image_of(POINTS))
+    _, both, both_peak, *_ = TestTimeAugmentation(SWAPPED, flip=True, average=average).read([member], image_of(POINTS))
     assert (plain[0] - CELLS).abs().max() < 0.01
     assert (both - plain).abs().max() < 3e-3 and (both_peak - peak).abs().max() < 0.03
     assert (both[..., 1] - plain[..., 1]).abs().max() < 1e-4
@@ -127,7 +127,7 @@ def test_scales_agree(flip, average):
 def test_positions_of_other_scales_are_exact():
     """Pixel x of an image is pixel s (x + 1/2) - 1/2 of the image scaled by s."""
     member = EnsembleMember(Painter("points"), Direct())
-    _, found, peak, _ = TestTimeAugmentation(SWAPPED, False, (1.5,)).read([member], image_of(POINTS))
+    _, found, peak, *_ = TestTimeAugmentation(SWAPPED, False, (1.5,)).read([member], image_of(POINTS))
     assert (found[0] - CELLS).abs().max() < 0.01 and (peak == 1).all()
 
 
@@ -148,7 +148,7 @@ def test_ensemble_of_sizes():
 
 def test_heatmaps_average():
     members = [EnsembleMember(Mirror("heatmap"), Heatmap(2.0))]
-    first, found, peak, _ = TestTimeAugmentation(SWAPPED, flip=True, average="maps").read(members, image_of(POINTS))
+    first, found, peak, *_ = TestTimeAugmentation(SWAPPED, flip=True, average="maps").read(members, image_of(POINTS))
     assert (found[0] - CELLS).abs().max() < 0.6 and (peak > 0.8).all() and first.shape == (1, 3, 32, 16)
 
 
