@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from sampling_argmax_cuda import SamplingArgmax, expected_error
+from sampling_argmax_cuda import SamplingArgmax, expected_error, notices
 from sampling_argmax_cuda.notices import notice_far_target
 from sampling_argmax_cuda.objectives import SoftArgmax
 
@@ -29,7 +29,14 @@ def by_module(target, weight=None):
 USES = pytest.mark.parametrize("use", [by_op, by_objective, by_module])
 
 
+@pytest.fixture(autouse=True)
+def first_call(monkeypatch):
+    """Every test is a process of its own to what looks once."""
+    monkeypatch.setattr(notices, "_looked", set())
+
+
 def warned(use, *arguments) -> list[str]:
+    notices._looked.clear()
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("default")
         for _ in range(3):
@@ -41,6 +48,15 @@ def warned(use, *arguments) -> list[str]:
 def test_pixels_for_cells_are_noticed_once(use):
     found = warned(use, PIXELS)
     assert len(found) == 1 and "divide by the stride" in found[0]
+
+
+@USES
+def test_later_calls_are_not_looked_at(use):
+    """They would pay for it each time."""
+    use(CELLS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        use(PIXELS)
 
 
 @USES

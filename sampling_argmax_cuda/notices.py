@@ -7,14 +7,14 @@ from torch import Tensor
 
 from . import backends
 
-_looked: set[torch.device] = set()  # devices whose targets were looked at: that waits for them, so it is done once
+_looked: set[torch.device] = set()  # devices whose targets were looked at: that costs time and memory, so it is done once
 
 
 def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> None:
     """Warn, once, of a target ``[B, K, d]`` that is further from its map of ``size`` cells than the map is long.
 
-    Those are pixels of the image, most likely. Rows of weight 0 and what is not finite do not count. On a GPU the first call
-    of a process alone is looked at, and nowhere while a graph is captured, compiled or transformed.
+    Those are pixels of the image, most likely. Rows of weight 0 and what is not finite do not count. The first call of a
+    process on a device alone is looked at, and nowhere while a graph is captured, compiled or transformed.
     """
     if torch.compiler.is_compiling() or target.is_meta or type(target) not in (Tensor, torch.nn.Parameter):
         return
@@ -22,8 +22,7 @@ def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ..
         return
     if target.is_cuda and torch.cuda.is_current_stream_capturing():
         return
-    if target.device.type != "cpu":
-        _looked.add(target.device)
+    _looked.add(target.device)
     with torch.no_grad():
         lengths = torch.tensor(size, dtype=target.dtype, device=target.device)
         far = ((target < -lengths) | (target > 2 * lengths)) & target.isfinite()
