@@ -7,7 +7,9 @@ from torch import Tensor
 
 from . import backends
 
-_looked: set[torch.device] = set()  # devices whose targets were looked at: that costs time and memory, so it is done once
+_looked: set[torch.device] = (
+    set()
+)  # devices whose targets were looked at: that costs time and memory, so it is done once
 
 
 def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> None:
