@@ -1,7 +1,6 @@
-// soft_argmax, forward and backward: mean, covariance, peak and entropy of p = softmax(beta z). Equations (25)-(30) of
-// reference/README.md. A block takes a part of a row, whose logits and weights stay in registers: forward reads them
-// once and takes the covariance about the part's own mean, so that nothing cancels; soft_argmax_combine puts the parts
-// of long rows together. Backward reads them once too: the largest logit is that of the row's mode.
+// soft_argmax, forward: mean, covariance, peak and entropy of p = softmax(beta z). Equation (25) of reference/README.md.
+// A block takes a part of a row, whose logits are read once and stay in registers as weights; the covariance is about
+// the part's own mean, so that nothing cancels. soft_argmax_combine puts the parts of long rows together.
 
 #pragma once
 
