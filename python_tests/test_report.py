@@ -145,9 +145,8 @@ def test_a_score_that_stands_still_is_told_once(mode, worse, capsys):
             callback.load_state_dict(state)
             callback.began = callback.first = 0
     lines = capsys.readouterr().out.splitlines()
-    (place,) = (
-        i for i, line in enumerate(lines) if line.startswith("warning: val/nme has not been better for 10 validations")
-    )
+    (place,) = (i for i, line in enumerate(lines) if line.startswith("warning: "))
+    assert lines[place].startswith("warning: val/nme has not been better for 10 validations")
     assert lines[place - 1].startswith(f"epoch {report.STILL + 2}/99") and "(best 0.5 of epoch 2)" in lines[place - 1]
 
 
