@@ -384,9 +384,9 @@ def test_objectives_take_a_step(objective, data, tmp_path):
     assert [len(record["keypoints"]) for record in json.loads(file.read_text())] == [10] * 4
 
 
-def check_predictions(task: str, fields: int, run: Path, data: Path, folder: Path, capfd) -> None:
+def check_predictions(task: str, fields: int, trained: Path, data: Path, folder: Path, capfd) -> None:
     """Of a folder of point clouds, which has to be named, by the last checkpoint of a run."""
-    checkpoint, files = from_last(run), some_of(data / "pcds" / "03001627", folder / "files", 5)
+    checkpoint, files = from_last(trained), some_of(data / "pcds" / "03001627", folder / "files", 5)
     given = f"--data.point_clouds={files}"
     assert run("predict", *options(data, folder / "out", given, checkpoint, config=task)) == 0
     (file,) = (folder / "out").rglob("predictions.json")

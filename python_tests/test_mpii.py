@@ -324,11 +324,11 @@ def test_two_processes_equal_one(trained, data, tmp_path):
     "more", [["--config=triangular"], ["--model.stacks=null", "--model.depth=18", "--config=rle"]], ids=str
 )
 def test_other_objectives_and_networks(more, trained, data, tmp_path):
-    run = trained.first
+    folder = trained.first
     if len(more) > 1:
-        run = tmp_path / "run"
-        fit(data, run, *more, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
-    checkpoint = from_last(run)
+        folder = tmp_path / "run"
+        fit(data, folder, *more, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    checkpoint = from_last(folder)
     assert run("validate", *options(data, tmp_path / "val", *more, checkpoint, NO_FIGURES)) == 0
     (file,) = (tmp_path / "val").rglob("results.json")
     assert [np.shape(r["joints"]) for r in json.loads(file.read_text())] == [(16, 2)] * 4

@@ -21,6 +21,7 @@ from runs import fit, logged, losses_of, one_and_two, options, run, same_weights
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
+from sampling_argmax_cuda.commands.unused import unused_options
 from sampling_argmax_cuda.objectives import OBJECTIVES
 from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
@@ -219,9 +220,9 @@ def test_maps_start_from_a_heatmap_checkpoint(data, tmp_path, capfd):
         CocoPose(**given, objective="direct", weights_gain=2.0)
 
 
-def validate(data: Path, run: Path, boxes: Path) -> dict[str, list[float]]:
-    assert run("validate", *options(data, run, f"--data.boxes={boxes}")) == 0
-    return {name: values for name, values in logged(run).items() if name.startswith("val/")}
+def validate(data: Path, folder: Path, boxes: Path) -> dict[str, list[float]]:
+    assert run("validate", *options(data, folder, f"--data.boxes={boxes}")) == 0
+    return {name: values for name, values in logged(folder).items() if name.startswith("val/")}
 
 
 def test_validation_on_detections_logs_what_it_can_measure(trained, data, tmp_path):
@@ -258,6 +259,10 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
         parts["adversary"] = Adversary
     linked = {"model": {"objective", "adversary"}, "data": {*module.linked.values()}, "objective": {"axes"},
               "adversary": {"maps", "norm", "plain"}}  # fmt: skip
+    linked["model"] |= {*module.from_data}
+    for name in unused_options(command, module, data):
+        part, _, option = name.partition(".")
+        linked[part].add(option)
     text = page(["--task", task], capsys, monkeypatch, command)
     for part, cls in parts.items():
         check_lines(text, part, cls, linked[part])
@@ -265,7 +270,8 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     groups = [part for part in ("objective", "adversary") if part in parts]
     free = [name for name in module.free - TrainedModule.free if name.startswith("model.")]
     evaluation = ["evaluation"] if free else []
-    assert titles == ["options", "checkpoint", *groups, "network", "optimisation", *evaluation, "data", "trainer"]
+    optimised = ["optimisation"] if command == "fit" else []
+    assert titles == ["options", "checkpoint", *groups, "network", *optimised, *evaluation, "data", "trainer"]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
