@@ -50,7 +50,7 @@ MUTANTS = [
     *(Mutant("cuda/axis_sample_backward.cuh", BARRIER, ";", k) for k in range(2)),
     # masks and bounds
     Mutant("cuda/row.cuh", "out[k] = i < d.p.cells ?", "out[k] = i <= d.p.cells ?"),
-    Mutant("cuda/row.cuh", "i += at_once * blockDim.x", "i += (at_once + 1) * blockDim.x"),
+    Mutant("cuda/soft_argmax.cuh", "none ? T(0) : part.top", "part.top"),
     Mutant("cuda/sample.cuh", "(d.p.cells - begin + 3) / 4 * 4", "(d.p.cells - begin) / 4 * 4"),
     Mutant("cuda/sample.cuh", "s + samples_together <= last", "s + samples_together < last + 2"),
     Mutant("cuda/sample_backward.cuh", "if (4 * quad + j < d.p.cells) write", "if (4 * quad + j + 1 < d.p.cells) write"),
@@ -89,13 +89,6 @@ MUTANTS = [
     Mutant("cuda/axis_sample_backward.cu", "fit > 0 ? parts_wanted(problem.p.rows(), ranges) : 1",
            "parts_wanted(problem.p.rows(), ranges)"),
     Mutant("cuda/soft_argmax.cuh", "first = max(first, -T(k))", "first = -T(k)"),
-    Mutant("cuda/soft_argmax.cuh", "none ? T(0) : part.top", "part.top"),
-    Mutant("cuda/soft_argmax.cuh", "fma(mass, finite(shift), factor * part.logs)", "factor * part.logs"),
-    Mutant("cuda/soft_argmax.cuh", "for (int j = 3; j >= 0; --j)", "for (int j = 0; j < 4; ++j)"),
-    Mutant("cuda/soft_argmax.cuh", "int64_t(parts[largest].first)", "int64_t(parts[0].first)"),
-    Mutant("cuda/soft_argmax_backward.cuh", "first_row ? add : out + add", "add"),
-    Mutant("cuda/soft_argmax_backward.cuh", "slope.mode - i < 4", "slope.mode - i < 3"),
-    Mutant("cuda/soft_argmax_backward.cuh", "if (i + j < p.cells) write_gradient", "if (i + j + 1 < p.cells) write_gradient"),
     # launches
     Mutant("cuda/launch.h", "if (shared > 48 * 1024)", "if (shared > 1024 * 1024)"),
     Mutant("cuda/launch.h", "int(shared_limit())", "int(shared)"),
@@ -111,6 +104,13 @@ MUTANTS = [
     Mutant("cuda/row.cuh", "i += at_once * blockDim.x", "i += (at_once + 1) * blockDim.x", 0),
     Mutant("cuda/axis_sample.cuh", "(four[0] + four[1]) + (four[2] + four[3])", "(four[0] + four[1]) + four[2]"),
     Mutant("cuda/axis_sample.cuh", "lines + tile / 4 + q", "lines + q"),
+    # parts of rows
+    Mutant("cuda/soft_argmax.cuh", "fma(mass, finite(shift), factor * part.logs)", "factor * part.logs"),
+    Mutant("cuda/soft_argmax.cuh", "for (int j = 3; j >= 0; --j)", "for (int j = 0; j < 4; ++j)"),
+    Mutant("cuda/soft_argmax.cuh", "int64_t(parts[largest].first)", "int64_t(parts[0].first)"),
+    Mutant("cuda/soft_argmax_backward.cuh", "first_row ? add : out + add", "add"),
+    Mutant("cuda/soft_argmax_backward.cuh", "slope.mode - i < 4", "slope.mode - i < 3"),
+    Mutant("cuda/soft_argmax_backward.cuh", "if (i + j < p.cells) write_gradient", "if (i + j + 1 < p.cells) write_gradient"),
 ]  # fmt: skip
 
 
