@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "mutants.csv"
-TESTS = [f"python_tests/test_{name}.py" for name in ("cuda_shim", "contract", "clouds")]
+TESTS = [f"python_tests/test_{name}.py" for name in ("cuda_shim", "contract", "clouds", "moments")]
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,16 @@ def test_the_mode_is_the_first_of_equal_peaks(machine):
     assert got.argmax(-1).tolist() == [[4500, 0, 4500]]
 
 
+@pytest.mark.parametrize("machine", [machine_isas()[-1], *cuda_machines()], indirect=True)
+def test_the_mode_of_more_parts_than_a_warp_has_lanes(machine):
+    """Equal peaks in parts that one lane compares with one another: 32 parts of 4,096 cells lie between them."""
+    logits = torch.zeros(1, 1, 33 * 4096 + 8)
+    logits[0, 0, [5, 5 + 32 * 4096]] = 20.0
+    z = logits.to(machine_device()).requires_grad_()
+    got = torch.autograd.grad(heatmap_moments(z).peak.sum(), z)[0].cpu().flatten()
+    assert got.argmax().item() == 5 and got[5] > 0 > got[5 + 32 * 4096]
+
+
 def test_a_width_is_read_by_name_alone():
     """Four fields; variance is a view of the covariance, so that there is one source."""
     found = heatmap_moments(noise(1, 2, 5, 7))
