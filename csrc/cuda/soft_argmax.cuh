@@ -1,6 +1,7 @@
-// soft_argmax, forward: mean, covariance, peak and entropy of p = softmax(beta z). Equation (25) of reference/README.md.
-// A block takes a part of a row, whose logits are read once and stay in registers as weights; the covariance is about
-// the part's own mean, so that nothing cancels. soft_argmax_combine puts the parts of long rows together.
+// soft_argmax, forward: mean, covariance, peak and entropy of p = softmax(beta z). Equation (25) of
+// reference/README.md. A block takes a part of a row, whose logits are read once and stay in registers as weights; the
+// covariance is about the part's own mean, so that nothing cancels. soft_argmax_combine puts the parts of long rows
+// together.
 
 #pragma once
 
