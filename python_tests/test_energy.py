@@ -9,6 +9,7 @@ from sampling_argmax_cuda import SamplingArgmax, energy_score, expected_error, h
 from sampling_argmax_cuda.objectives.discrete import Discrete
 from sampling_argmax_cuda.objectives.marginals import marginal_scores
 from sampling_argmax_cuda.objectives.targets import Target
+from sampling_argmax_cuda.trainers.evaluation import MapEvaluation
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -226,6 +227,24 @@ def test_marginal_scores_of_a_map():
     below = marginal_scores(p.expand(20_000, -1, -1, -1), targets.double().unsqueeze(1)).below.flatten()
     counts = torch.histc(below, 10, 0, 1)
     assert ((counts - 4_000) / math.sqrt(3_600)).abs().max() < 4
+
+
+def test_what_a_validation_says_of_maps():
+    """Means over the coordinates that are known, of samples in any order; a target is held where at most 5 % lie beyond it."""
+    p, t = law(40, 2, 6, 5), noise(40, 2, 2, seed=1) * 2 + 2.5
+    known = torch.ones(40, 2, 2)
+    known[0, 1], known[2, 0, 1], t[0, 1], t[2, 0, 1] = 0, 0, math.nan, 100.0
+    evaluation = MapEvaluation()
+    for rows in (list(range(20, 40)), list(range(20))):
+        evaluation.add(torch.tensor(rows), p[rows], t[rows], known[rows])
+    found = evaluation.compute(list)
+    crps, below, spread = (x[known > 0] for x in marginal_scores(p, t))
+    beyond = torch.minimum(below, 1 - below)
+    expected = {"crps": crps.mean(), "spread": spread.mean(), "cover_50": (beyond >= 0.25).double().mean(),
+                "cover_90": (beyond >= 0.05).double().mean()}  # fmt: skip
+    assert found == pytest.approx({name: float(x) for name, x in expected.items()}, abs=1e-12)
+    assert 0 < found["cover_50"] < found["cover_90"] < 1
+    assert evaluation.compute(list) == {}
 
 
 @pytest.mark.parametrize("call, message", [

@@ -8,6 +8,7 @@ import torch
 from sampling_argmax_cuda import SamplingArgmax, expected_error, notices
 from sampling_argmax_cuda.notices import notice_far_target
 from sampling_argmax_cuda.objectives import SoftArgmax
+from sampling_argmax_cuda.objectives.targets import Target
 
 LOGITS = torch.randn(2, 3, 16, 12, generator=torch.Generator().manual_seed(0))
 CELLS = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([11.0, 15.0])
@@ -70,6 +71,14 @@ def test_what_does_not_count_is_not_noticed(use):
     assert not warned(use, masked, weight)
     weight[0, 1] = 1.0
     assert warned(use, masked, weight)
+
+
+def test_coordinates_that_are_not_known_are_not_noticed():
+    target, axes = CELLS.clone(), torch.ones(2, 3, 2)
+    target[1, 2, 0] = 500.0
+    assert warned(lambda own: SoftArgmax().loss(LOGITS, Target(target, None, (12, 16), axes=own)), axes)
+    axes[1, 2, 0] = 0.0
+    assert not warned(lambda own: SoftArgmax().loss(LOGITS, Target(target, None, (12, 16), axes=own)), axes)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -388,6 +388,20 @@ def test_frozen_norms_never_look_at_the_batch():
     assert all(m.num_batches_tracked == 0 for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
+def test_gain_is_a_factor_of_the_maps():
+    """Of the same weights: an option of every task with this network, which a checkpoint of before does not have."""
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    made = {}
+    for gain in (1.0, 4.0):
+        torch.manual_seed(0)
+        made[gain] = CocoPose(depth=18, head_channels=16, norm="frozen", gain=gain)
+    assert torch.equal(made[4.0](x), 4 * made[1.0](x)) and made[1.0](x).abs().max() > 0
+    assert same_weights({"state_dict": made[1.0].state_dict()}, {"state_dict": made[4.0].state_dict()})
+    for gain in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="model: gain must be > 0, got"):
+            PoseNet(3, 18, 16, gain=gain)
+
+
 def test_resnet_has_torchvision_names():
     state = ResNet(50).state_dict()
     learned = sum(x.numel() for name, x in ResNet(50).named_parameters())

@@ -12,11 +12,12 @@ _looked: set[torch.device] = (
 )  # devices whose targets were looked at: that costs time and memory, so it is done once
 
 
-def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> None:
+def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ...], axes: Tensor | None = None) -> None:
     """Warn, once, of a target ``[B, K, d]`` that is further from its map of ``size`` cells than the map is long.
 
-    Those are pixels of the image, most likely. Rows of weight 0 and what is not finite do not count. The first call of a
-    process on a device alone is looked at, and nowhere while a graph is captured, compiled or transformed.
+    Those are pixels of the image, most likely. Rows of weight 0, coordinates that are not known (``axes`` ``[B, K, d]``, 0
+    there) and what is not finite do not count. The first call of a process on a device alone is looked at, and nowhere while a
+    graph is captured, compiled or transformed.
     """
     if torch.compiler.is_compiling() or target.is_meta or type(target) not in (Tensor, torch.nn.Parameter):
         return
@@ -28,6 +29,7 @@ def notice_far_target(target: Tensor, weight: Tensor | None, size: tuple[int, ..
     with torch.no_grad():
         lengths = torch.tensor(size, dtype=target.dtype, device=target.device)
         far = ((target < -lengths) | (target > 2 * lengths)) & target.isfinite()
+        far = far if axes is None else far & (axes > 0)
         far = far.any(-1) if weight is None else far.any(-1) & (weight > 0)
         if not far.any():
             return

@@ -61,16 +61,9 @@ SA_INLINE int64_t element_of(const DeviceProblem& d, uint32_t i) {
          int64_t(i - line * d.width.divisor) * d.p.stride[2];
 }
 
-// The logits of cells first, first + step, ... of a row, all loads in flight at once; -inf past the row's end.
-template <int count, class T>
-SA_INLINE void read_logits(const DeviceProblem& d, int64_t offset, uint32_t first, uint32_t step, T (&out)[count]) {
-  const auto read = [&](auto* logits, const auto& number) {
-#pragma unroll
-    for (int k = 0; k < count; ++k) {
-      const uint32_t i = first + k * step;
-      out[k] = i < d.p.cells ? T(number(logits[offset + element_of(d, i)])) : -T(__builtin_huge_val());
-    }
-  };
+// Calls read(logits, number) with the logits' own type and what makes numbers of it, outside of all loops.
+template <class T, class Read>
+SA_INLINE void with_logits(const DeviceProblem& d, const Read& read) {
   const auto same = [](auto x) { return x; };
   if constexpr (is_double<T>) return read(static_cast<const double*>(d.p.logits), same);
   switch (d.p.dtype) {
@@ -79,6 +72,18 @@ SA_INLINE void read_logits(const DeviceProblem& d, int64_t offset, uint32_t firs
       return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return bfloat16_number(x); });
     default: return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return float16_number(x); });
   }
+}
+
+// The logits of cells first, first + step, ... of a row, all loads in flight at once; -inf past the row's end.
+template <int count, class T>
+SA_INLINE void read_logits(const DeviceProblem& d, int64_t offset, uint32_t first, uint32_t step, T (&out)[count]) {
+  with_logits<T>(d, [&](auto* logits, const auto& number) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      const uint32_t i = first + k * step;
+      out[k] = i < d.p.cells ? T(number(logits[offset + element_of(d, i)])) : -T(__builtin_huge_val());
+    }
+  });
 }
 
 template <class T>

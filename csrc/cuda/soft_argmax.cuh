@@ -47,7 +47,7 @@ struct alignas(4 * sizeof(From)) LogitQuad {
 // The logits of `count` quads first, first + blockDim, ... of a row, all loads in flight at once; -inf past its end.
 template <int count, class T>
 SA_INLINE void read_quads(const DeviceProblem& d, int64_t offset, uint32_t first, bool aligned, T (&out)[count][4]) {
-  const auto read = [&](const auto* logits, const auto& number) {
+  with_logits<T>(d, [&](const auto* logits, const auto& number) {
     using From = std::remove_cvref_t<decltype(*logits)>;
 #pragma unroll
     for (int k = 0; k < count; ++k) {
@@ -62,15 +62,7 @@ SA_INLINE void read_quads(const DeviceProblem& d, int64_t offset, uint32_t first
       for (int j = 0; j < 4; ++j)
         out[k][j] = i + j < d.p.cells ? T(number(logits[offset + element_of(d, i + j)])) : -T(__builtin_huge_val());
     }
-  };
-  const auto same = [](auto x) { return x; };
-  if constexpr (is_double<T>) return read(static_cast<const double*>(d.p.logits), same);
-  switch (d.p.dtype) {
-    case Dtype::float32: return read(static_cast<const float*>(d.p.logits), same);
-    case Dtype::bfloat16:
-      return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return bfloat16_number(x); });
-    default: return read(static_cast<const uint16_t*>(d.p.logits), [](uint16_t x) { return float16_number(x); });
-  }
+  });
 }
 
 // Positions of the cells i .. i + 3 less a centre. Of a quad in a line of the grid y and z are found once.

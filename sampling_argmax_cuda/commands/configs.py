@@ -10,10 +10,8 @@ from importlib import resources
 from inspect import signature
 from pathlib import Path
 
-import yaml
-
 from ..objectives import OBJECTIVES, options_of
-from ..trainers.files import read_text
+from ..trainers.files import read_yaml
 from ..trainers.objective_module import ObjectiveModule
 from ..trainers.upgrade import ADVERSARY, DATA, OLD_OPTIONS
 from ..trainers.weights import read_checkpoint
@@ -47,12 +45,7 @@ def config_path(name: str) -> str:
 
 def read_config(name: str) -> dict:
     """The content of a config, its objective with a name of its own. Raises ValueError that names the file and the line."""
-    try:
-        content = yaml.safe_load(read_text(config_path(name), "--config")) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f"line {mark.line + 1}: "
-        raise ValueError(f"--config {name}: {where}{getattr(error, 'problem', None) or error}") from None
+    content = read_yaml(config_path(name), "--config", f"--config {name}") or {}
     if not isinstance(content, dict):
         raise ValueError(f"--config {name}: expected options by name, got {type(content).__name__}")
     if isinstance(content.get("objective"), str):

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import fcntl
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from statistics import median
 
 from ..objectives import OBJECTIVES, LikelihoodOf
 from ..trainers.figures import save_figure
-from ..trainers.files import write_atomically
+from ..trainers.files import write_atomically, write_rows
 from . import fit
-from .study_table import CLAIMS, LOWER, Row, plot, table
+from .study_table import CLAIMS, LOWER, Row, label, plot, table
 
 FORMS = {"paper": {"estimator": "cell", "beta": "1.0"}, "released": {"estimator": "axis", "beta": "tau"}}
 BASES = ("uniform", "triangular", "gaussian")
@@ -44,9 +43,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        numbers = {"S": self.num_samples, "tau": self.tau, "lr": self.rate}
-        parts = [self.objective, self.form, self.basis, *(f"{key}={value}" for key, value in numbers.items() if value)]
-        return " ".join(part for part in parts if part)
+        return label(asdict(self))
 
     def options(self, task: str) -> list[str]:
         """The options of ``fit`` that this cell stands for."""
@@ -143,16 +140,6 @@ def read_rows(path: Path) -> list[Row]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write rows as CSV, atomically; the columns are those of all rows."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
 
 
 def last_numbers(run: Path) -> Row:

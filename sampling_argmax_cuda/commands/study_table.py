@@ -29,7 +29,7 @@ SHOWN = ("error", "pearson", "std_px", "dice", "crps", "spread", "cover_50", "co
 
 
 def label(row: Row) -> str:
-    """What a row is a run of, but for its seed."""
+    """What a row, or a setting by its fields, is a run of, but for its seed."""
     numbers = {"S": row["num_samples"], "tau": row.get("tau"), "lr": row.get("rate"), "epochs": row.get("epochs")}
     parts = [
         row["objective"],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype, check_logits, check_positive
+from ..distances import metric_of
 from ..ops import soft_argmax
 from .rows import cell_offsets
 
@@ -72,7 +73,7 @@ def local_soft_argmax(
     if points is None:
         distance = torch.stack(torch.broadcast_tensors(*(offset.abs() for offset in offsets))).amax(0)
     else:
-        distance = sum(offset.square() for offset in offsets).sqrt()
+        distance = metric_of(offsets, "euclidean")
     near = torch.where(distance <= radius, logits, -math.inf)
     return soft_argmax(near, beta=beta, points=points, backend=backend)
 

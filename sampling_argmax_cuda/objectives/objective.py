@@ -116,8 +116,7 @@ class Objective(nn.Module):
         if not self.regresses:
             check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
         if target.size and target.points is None:
-            known = target.known()
-            notice_far_target(known.position, known.weight, known.size)
+            notice_far_target(target.position, target.weight, target.size, target.axes)
         if generator is not None:
             seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
         return self.target_loss(output, target, seed)

@@ -160,9 +160,8 @@ class LandmarkData(TaskData):
     """
 
     padding = 1.0  # the share of a box that its crop shows
-    own_boxes: tuple[str, ...] = (
-        "gt",
-    )  # what `boxes` may be besides a file or a function; predict has whole images then
+    # What `boxes` may be besides a file or a function; predict has whole images then.
+    own_boxes: tuple[str, ...] = ("gt",)
     inputs = frozenset({"images"})
     shared = TaskData.shared | {"image_size"}
 

@@ -2,14 +2,17 @@
 
 import codecs
 import contextlib
+import csv
 import heapq
+import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
 # What every OpenCV reads; it is asked about the others.
 IMAGES = {".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif",
@@ -36,6 +39,16 @@ def read_json(path: str | Path, what: str):
         return json.loads(content)
     except json.JSONDecodeError as error:
         raise ValueError(f"{what} file {path} is not valid JSON: {error}") from None
+
+
+def read_yaml(path: str | Path, what: str, where: str):
+    """The content of a YAML file; what is wrong with it is told behind ``where``, with its line."""
+    try:
+        return yaml.safe_load(read_text(path, what))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        raise ValueError(f"{where}: {line}{getattr(error, 'problem', None) or error}") from None
 
 
 def is_image(path: Path) -> bool:
@@ -93,6 +106,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as CSV, atomically; the columns are those of all rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_json(path: Path, content) -> None:

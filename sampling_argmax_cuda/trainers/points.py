@@ -6,9 +6,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
-from .files import read_text
+from .files import read_yaml
 from .landmarks import Landmarks, check_points, landmarks_of
 
 _OPPOSITE = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -62,12 +60,7 @@ def read_points(name: str | Path) -> dict:
     known, where = package_files(), f"--data.points {name}"
     if not Path(name).is_file() and str(name) not in known:
         raise FileNotFoundError(f"{where}: no file, and no point set of the package ({', '.join(sorted(known))})")
-    try:
-        content = yaml.safe_load(read_text(name if Path(name).is_file() else known[str(name)], "--data.points"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f"line {mark.line + 1}: "
-        raise ValueError(f"{where}: {line}{getattr(error, 'problem', None) or error}") from None
+    content = read_yaml(name if Path(name).is_file() else known[str(name)], "--data.points", where)
     if not isinstance(content, dict):
         raise ValueError(f"{where}: expected names, pairs, skeleton, sigmas or upper, got {type(content).__name__}")
     check_points(content, where)

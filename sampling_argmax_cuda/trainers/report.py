@@ -1,7 +1,5 @@
 """What a run says: a line an epoch, a table at its end, scores by point, and what looks wrong, once each."""
 
-import csv
-import io
 import time
 
 import lightning
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from .callbacks import output_folder
 from .figures import save_figure, table_figure
-from .files import write_atomically
+from .files import write_rows
 from .messages import tell
 
 FEW = 50  # training samples below which a run says so
@@ -134,11 +132,7 @@ class PointTable(Callback):
         validating = trainer.state.fn == TrainerFn.VALIDATING
         if not rows or not trainer.is_global_zero or not (validating or trainer.loggers):
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(folder / "points.csv", text.getvalue().encode())
+        write_rows(folder / "points.csv", rows)
         save_figure(table_figure(rows, "point", "mean_px"), folder / "figures" / "points.png")
         if validating:
             self._print(rows)
