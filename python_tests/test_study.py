@@ -99,14 +99,16 @@ def test_table_of_means_and_spread(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "study.png").stat().st_size > 5000
 
 
-def test_every_setting_has_its_best_rate_of_as_many_runs(monkeypatch, tmp_path):
-    """The runs that choose it have a seed of their own, are of the first length and are in no mean."""
+@pytest.mark.parametrize("tuned", [4, 2])
+def test_every_setting_has_its_best_rate_of_as_many_runs(tuned, monkeypatch, tmp_path):
+    """The runs that choose it have a seed of their own, are of the first or the named length and are in no mean."""
     seen = fake(monkeypatch)
     more = ["--rates", "0.001", "0.02", "0.003", "--epochs", "4", "8", "--seeds", "1", "2", "--root", "real"]
+    more += ["--tuning_epochs", str(tuned)] if tuned != 4 else []
     assert main(["study", *ARGUMENTS, *more, "--output", str(tmp_path)]) == 0
     options = [dict(item.split("=", 1) for item in argv if "=" in item) for argv in seen]
     found = [tuple(o[f"--{n}"] for n in ("model.lr", "model.seed", "trainer.max_epochs")) for o in options]
-    assert found[:6] == [(rate, "100", "4") for _ in range(2) for rate in ("0.001", "0.02", "0.003")]
+    assert found[:6] == [(rate, "100", str(tuned)) for _ in range(2) for rate in ("0.001", "0.02", "0.003")]
     assert found[6:] == [("0.02", seed, length) for length in ("4", "8") for seed in ("1", "2") for _ in range(2)]
     assert all(o["--data.root"] == "real" for o in options) and not any("synthetic" in argv for argv in seen)
     lines = (tmp_path / "study.md").read_text().splitlines()[2:]
@@ -117,7 +119,7 @@ def test_every_setting_has_its_best_rate_of_as_many_runs(monkeypatch, tmp_path):
 def test_a_lower_error_is_the_better_one():
     rows = [{"task": "mtfl", **{f: "" for f in ("form", "basis", "num_samples", "tau")}, "objective": "soft", "seed": "100",
              "epochs": "4", "rate": rate, "abs_px": value} for rate, value in (("1", "3"), ("2", "2"), ("3", "9"))]  # fmt: skip
-    args = Namespace(task="mtfl", rates=["1", "2", "3"], tuning_seed=100, epochs=[4])
+    args = Namespace(task="mtfl", rates=["1", "2", "3"], tuning_seed=100, tuning_epochs=4)
     assert study.chosen(args, rows, study.Setting("soft")).rate == "2"
 
 
@@ -167,8 +169,9 @@ def test_two_studies_never_share_a_folder(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--epochs", "0"], "--epochs and --samples must be >= 1"),
-        (["--samples", "0"], "--epochs and --samples must be >= 1"),
+        (["--epochs", "0"], "--epochs, --tuning_epochs and --samples must be >= 1"),
+        (["--tuning_epochs", "0"], "--epochs, --tuning_epochs and --samples must be >= 1"),
+        (["--samples", "0"], "--epochs, --tuning_epochs and --samples must be >= 1"),
         (["--rates", "1", "2", "--seeds", "100"], "--tuning_seed must be none of --seeds"),
         (["--speed=3"], "unknown option --speed=3"),
         (["--bases", "square"], "invalid choice: 'square'"),

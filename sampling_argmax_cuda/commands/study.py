@@ -110,13 +110,13 @@ def key_of(row: Row) -> tuple[str, ...]:
 def runs_of(args: argparse.Namespace, rows: list[Row]) -> Iterator[Run]:
     """The runs of the study in order: those that choose the learning rates, then every length and seed.
 
-    ``rows`` grows while they are run: a rate is the best one's of the runs with the tuning seed, at the first length.
+    ``rows`` grows while they are run: a rate is the best one's of the runs with the tuning seed, at the length of tuning.
     """
     settings, rates = settings_of(args), args.rates
     if len(rates) > 1:
         for setting in settings:
             for rate in rates:
-                yield Run(args.task, replace(setting, rate=rate), args.tuning_seed, args.epochs[0])
+                yield Run(args.task, replace(setting, rate=rate), args.tuning_seed, args.tuning_epochs)
     for epochs in args.epochs:
         for seed in args.seeds:
             for setting in settings:
@@ -131,7 +131,7 @@ def chosen(args: argparse.Namespace, rows: list[Row], setting: Setting) -> Setti
     found = {key_of(row): float(row[main]) for row in rows if row.get(main)}
     candidates = [replace(setting, rate=rate) for rate in args.rates]
     sign = 1 if main in LOWER else -1
-    return min(candidates, key=lambda own: sign * found[Run(args.task, own, args.tuning_seed, args.epochs[0]).key])
+    return min(candidates, key=lambda own: sign * found[Run(args.task, own, args.tuning_seed, args.tuning_epochs).key])
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -189,7 +189,7 @@ def train_all(args: argparse.Namespace, rest: list[str], path: Path) -> list[Row
     rows = read_rows(path)
     done = {key_of(row) for row in rows}
     tuning = len(args.rates) * len(settings_of(args)) if len(args.rates) > 1 else 0
-    total = tuning * args.epochs[0] + sum(args.epochs) * len(args.seeds) * len(settings_of(args))
+    total = tuning * args.tuning_epochs + sum(args.epochs) * len(args.seeds) * len(settings_of(args))
     for run in runs_of(args, rows):
         if run.key not in done:
             print(
@@ -223,12 +223,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=sorted(CLAIMS), default="coco", help="what is localized")
     parser.add_argument("--root", type=Path, help="folder of the task's real files (default: synthetic data)")
     parser.add_argument("--output", type=Path, default=Path("study-output"), help="folder of runs, CSV, table and plot")
-    parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[20], help="lengths of the runs; rates are chosen at the first"
-    )
+    parser.add_argument("--epochs", type=int, nargs="+", default=[20], help="lengths of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and noise")
     parser.add_argument("--rates", nargs="+", default=[], help="learning rates; of several each setting has its best")
     parser.add_argument("--tuning_seed", type=int, default=100, help="seed of the runs that choose the learning rates")
+    parser.add_argument(
+        "--tuning_epochs", type=int, help="length of the runs that choose them (default: the first length)"
+    )
     parser.add_argument("--objectives", nargs="+", choices=(*OBJECTIVES, *CONFIGS), help="objectives to compare",
                         default=["soft", "soft_vr", "soft_dr", "sampling"])  # fmt: skip
     parser.add_argument("--forms", nargs="+", choices=FORMS, help="forms of sampling (point clouds: paper)")
@@ -244,8 +245,9 @@ def _checked(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     wrong = [item for item in rest if not item.startswith(("--objective.", "--model.", "--data.", "--trainer."))]
     if wrong:
         parser.error(f"unknown option {wrong[0]} (options of fit are written --model.name=value)")
-    if min(args.epochs) < 1 or min(args.samples) < 1:
-        parser.error("--epochs and --samples must be >= 1")
+    args.tuning_epochs = args.epochs[0] if args.tuning_epochs is None else args.tuning_epochs
+    if min(*args.epochs, args.tuning_epochs) < 1 or min(args.samples) < 1:
+        parser.error("--epochs, --tuning_epochs and --samples must be >= 1")
     if args.tuning_seed in args.seeds and len(args.rates) > 1:
         parser.error(f"--tuning_seed must be none of --seeds, which are to be unseen, got {args.tuning_seed}")
     return args, rest
