@@ -118,6 +118,32 @@ def test_an_overfitted_run_sees_its_own_batches(data, tmp_path):
     assert len({str(epoch) for epoch in epochs}) == 3
 
 
+def test_a_run_on_fewer_samples_sees_the_same_ones_in_every_epoch(data, tmp_path):
+    fit("mpii", data, tmp_path, "--data.train_samples=16", "--data.batch_size=8")
+    epochs = [
+        [index for line in batches_of(tmp_path) if line["epoch"] == e for index, _ in line["samples"]] for e in range(3)
+    ]
+    assert [len(set(epoch)) for epoch in epochs] == [16, 16, 16] == [len(epoch) for epoch in epochs]
+    assert len({frozenset(epoch) for epoch in epochs}) == 1 and len({tuple(epoch) for epoch in epochs}) == 3
+    assert max(epochs[0]) >= 16, "the first of the files are no sample of them"
+
+
+def test_fewer_samples_are_a_part_of_more():
+    """Which ones is a function of the seed, in whole groups; evaluation has all."""
+    few, more, other = (set(EpochOrder(range(40), True, seed, samples=n)) for n, seed in ((10, 3), (20, 3), (10, 4)))
+    assert len(few) == 10 and few < more and few != other
+    assert list(EpochOrder(range(40), False, 3, samples=10)) == list(range(40))
+    pairs = type("Pairs", (list,), {"together": 2})(range(40))
+    order = list(EpochOrder(pairs, True, 3, samples=10))
+    assert len(order) == 10 and [i + 1 for i in order[::2]] == order[1::2]
+    for dataset, samples, told in (
+        (range(40), 41, "at most 40, got 41"),
+        (pairs, 9, "at most 40 and a multiple of 2, got 9"),
+    ):
+        with pytest.raises(ValueError, match=f"data: train_samples must be {told}"):
+            EpochOrder(dataset, True, 3, samples=samples)
+
+
 def test_two_ranks_see_what_one_process_sees(data, run_of, tmp_path, monkeypatch):
     """By loader processes of their own."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -46,6 +46,8 @@ def check_data(values: Mapping) -> None:
     require(isinstance(values["synthetic"], bool), "synthetic", "true or false")
     for name, least in _LEAST.items():
         check_count(name, values[name], least)
+    if values["train_samples"] is not None:
+        check_count("train_samples", values["train_samples"], 1)
     size = values.get("image_size", (32, 32))
     pair = isinstance(size, tuple | list) and len(size) == 2
     fits = pair and all(_is_count(n, 32) and n % 32 == 0 for n in size)
@@ -60,6 +62,7 @@ class TaskData(lightning.LightningDataModule):
         synthetic: generate data in the task's own file format under root first, and use it.
         synthetic_train: number of synthetic training images (volumes, objects), >= 1.
         synthetic_val: number of synthetic validation images (volumes, objects), >= 1.
+        train_samples: train on so many of the training samples, >= 1, which ones is a function of the seed; null for all.
         batch_size: samples a process and step, >= 1.
         num_workers: loader processes a process, >= 0; 0 to load in the process itself.
         flip: probability of mirroring, in [0, 1].
@@ -80,6 +83,7 @@ class TaskData(lightning.LightningDataModule):
         synthetic: bool = False,
         synthetic_train: int = 512,
         synthetic_val: int = 128,
+        train_samples: int | None = None,
         batch_size: int = 32,
         num_workers: int = 4,
         flip: float = 0.5,
@@ -128,7 +132,7 @@ class TaskData(lightning.LightningDataModule):
 
     def _loader(self, dataset: Dataset, train: bool) -> EpochLoader:
         h, trainer = self.hparams, self.trainer
-        order = EpochOrder(dataset, train, h.seed, fixed=trainer.overfit_batches > 0)
+        order = EpochOrder(dataset, train, h.seed, trainer.overfit_batches > 0, h.train_samples)
         accumulate = trainer.accumulate_grad_batches if train else 1
         batches = GlobalBatches(order, h.batch_size, trainer.global_rank, trainer.world_size, accumulate)
         return EpochLoader(dataset, batch_sampler=batches, num_workers=h.num_workers,

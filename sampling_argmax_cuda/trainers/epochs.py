@@ -50,24 +50,39 @@ class EpochOrder(Sampler[int]):
         train: draw a permutation.
         seed: of the permutations.
         fixed: keep the permutation of epoch 0, of which an overfitted run sees the first batches again and again.
+        samples: how many of the samples there are to train on, which ones a function of the seed; None for all of them.
     """
 
-    def __init__(self, dataset: Dataset, train: bool, seed: int, fixed: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, train: bool, seed: int, fixed: bool = False, samples: int | None = None
+    ) -> None:
         self.dataset, self.train, self.seed, self.fixed, self.epoch = dataset, train, seed, fixed, 0
+        self.together = getattr(dataset, "together", 1)
+        self.samples = len(dataset) if samples is None or not train else samples
+        if self.samples > len(dataset) or self.samples % self.together:
+            whole = f" and a multiple of {self.together}" if self.together > 1 else ""
+            raise ValueError(f"data: train_samples must be at most {len(dataset)}{whole}, got {samples}")
 
     def set_epoch(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
         self.epoch = 0 if self.fixed else epoch
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.samples
 
     def __iter__(self) -> Iterator[int]:
         if not self.train:
             return iter(range(len(self)))
-        together = getattr(self.dataset, "together", 1)
-        firsts = np.random.default_rng((self.seed, self.epoch)).permutation(len(self) // together) * together
-        return iter((firsts[:, None] + np.arange(together)).ravel().tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self) // self.together)
+        firsts = self._chosen()[order] * self.together
+        return iter((firsts[:, None] + np.arange(self.together)).ravel().tolist())
+
+    def _chosen(self) -> np.ndarray:
+        """The groups of samples to train on: of fewer samples a part of those of more."""
+        groups = len(self.dataset) // self.together
+        if len(self) == len(self.dataset):
+            return np.arange(groups)
+        return np.random.default_rng(self.seed).permutation(groups)[: len(self) // self.together]
 
 
 class GlobalBatches(Sampler[list[int]]):
