@@ -26,14 +26,18 @@ def distance(difference: Tensor, metric: str) -> Tensor:
 
 def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, num_samples: int, tau: float,
                    beta: float = 1.0, basis: str = "triangular", sigma=1.0, metric: str = "l1",
-                   spread: float = 0.0, points: Tensor | None = None, seed=0) -> Tensor:  # fmt: skip
+                   spread: float = 0.0, points: Tensor | None = None, offset: Tensor | None = None, seed=0) -> Tensor:  # fmt: skip
     """Mean over samples of the distance to the target, less ``spread`` times that of two samples, times the weight: ``[B, K]``."""
     target = target.to(arithmetic(logits))
     if weight is not None:
         # A row of weight 0 is replaced before anything is computed, so that its NaNs meet no derivative.
         masked = weight == 0
-        logits = torch.where(masked.view(*masked.shape, *(1,) * (logits.dim() - 2)), 0, logits)
+        of_cells = masked.view(*masked.shape, *(1,) * (logits.dim() - 2))
+        logits = torch.where(of_cells, 0, logits)
         target = torch.where(masked[..., None], 0, target)
+        offset = None if offset is None else torch.where(of_cells[:, :, None], 0, offset)
+        if isinstance(sigma, Tensor) and sigma.dim() > 2:
+            sigma = torch.where(of_cells, 1, sigma)
     y = sample(
         logits,
         num_samples=num_samples,
@@ -42,6 +46,7 @@ def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None,
         basis=basis,
         sigma=sigma,
         points=points,
+        offset=offset,
         seed=seed,
     )
     error = distance(y - target[:, :, None], metric).mean(-1)

@@ -1,4 +1,4 @@
-"""Sampling-argmax, equations (5) to (8) of README.md: Gumbel-softmax weights times jittered positions."""
+"""Sampling-argmax, equations (5) to (8) and (46) of README.md: Gumbel-softmax weights times jittered positions."""
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ def cell_jitter(logits: Tensor, axes: int, num_samples: int, basis: str, seed) -
 
 
 def gaussian_noise(w: Tensor, logits: Tensor, axes: int, seed, per_cell: bool) -> Tensor:
-    """``sum_i w_i n_i`` for unit normals: ``[B, K, S, d]``, drawn per cell or from its law N(0, sum w^2)."""
+    """``sum_i w_i n_i`` for unit normals and factors ``w`` ``[B, K, S, N]``: ``[B, K, S, d]``, drawn per cell or from its law
+    N(0, sum w^2)."""
     key, rows, samples = philox.numbering(logits, w.shape[2], seed)
     if not per_cell:
         n = philox.normal(key, rows, samples, torch.arange(axes, device=w.device)).to(w)
@@ -61,17 +62,33 @@ def row_sigma(sigma, logits: Tensor) -> Tensor:
     return sigma.expand(logits.shape[:2])[..., None, None]
 
 
+def cell_sigma(sigma, logits: Tensor) -> Tensor | None:
+    """``[B, K, 1, N]`` from widths of cells ``[B, K, *axes]``, None for those of rows."""
+    return sigma.flatten(2).unsqueeze(2) if isinstance(sigma, Tensor) and sigma.dim() > 2 else None
+
+
+def cell_positions(logits: Tensor, points: Tensor | None, offset: Tensor | None) -> Tensor:
+    """``c + o`` ``[B or 1, K or 1, N, d]`` of a grid or points; ``offset`` is ``[B, K, d, *axes]`` or ``[B, K, N, d]``."""
+    cells = grid_points(logits.shape[2:], logits.device)[None] if points is None else points
+    cells = cells.to(arithmetic(logits)).unsqueeze(1)
+    if offset is None:
+        return cells
+    return cells + (offset.flatten(3).mT if points is None else offset)
+
+
 def sample(logits: Tensor, *, num_samples: int, tau: float, beta: float = 1.0, basis: str = "triangular", sigma=1.0,
-           points: Tensor | None = None, seed=0, per_cell_noise: bool = False) -> Tensor:  # fmt: skip
+           points: Tensor | None = None, offset: Tensor | None = None, seed=0, per_cell_noise: bool = False) -> Tensor:  # fmt: skip
     """Samples ``[B, K, S, d]`` in cell-index units; ``per_cell_noise`` keeps the gaussian noise of every cell."""
     w = gumbel_weights(logits, num_samples, tau, beta, seed)
-    cells = grid_points(logits.shape[2:], logits.device)[None] if points is None else points
-    cells = cells.to(w)[:, None, None]  # [B or 1, 1, 1, N, d]
+    cells = cell_positions(logits, points, offset).unsqueeze(2)  # [B or 1, K or 1, 1, N, d]
     axes = cells.shape[-1]
     y = torch.stack([(w * cells[..., axis]).sum(-1) for axis in range(axes)], -1)
     if basis in ("uniform", "triangular"):
         noise = cell_jitter(logits, axes, num_samples, basis, seed)
         return y + torch.stack([(w * n.to(w)).sum(-1) for n in noise], -1)
     if basis == "gaussian":
+        width = cell_sigma(sigma, logits)
+        if width is not None:
+            return y + gaussian_noise(w * width, logits, axes, seed, per_cell_noise)
         return y + row_sigma(sigma, logits) * gaussian_noise(w, logits, axes, seed, per_cell_noise)
     return y

@@ -1,20 +1,25 @@
-"""Soft-argmax and the other moments of a heatmap, equations (25) to (30) of README.md."""
+"""Soft-argmax and the other moments of a heatmap, equations (25) to (30) and (49) of README.md."""
 
 import torch
 from torch import Tensor
 
-from .sample import below_top, grid_points
+from .sample import below_top, cell_positions, cell_sigma, row_sigma
 
 
-def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None) -> tuple[Tensor, ...]:
+def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, offset: Tensor | None = None,
+                    sigma=None) -> tuple[Tensor, ...]:  # fmt: skip
     """Mean ``[B, K, d]``, covariance ``[B, K, d, d]``, peak probability and entropy ``[B, K]`` of ``softmax(beta z)``."""
     z = beta * below_top(logits)
     p, log_p = torch.softmax(z, -1), torch.log_softmax(z, -1)
-    cells = grid_points(logits.shape[2:], logits.device)[None] if points is None else points
-    cells = cells.to(p)[:, None]  # [B or 1, 1, N, d]
+    cells = cell_positions(logits, points, offset)
     mean = (p[..., None] * cells).sum(-2)
     from_mean = cells - mean[..., None, :]
     covariance = (p[..., None] * from_mean).mT @ from_mean
+    if sigma is not None:
+        width = cell_sigma(sigma, logits)
+        width = row_sigma(sigma, logits) if width is None else width
+        own = (p * width.squeeze(2).square()).sum(-1)
+        covariance = covariance + own[..., None, None] * torch.eye(cells.shape[-1]).to(own)
     entropy = -(p * torch.where(z == -torch.inf, 0, log_p)).sum(-1)
     return mean, covariance, p.gather(-1, z.argmax(-1, keepdim=True))[..., 0], entropy
 

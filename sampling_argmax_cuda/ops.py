@@ -9,6 +9,7 @@ Notation: ``logits`` are ``[B, K, W]``, ``[B, K, H, W]``, ``[B, K, D, H, W]`` or
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,14 @@ from torch import Tensor
 from . import backends, checks, reference
 from .distances import mask_rows, spread_error, weigh_rows
 from .notices import notice_far_target
+from .sub_distributions import (
+    check_sub_distributions,
+    is_per_cell,
+    mixture_samples,
+    mixture_variance,
+    places,
+    rows_as_batch,
+)
 
 
 class Moments(NamedTuple):
@@ -42,6 +51,7 @@ def sample(
     basis: str = "triangular",
     sigma: float | Tensor = 1.0,
     points: Tensor | None = None,
+    offset: Tensor | None = None,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -54,8 +64,11 @@ def sample(
         tau: temperature of the Gumbel-softmax, at least 0.01; small is close to argmax.
         beta: factor of the logits, > 0. ``beta=1`` is the paper's form, ``beta=tau`` the released one.
         basis: ``none``, ``uniform`` (cell width 1), ``triangular`` or ``gaussian``; points allow none and gaussian.
-        sigma: width of the gaussian basis, a number or a tensor that broadcasts to ``[B, K]``; differentiable.
+        sigma: width of the gaussian basis, a number or a tensor that broadcasts to ``[B, K]``, or > 0 of every cell
+            ``[B, K, *axes]`` (tau is at least 0.02 then, and the operator is called three times); differentiable.
         points: positions ``[B, N, d]`` of unordered cells, d = 1..3; differentiable.
+        offset: moves the basis of every cell, ``[B, K, d, *axes]`` in cells (x, y, z) or, with points, ``[B, K, N, d]``: learned
+            sub-distributions (the paper's Appendix C); differentiable.
         seed: key of the noise, an integer or an int64 tensor ``[key]`` or ``[key, first_row]``; row ``b * K + k``
             draws the noise of row ``first_row + b * K + k``. Equal arguments give equal samples.
         generator: where the key is drawn from if ``seed`` is None (torch's default generator if None).
@@ -70,14 +83,19 @@ def sample(
     """
     checks.check_logits("sample", logits, points)
     num_samples = checks.check_sampling("sample", num_samples, tau, beta, basis, points)
+    check_sub_distributions("sample", logits, points, offset, sigma, basis, tau)
     target = backends.resolve("sample", backend, logits)
-    sigma = checks.sigma_tensor("sample", sigma, logits, basis)
+    if not is_per_cell(sigma):
+        sigma = checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
     if target == "reference":
         return reference.sample(
             logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
-            seed=seed,
+            offset=offset, seed=seed,
         )  # fmt: skip
+    if offset is not None or is_per_cell(sigma):
+        draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
+        return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(sigma))
     points, centre = _centred(points, logits)
     y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
     return y if centre is None else y + centre[:, :, None]
@@ -138,6 +156,7 @@ def expected_error(
     metric: str = "l1",
     spread: float = 0.0,
     points: Tensor | None = None,
+    offset: Tensor | None = None,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -145,7 +164,8 @@ def expected_error(
     """The expectation of the error (paper Eq. 14): the mean over samples of the distance to the target.
 
     The gradient is computed together with the loss, over one pass of the noise, so backward is one multiply. With ``spread``
-    the noise is drawn twice, as by :func:`sample` and its backward: a sample's gradient depends on its rank among all.
+    the noise is drawn twice, as by :func:`sample` and its backward: a sample's gradient depends on its rank among all. So it is
+    with ``offset`` and a ``sigma`` of every cell.
 
     Args:
         target: ``[B, K, d]`` in cell-index units (x, y, z).
@@ -161,16 +181,26 @@ def expected_error(
     num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
     checks.check_error("expected_error", target, weight, metric, logits, points)
     checks.check_spread("expected_error", spread, metric, num_samples)
+    check_sub_distributions("expected_error", logits, points, offset, sigma, basis, tau)
     if points is None:
         notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
     where = backends.resolve("expected_error", backend, logits)
-    sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
+    if not is_per_cell(sigma):
+        sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
     if where == "reference":
         return reference.expected_error(
             logits, target, weight, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
-            metric=metric, spread=spread, points=points, seed=seed,
+            metric=metric, spread=spread, points=points, offset=offset, seed=seed,
         )  # fmt: skip
+    if offset is not None or is_per_cell(sigma):
+        sigma = mask_rows(sigma, weight) if is_per_cell(sigma) else _or_one(sigma)
+        y = sample(
+            mask_rows(logits, weight), num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=sigma, points=points,
+            offset=offset, seed=seed, backend=backend,
+        )  # fmt: skip
+        target = mask_rows(target.to(y.dtype), weight)
+        return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     dtype = checks.arithmetic_dtype(logits)
     points, centre = _centred(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
@@ -190,7 +220,13 @@ def expected_error(
 
 
 def heatmap_moments(
-    logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto"
+    logits: Tensor,
+    *,
+    beta: float = 1.0,
+    points: Tensor | None = None,
+    offset: Tensor | None = None,
+    sigma: float | Tensor | None = None,
+    backend: str = "auto",
 ) -> Moments:
     """Mean, covariance, peak probability and entropy of ``p = softmax(beta * z)`` in one pass.
 
@@ -198,20 +234,50 @@ def heatmap_moments(
     squared, axes x, y, z; its diagonal is ``variance``. The peak ``max p`` and the entropy ``-sum p log p`` (nats) are
     ``[B, K]``. All are differentiable in ``logits``, mean and covariance in ``points``; the derivative of the peak goes to
     its first cell.
+
+    ``offset`` and ``sigma`` are those of :func:`sample`, gaussian: the mean is ``sum p (c + o)``, and the covariance, by the law
+    of total variance, that of ``c + o`` and ``sum p sigma^2`` on its diagonal.
     """
     checks.check_logits("soft_argmax", logits, points)
     checks.check_positive("soft_argmax", "beta", beta)
+    check_sub_distributions("soft_argmax", logits, points, offset, sigma)
     target = backends.resolve("soft_argmax", backend, logits)
+    if sigma is not None and not is_per_cell(sigma):
+        sigma = checks.sigma_tensor("soft_argmax", sigma, logits, "gaussian")
     if target == "reference":
-        return Moments(*reference.heatmap_moments(logits, beta=beta, points=points))
+        return Moments(*reference.heatmap_moments(logits, beta=beta, points=points, offset=offset, sigma=sigma))
+    if offset is None:
+        moments = _moments(target, logits, beta, points)
+    else:
+        rows = _moments(target, rows_as_batch(logits), beta, places(logits, points, offset))
+        moments = Moments(*(x.view(*logits.shape[:2], *x.shape[2:]) for x in rows))
+    if sigma is None:
+        return moments
+    added = mixture_variance(partial(soft_argmax, beta=beta, backend=backend), logits, sigma)
+    return moments._replace(
+        covariance=moments.covariance + added[..., None, None] * torch.eye(moments.mean.shape[-1]).to(added)
+    )
+
+
+def soft_argmax(
+    logits: Tensor,
+    *,
+    beta: float = 1.0,
+    points: Tensor | None = None,
+    offset: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Soft-argmax ``sum_i p_i (c_i + o_i)``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in cell-index units.
+
+    Without ``offset`` o is 0; the arguments are those of :func:`heatmap_moments`.
+    """
+    return heatmap_moments(logits, beta=beta, points=points, offset=offset, backend=backend).mean
+
+
+def _moments(backend: str, logits: Tensor, beta: float, points: Tensor | None) -> Moments:
     points, centre = _centred(points, logits)
-    moments = Moments(*backends.operators(target).soft_argmax(logits, points, beta)[:4])
+    moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)
-
-
-def soft_argmax(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, backend: str = "auto") -> Tensor:
-    """Soft-argmax ``sum_i p_i c_i``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in cell-index units."""
-    return heatmap_moments(logits, beta=beta, points=points, backend=backend).mean
 
 
 def _centred(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
