@@ -32,6 +32,14 @@ def test_grids(shape, basis, machine):
             case.check()
 
 
+@pytest.mark.parametrize("machine", ISAS, indirect=True)
+def test_a_short_axis_after_a_long_one(machine):
+    """Axes take turns on one scratch: nothing of a longer one is left behind the last of a whole number of blocks."""
+    settings = dict(num_samples=3, tau=1.0, basis="triangular", seed=3)
+    Case("axis_sample", {"logits": noise(1, 1, 64, 80)}, settings).check()
+    Case("axis_sample", {"logits": noise(1, 2, 64, 16, 70)}, settings).check()
+
+
 @each_machine
 @pytest.mark.parametrize("basis", ["none", "gaussian"])
 @pytest.mark.parametrize("cloud", CLOUDS, ids=str)

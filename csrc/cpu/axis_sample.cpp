@@ -14,13 +14,19 @@ int64_t total_bins(const Tensor& logits) {
   return bins;
 }
 
+// Room for the bins of a sample: five lines as long as the longest axis, padded on both sides, and the noise of all.
+int64_t bin_scratch(const Problem& p, int64_t bins) {
+  const int64_t longest = *std::max_element(p.shape, p.shape + 3);
+  return 5 * (longest + 3 * cell_padding) + bins + cell_padding;
+}
+
 template <class T>
 void axis_sample_all(const Problem& p, AxisOptions options, int64_t bins, Tensor& samples, Tensor& marginals,
                      Tensor& stats) {
   T *samples_data = samples.mutable_data_ptr<T>(), *marginals_data = marginals.mutable_data_ptr<T>(),
     *stats_data = stats.mutable_data_ptr<T>();
   const int64_t parts = parts_per_row(p.rows(), p.samples);
-  for_each_part<T>(p.rows(), parts, 3 * p.padded() + bins + cell_padding, [&](int64_t row, int64_t part, T* scratch) {
+  for_each_part<T>(p.rows(), parts, 3 * p.padded() + bin_scratch(p, bins), [&](int64_t row, int64_t part, T* scratch) {
     const int64_t first = p.samples * part / parts, last = p.samples * (part + 1) / parts;
     SA_RUN(dispatch, AxisSampleRow, T, p, options, row, first, last, scratch, samples_data, marginals_data, stats_data);
   });
@@ -51,7 +57,7 @@ void axis_sample_backward_all(const Problem& p, AxisOptions options, int64_t bin
   T* sigma_data = grad_sigma.numel() > 0 ? grad_sigma.mutable_data_ptr<T>() : nullptr;
   const bool with_logits = grad_logits.numel() > 0;
   const int64_t lines = p.shape[0] * p.shape[1], width = p.shape[2], parts = parts_per_row(p.rows(), lines);
-  const int64_t scratch_size = 4 * p.padded() + 2 * (bins + cell_padding);
+  const int64_t scratch_size = 4 * p.padded() + bins + cell_padding + bin_scratch(p, bins);
   for_each_part<T>(p.rows(), parts, scratch_size, [&](int64_t row, int64_t part, T* scratch) {
     const int64_t begin = lines * part / parts, end = lines * (part + 1) / parts;
     T *cells = scratch, *rest = scratch + p.padded();

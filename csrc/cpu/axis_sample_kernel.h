@@ -35,6 +35,10 @@ typename R::Scalar add_line(const typename R::Scalar* line, int64_t width, typen
 struct Bins {
   int64_t width, height, depth;
   int64_t total(int axes) const { return width + (axes > 1 ? height : 0) + (axes > 2 ? depth : 0); }
+  int64_t longest() const {
+    const int64_t flat = width > height ? width : height;
+    return flat > depth ? flat : depth;
+  }
 };
 
 inline Bins bins_of(const Problem& p) { return {p.shape[2], p.shape[1], p.shape[0]}; }
@@ -62,104 +66,217 @@ double sum_marginals(const Problem& p, const typename R::Scalar* weights, typena
   return sum;
 }
 
+template <class R>
+double sum_products(const typename R::Scalar* a, const typename R::Scalar* b, int64_t count) {
+  double out = 0;
+  int64_t i = 0;
+  for (; i + R::lanes <= count; i += R::lanes * 64) {
+    R total(typename R::Scalar(0));
+    const int64_t end = i + R::lanes * 64 < count ? i + R::lanes * 64 : count;
+    for (int64_t k = i; k + R::lanes <= end; k += R::lanes) total = fma(load(a + k, R()), load(b + k, R()), total);
+    out += double(reduce_add(total));
+  }
+  for (i = count / R::lanes * R::lanes; i < count; ++i) out += double(a[i]) * double(b[i]);
+  return out;
+}
+
+// The noise of the bins of a block from the first one on: standard normals, equation (4).
+template <class R>
+Block<R> block_normals(int64_t first, NoiseKey key) {
+  using T = typename R::Scalar;
+  using V = Block<R>;
+  T parity[V::size];
+  uint32_t words[V::size], radii[V::size], angles[V::size];
+  const Words<R> drawn = cell_words<R>(first, key, kNormal);
+  SA_EACH(R) store(words + j * R::lanes, drawn.r[j]);
+  for (int i = 0; i < V::size; ++i) {
+    radii[i] = ~words[i & ~1];  // 1 - u, whose logarithm keeps all digits as the Gumbel noise's does
+    angles[i] = words[i | 1];
+    parity[i] = T(i & 1 ? 1 : -1);
+  }
+  Words<R> radius, angle;
+  SA_EACH(R) {
+    radius.r[j] = load_words(radii + j * R::lanes);
+    angle.r[j] = load_words(angles + j * R::lanes);
+  }
+  const V turn = fma(to_number<V>(angle), V(T(0x1p-32)), V(T(0x1p-33)));  // in [-1/2, 1/2): words are signed numbers
+  const V quarter = V(T(0.25)), from_quarter = quarter - abs(turn);       // cos(2 pi x) = sin(2 pi (1/4 - |x|))
+  const V folded = where_negative(load_block<R>(parity), from_quarter, copysign(quarter - abs(from_quarter), turn));
+  return sqrt(exponential<V>(radius) * V(T(1.3862943611198906))) * sin_turn(folded);
+}
+
 // The noise of every bin: a jitter of the basis, or standard normals for gaussian. `noise` is padded.
 template <class R, Basis basis>
 void bin_noise(int64_t bins, NoiseKey key, typename R::Scalar* noise) {
   using T = typename R::Scalar;
   using V = Block<R>;
-  if constexpr (basis == Basis::gaussian) {
+  if constexpr (basis == Basis::gaussian && is_double<V>) {
     for (int64_t f = 0; f < bins; f += 2) {
-      const auto pair = standard_normals<double>(uint32_t(f), key);
-      noise[f] = T(pair.even), noise[f + 1] = T(pair.odd);
+      const auto pair = standard_normals<T>(uint32_t(f), key);
+      noise[f] = pair.even, noise[f + 1] = pair.odd;
     }
+  } else if constexpr (basis == Basis::gaussian) {
+    for (int64_t f = 0; f < bins; f += V::size) store(noise + f, block_normals<R>(f, key));
   } else if constexpr (basis != Basis::none) {
     const V origin = V(T(basis == Basis::uniform ? field_shift<V> : 0));
     for (int64_t f = 0; f < bins; f += V::size)
       store(noise + f, jittered<basis>(to_number<V>(cell_fields<R>(f, key)), origin));
-  } else {
-    for (int64_t f = 0; f < bins; ++f) noise[f] = T(0);
   }
 }
 
-// The bins of one axis: q_j, the weight of bin j before it is normalised, and u_j, its position.
-template <class T, Basis basis>
+constexpr int64_t padded_bins(int64_t size) { return (size + cell_padding - 1) / cell_padding * cell_padding; }
+
+// A line of bins with zeros before and behind it: the axes take turns on one set of lines.
+template <class T>
+struct BinLine {
+  T* data;
+  BinLine(T*& scratch, int64_t longest) : data(scratch + cell_padding) {
+    const int64_t behind = padded_bins(longest) + cell_padding;
+    for (int64_t j = -cell_padding; j < behind; ++j) data[j] = T(0);
+    scratch = data + behind;
+  }
+  void copy(const T* from, int64_t size) const {
+    for (int64_t j = 0; j < size; ++j) data[j] = from[j];
+    for (int64_t j = size; j < padded_bins(size) + cell_padding; ++j) data[j] = T(0);
+  }
+};
+
+// Room of a thread: the bins' numbers, weights and noise, what of them leans up and what leans down; the noise of all
+// axes.
+template <class T>
+struct BinScratch {
+  int64_t longest;
+  BinLine<T> number, h, noise, up, down;
+  T* all_noise;
+  BinScratch(T* scratch, const Bins& bins)
+      : longest(bins.longest()),
+        number(scratch, longest),
+        h(scratch, longest),
+        noise(scratch, longest),
+        up(scratch, longest),
+        down(scratch, longest),
+        all_noise(scratch) {
+    for (int64_t j = 0; j < padded_bins(longest); ++j) number.data[j] = T(j);
+  }
+};
+
+// The bins of one axis: q_j, the weight of bin j before it is normalised, and u_j, its position. Behind the last bin h
+// and the noise are 0, and so is q.
+template <class R, Basis basis>
 struct Axis {
-  const T *h, *noise;
+  using T = typename R::Scalar;
+  using V = Block<R>;
+  const BinScratch<T>& own;
+  const T *number, *h, *noise;
   int64_t size;
-  double sigma, reweight;
+  T sigma, exponent;  // the reweighting is 2^(exponent n^2)
 
-  SA_INLINE double u(int64_t j) const {
-    return double(j) + (basis == Basis::gaussian ? sigma * double(noise[j]) : double(noise[j]));
+  Axis(const BinScratch<T>& scratch, const T* from_h, const T* from_noise, int64_t bins, T width, double reweight)
+      : own(scratch),
+        number(scratch.number.data),
+        h(scratch.h.data),
+        noise(scratch.noise.data),
+        size(bins),
+        sigma(width),
+        exponent(T(-reweight * 1.4426950408889634)) {
+    own.h.copy(from_h, size);
+    if constexpr (basis != Basis::none) own.noise.copy(from_noise, size);
   }
-  SA_INLINE double factor(int64_t j) const {
-    return reweight == 0 ? 1 : __builtin_exp(-reweight * double(noise[j]) * double(noise[j]));
-  }
-  // The bin that the jitter leans on; -1 or size where it leans out of the map, whose weight there is 0.
-  SA_INLINE int64_t neighbour(int64_t j) const { return noise[j] < 0 ? j - 1 : j + 1; }
-  SA_INLINE double lean(int64_t j) const { return __builtin_fabs(double(noise[j])); }
 
-  SA_INLINE double q(int64_t j) const {
-    if constexpr (basis == Basis::gaussian) return double(h[j]) * factor(j);
+  SA_INLINE V u(int64_t j) const {
+    const V centre = load_block<R>(number + j);
+    if constexpr (basis == Basis::none) return centre;
+    if constexpr (basis == Basis::gaussian) return fma(load_block<R>(noise + j), V(sigma), centre);
+    return centre + load_block<R>(noise + j);
+  }
+  SA_INLINE V factor(int64_t j) const {
+    const V n = load_block<R>(noise + j);
+    return exp2(n * n * V(exponent));
+  }
+  SA_INLINE V q(int64_t j) const {
+    const V plain = load_block<R>(h + j);
+    if constexpr (basis == Basis::gaussian) return exponent == 0 ? plain : plain * factor(j);
     if constexpr (basis == Basis::triangular) {
-      const int64_t other = neighbour(j);
-      const double beside = other < 0 || other >= size ? 0 : double(h[other]);
-      return (1 - lean(j)) * double(h[j]) + lean(j) * beside;
+      // The bin that the jitter leans on: the one below or above, whose weight outside of the map is 0.
+      const V n = load_block<R>(noise + j);
+      const V beside = where_negative(n, load_block<R>(h + j - 1), load_block<R>(h + j + 1));
+      return fma(abs(n), beside - plain, plain);
     }
-    return double(h[j]);
+    return plain;
   }
 
   struct Sums {
-    double q = 0, qu = 0;
+    double q = 0, qu = 0, qn = 0, q_above = 0;
     double coordinate() const { return qu / q; }
   };
-  Sums sums() const {
+  // With `above`, also the sum of q over the bins at or above it; of gaussian q n too.
+  Sums sums(const T* above = nullptr) const {
     Sums out;
-    for (int64_t j = 0; j < size; ++j) {
-      const double weight = q(j);
-      out.q += weight, out.qu += weight * u(j);
+    for (int64_t begin = 0; begin < size; begin += blocks_per_panel * V::size) {
+      const int64_t end = begin + blocks_per_panel * V::size < size ? begin + blocks_per_panel * V::size : size;
+      R weight(T(0)), position(T(0)), moved(T(0)), higher(T(0));
+      for (int64_t j = begin; j < end; j += V::size) {
+        const V own_q = q(j), own_u = u(j);
+        weight = accumulate(weight, own_q);
+        position = accumulate(position, own_q, own_u);
+        if constexpr (basis == Basis::gaussian) moved = accumulate(moved, own_q, load_block<R>(noise + j));
+        if (above != nullptr) higher = accumulate(higher, where_negative(own_u - V(*above), V(T(0)), own_q));
+      }
+      out.q += double(reduce_add(weight)), out.qu += double(reduce_add(position));
+      out.qn += double(reduce_add(moved)), out.q_above += double(reduce_add(higher));
     }
     if (basis == Basis::none || basis == Basis::uniform) out.q = 1;  // h is normalised already
     return out;
   }
 
-  // Adds grad * dc/dh to grad_h; returns grad * dc/dsigma.
+  // Writes grad * dc/dh to grad_h, which is padded; returns grad * dc/dsigma.
   double backward(double grad, double clip, T* grad_h) const {
     const Sums total = sums();
     const double c = total.coordinate();
-    double mean = 0, grad_sigma = 0;
-    for (int64_t j = 0; j < size; ++j) {
-      const double weight = q(j) / total.q;
-      mean += weight * slope(j, c, clip);
-      grad_sigma += weight * double(noise[j]);
-    }
-    for (int64_t j = 0; j < size; ++j) {
-      const double dc_dq = (slope(j, c, clip) - mean) / total.q * grad;
+    const T place = T(c);
+    // The mean of the slopes: positions, or the released +-A by the side of c that a bin is on.
+    const double mean = clip == 0 ? c : clip * (2 * sums(&place).q_above / total.q - 1);
+    const V scale = V(T(grad / total.q)), low = V(T((-clip - mean) * grad / total.q)),
+            high = V(T((clip - mean) * grad / total.q)), centre = V(place);
+    for (int64_t j = 0; j < size; j += V::size) {
+      const V from_centre = u(j) - centre;
+      V slope = clip == 0 ? from_centre * scale : where_negative(from_centre, low, high);
+      if constexpr (basis == Basis::gaussian)
+        if (exponent != 0) slope = slope * factor(j);
       if constexpr (basis == Basis::triangular) {
-        const int64_t other = neighbour(j);
-        grad_h[j] += T((1 - lean(j)) * dc_dq);
-        if (other >= 0 && other < size) grad_h[other] += T(lean(j) * dc_dq);
-      } else {
-        grad_h[j] += T(basis == Basis::gaussian ? dc_dq * factor(j) : dc_dq);
+        const V n = load_block<R>(noise + j), leaning = abs(n) * slope, zero = V(T(0));
+        store(own.up.data + j, where_negative(n, zero, leaning));
+        store(own.down.data + j, where_negative(n, leaning, zero));
+        slope = slope - leaning;
       }
+      store(grad_h + j, slope);
     }
-    return basis == Basis::gaussian ? grad * grad_sigma : 0;
+    if constexpr (basis == Basis::triangular) add_leaning(grad_h);
+    return basis == Basis::gaussian ? grad * total.qn / total.q : 0;
   }
 
-  // dc/dq_j times the sum of q, before the mean is taken off: the position, or the released +-A.
-  SA_INLINE double slope(int64_t j, double c, double clip) const {
-    if (clip == 0) return u(j);
-    return u(j) >= c ? clip : -clip;
+  // What the bins below and above have of a bin's weight.
+  void add_leaning(T* grad_h) const {
+    own.down.data[(size + V::size - 1) / V::size * V::size] = T(0);  // a longer axis may have left something there
+    for (int64_t j = 0; j < size; j += V::size)
+      store(grad_h + j,
+            load_block<R>(grad_h + j) + load_block<R>(own.up.data + j - 1) + load_block<R>(own.down.data + j + 1));
   }
 };
 
-template <class T, Basis basis, int axes>
-void axes_of(const Problem& p, int64_t row, const AxisOptions& options, const T* h, const T* noise,
-             Axis<T, basis> (&out)[axes]) {
+// Calls body(axis, its number, its first bin) for every axis of one sample, in the order of its bins.
+template <class R, Basis basis, int axes, class Body>
+SA_INLINE void for_each_axis(const Problem& p, int64_t row, const AxisOptions& options,
+                             const BinScratch<typename R::Scalar>& scratch, const typename R::Scalar* h,
+                             const Body& body) {
+  using T = typename R::Scalar;
   const Bins bins = bins_of(p);
   const int64_t sizes[3] = {bins.width, bins.height, bins.depth};
   int64_t first = 0;
   for (int axis = 0; axis < axes; ++axis) {
-    out[axis] = {h + first, noise + first, sizes[axis], double(row_sigma<T>(p, row)), options.reweight};
+    body(Axis<R, basis>(scratch, h + first, scratch.all_noise + first, sizes[axis], row_sigma<T>(p, row),
+                        options.reweight),
+         axis, first);
     first += sizes[axis];
   }
 }
@@ -172,7 +289,7 @@ struct AxisSampleRow {
                  T* samples, T* marginals, T* stats) {
     const int64_t bins = bins_of(p).total(axes);
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
-    T* noise = weights + p.padded();
+    const BinScratch<T> lines(weights + p.padded(), bins_of(p));
     prepare_exponents<R>(p, row, a);
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
@@ -181,10 +298,10 @@ struct AxisSampleRow {
       const int64_t out = row * p.samples + s;
       T* h = marginals + out * bins;
       const double sum = sum_marginals<R, axes>(p, weights, h);
-      bin_noise<R, basis>(bins, key, noise);
-      Axis<T, basis> axis[axes];
-      axes_of<T, basis, axes>(p, row, options, h, noise, axis);
-      for (int i = 0; i < axes; ++i) samples[out * axes + i] = T(axis[i].sums().coordinate());
+      bin_noise<R, basis>(bins, key, lines.all_noise);
+      for_each_axis<R, basis, axes>(p, row, options, lines, h, [&](const Axis<R, basis>& axis, int i, int64_t) {
+        samples[out * axes + i] = T(axis.sums().coordinate());
+      });
       stats[out] = T(__builtin_log2(sum) + double(shift));
     }
     return 0;
@@ -221,24 +338,26 @@ struct AxisSampleRowBackward {
     const int64_t bins = bins_of(p).total(axes), block = Block<R>::size;
     const int64_t first = begin * p.shape[2] / block * block, last = (end * p.shape[2] + block - 1) / block * block;
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
-    T *noise = weights + p.padded(), *grad_h = noise + bins + cell_padding;
-    prepare_exponents<R>(p, row, a);
+    T* grad_h = weights + p.padded();
+    const BinScratch<T> lines(grad_h + bins + cell_padding, bins_of(p));
+    if constexpr (axes > 1) prepare_exponents<R>(p, row, a);
     double grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
       const int64_t at = row * p.samples + s;
-      store_weights<R>(p, shifted_exponents<R>(p, a, stats[at], shifted), key, first, last, weights);
-      bin_noise<R, basis>(bins, key, noise);
       const T* h = marginals + at * bins;
-      Axis<T, basis> axis[axes];
-      axes_of<T, basis, axes>(p, row, options, h, noise, axis);
-      for (int64_t j = 0; j < bins; ++j) grad_h[j] = T(0);
-      for (int i = 0; i < axes; ++i)
-        grad_sigma += axis[i].backward(double(grad[at * axes + i]), options.clip_grad, grad_h + (axis[i].h - h));
-      double mean = 0;
-      for (int64_t j = 0; j < bins; ++j) mean += double(h[j]) * double(grad_h[j]);
+      bin_noise<R, basis>(bins, key, lines.all_noise);
+      for_each_axis<R, basis, axes>(p, row, options, lines, h, [&](const Axis<R, basis>& axis, int i, int64_t bin) {
+        grad_sigma += axis.backward(double(grad[at * axes + i]), options.clip_grad, grad_h + bin);
+      });
+      const double mean = sum_products<R>(h, grad_h, bins), chain = p.beta / p.tau;
+      if constexpr (axes == 1) {  // the marginal is the weights
+        add_lines(p, h, grad_h, mean, chain, begin, end, grad_logits);
+        continue;
+      }
+      store_weights<R>(p, shifted_exponents<R>(p, a, stats[at], shifted), key, first, last, weights);
       const double inverse = bounded_exponents(p) ? __builtin_exp2(common_shift(p) - double(stats[at])) : 1;
-      add_lines(p, weights, grad_h, mean, p.beta / p.tau * inverse, begin, end, grad_logits);
+      add_lines(p, weights, grad_h, mean, chain * inverse, begin, end, grad_logits);
     }
     return grad_sigma;
   }

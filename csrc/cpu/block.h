@@ -90,6 +90,13 @@ SA_INLINE Block<R> fma(Block<R> a, Block<R> b, Block<R> c) {
 }
 
 template <class R>
+SA_INLINE Block<R> where_negative(Block<R> x, Block<R> yes, Block<R> no) {
+  Block<R> out;
+  SA_EACH(R) out.r[j] = where_negative(x.r[j], yes.r[j], no.r[j]);
+  return out;
+}
+
+template <class R>
 SA_INLINE Block<R> load_block(const typename R::Scalar* p) {
   Block<R> out;
   SA_EACH(R) out.r[j] = load(p + j * R::lanes, R());
@@ -178,6 +185,17 @@ SA_INLINE Block<R> exp2(Block<R> x) {
     out = out * power;
   }
   return out;
+}
+
+// sin(2 pi x) for |x| <= 1/4; absolute error 2e-7.
+template <class R>
+SA_INLINE Block<R> sin_turn(Block<R> x) {
+  constexpr float c[] = {0x1.921fb4p+2f, -0x1.4abbb6p+5f, 0x1.46676ep+6f, -0x1.3232fap+6f, 0x1.3c4b2cp+5f};
+  const Block<R> square = x * x;
+  Block<R> out = Block<R>(c[4]);
+#pragma GCC unroll 4
+  for (int i = 3; i >= 0; --i) out = fma(out, square, Block<R>(c[i]));
+  return out * x;
 }
 
 // ---- random words of a block, in the order of its cells ----

@@ -1,6 +1,9 @@
 // One row of logits made ready for its samples: exponents, coordinates, and the loop over blocks of cells.
 // No include guard (see foreach_isa.h).
 
+// Registers add up at most this many blocks before they are folded into float64.
+constexpr int64_t blocks_per_panel = 32;
+
 // Cells begin .. end of a row, line by line.
 template <class T, class From>
 void gather_cells(const From* from, const Problem& p, int64_t begin, int64_t end, T* out) {

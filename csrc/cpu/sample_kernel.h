@@ -9,9 +9,6 @@ struct SampleSums {
   double weight = 0, square = 0, position[axes] = {};
 };
 
-// Registers add up at most this many blocks before they are folded into float64.
-constexpr int64_t blocks_per_panel = 32;
-
 template <class R, Basis basis, int axes>
 SampleSums<typename R::Scalar, axes> sum_sample(const Problem& p, const typename R::Scalar* a,
                                                 const typename R::Scalar* const (&coords)[3], NoiseKey key) {

@@ -57,7 +57,10 @@ SA_INLINE Double log1p(Double a) { return __builtin_log1p(a.v); }
 SA_INLINE Double log2(Double a) { return __builtin_log2(a.v); }
 SA_INLINE Double exp2(Double a) { return __builtin_exp2(a.v); }
 
-SA_INLINE F where_negative(F x, F yes, F no) { return x.v < 0 ? yes.v : no.v; }
+template <class T>
+SA_INLINE Lane<T> where_negative(Lane<T> x, Lane<T> yes, Lane<T> no) {
+  return x.v < 0 ? yes.v : no.v;
+}
 
 SA_INLINE U bits_of(F a) { return __builtin_bit_cast(U, a); }
 SA_INLINE F number_of(U bits) { return __builtin_bit_cast(F, bits); }
