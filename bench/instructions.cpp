@@ -32,13 +32,13 @@ Numbers logits() {
   return out;
 }
 
-Problem problem(const char* basis, int64_t samples, const Numbers& z, const Numbers& coords, const float& sigma) {
+Problem problem(const char* basis, int64_t samples, double tau, const Numbers& z, const Numbers& coords, const float& sigma) {
   Problem p{};
   p.logits = z.data(), p.dtype = Dtype::float32, p.axes = 2;
   p.shape[0] = 1, p.shape[1] = height, p.shape[2] = width;
   p.stride[1] = width, p.stride[2] = 1;
   p.batch = p.keypoints = 1, p.cells = cells, p.coords = coords.data(), p.sigma = &sigma;
-  p.samples = samples, p.tau = 0.7, p.beta = 1, p.seed = 12345;
+  p.samples = samples, p.tau = tau, p.beta = 1, p.seed = 12345;
   p.basis = !std::strcmp(basis, "none")      ? Basis::none
             : !std::strcmp(basis, "uniform") ? Basis::uniform
             : !std::strcmp(basis, "gaussian") ? Basis::gaussian
@@ -49,12 +49,12 @@ Problem problem(const char* basis, int64_t samples, const Numbers& z, const Numb
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) return std::puts("instructions OP BASIS DIRECTION S"), 1;
+  if (argc != 6) return std::puts("instructions OP BASIS DIRECTION TAU S"), 1;
   const bool axis = !std::strcmp(argv[1], "axis_sample"), backward = !std::strcmp(argv[3], "backward");
-  const int64_t samples = std::atoll(argv[4]);
+  const int64_t samples = std::atoll(argv[5]);
   const Numbers z = logits(), coords(2 * cells + 128, 3.0f);
   const float sigma = 1;
-  const Problem p = problem(argv[2], samples, z, coords, sigma);
+  const Problem p = problem(argv[2], samples, std::atof(argv[4]), z, coords, sigma);
   Numbers scratch(size_t(16 * p.padded())), y(size_t(2 * samples), 1.0f), stats(size_t(2 * samples), 12.0f), grad(y);
   Numbers bins(size_t(samples * (width + height)), 0.01f), out(size_t(p.padded()));
   if (axis && backward)

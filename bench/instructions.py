@@ -18,8 +18,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "cpu_instructions.json"
 CELLS, FEW, MANY = 64 * 48, 5, 25
-KERNELS = [("sample", basis) for basis in ("none", "uniform", "triangular", "gaussian")]
-KERNELS += [("axis_sample", basis) for basis in ("uniform", "triangular")]
+# Op, basis, direction and temperature: of one that takes a logarithm and an exponential a weight, and of 1, which takes neither.
+KERNELS = [("sample", basis, direction, "0.7") for basis in ("none", "uniform", "triangular", "gaussian")
+           for direction in ("forward", "backward")]  # fmt: skip
+KERNELS += [
+    ("axis_sample", basis, direction, "0.7")
+    for basis in ("uniform", "triangular")
+    for direction in ("forward", "backward")
+]
+KERNELS += [("sample", basis, "forward", "1") for basis in ("uniform", "triangular", "gaussian")]
+KERNELS += [("axis_sample", "triangular", "forward", "1")]
 SLACK = 0.02
 
 
@@ -57,32 +65,29 @@ def build(folder: Path) -> Path:
     return program
 
 
-def run(program: Path, op: str, basis: str, direction: str, samples: int) -> int:
+def run(program: Path, kernel: tuple[str, ...], samples: int) -> int:
     command = [
         "valgrind",
         "--tool=callgrind",
         "--callgrind-out-file=/dev/null",
         program,
-        op,
-        basis,
-        direction,
+        *kernel,
         str(samples),
     ]
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     return int(re.search(r"Collected : (\d+)", log)[1])
 
 
-def count(program: Path, op: str, basis: str, direction: str) -> float:
+def count(program: Path, kernel: tuple[str, ...]) -> float:
     """Instructions per (sample, cell)."""
-    few, many = (run(program, op, basis, direction, samples) for samples in (FEW, MANY))
+    few, many = (run(program, kernel, samples) for samples in (FEW, MANY))
     return round((many - few) / ((MANY - FEW) * CELLS), 3)
 
 
 def count_all() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder))
-        counts = {f"{op} {basis} {direction}": count(program, op, basis, direction)
-                  for op, basis in KERNELS for direction in ("forward", "backward")}  # fmt: skip
+        counts = {" ".join(kernel[:3]) + f", tau {kernel[3]}": count(program, kernel) for kernel in KERNELS}
     return {"compiler": f"g++ {compiler_version()}", "flags": " ".join(compiler_flags()), "isa": "avx2",
             "instructions per (sample, cell)": counts}  # fmt: skip
 

@@ -12,8 +12,13 @@ COUNTS = COMMITTED["instructions per (sample, cell)"]
 
 def test_weights_and_uniform_noise_stay_below_twenty():
     for basis in ("none", "uniform", "gaussian"):
-        assert COUNTS[f"sample {basis} forward"] < 20
+        assert COUNTS[f"sample {basis} forward, tau 0.7"] < 20
     assert max(n for name, n in COUNTS.items() if name.startswith("axis_sample")) < 20
+
+
+def test_the_most_common_temperature_takes_neither_logarithm_nor_exponential():
+    for basis in ("uniform", "triangular", "gaussian"):
+        assert COUNTS[f"sample {basis} forward, tau 1"] < COUNTS[f"sample {basis} forward, tau 0.7"] - 3
 
 
 def test_committed_flags_are_the_extensions():
@@ -32,6 +37,6 @@ def test_counts_agree():
 
 
 def test_a_difference_is_noticed():
-    name = "sample uniform forward"
+    name = "sample uniform forward, tau 0.7"
     assert instructions.differences({name: COUNTS[name] * 1.03}, COUNTS) != []
     assert instructions.differences({name: COUNTS[name] * 1.01}, COUNTS) == []

@@ -7,9 +7,8 @@
 template <class R>
 void store_weights(const Problem& p, const typename R::Scalar* a, NoiseKey key, int64_t begin, int64_t end,
                    typename R::Scalar* weights) {
-  using T = typename R::Scalar;
-  for (int64_t i = begin; i < end; i += Block<R>::size)
-    store(weights + i, exp2(weight_exponents<R>(a, i, key, T(-1 / p.tau))));
+  const Weights<R> weigh(p, a, key);
+  for (int64_t i = begin; i < end; i += Block<R>::size) store(weights + i, weigh(i));
 }
 
 // marginal += line; returns the line's sum.
@@ -290,7 +289,7 @@ struct AxisSampleRow {
     const int64_t bins = bins_of(p).total(axes);
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
     const BinScratch<T> lines(weights + p.padded(), bins_of(p));
-    prepare_exponents<R>(p, row, a);
+    prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
       const T shift = bounded_exponents(p) ? T(common_shift(p)) : sample_max<R>(p, a, key);
@@ -340,7 +339,7 @@ struct AxisSampleRowBackward {
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
     T* grad_h = weights + p.padded();
     const BinScratch<T> lines(grad_h + bins + cell_padding, bins_of(p));
-    if constexpr (axes > 1) prepare_exponents<R>(p, row, a);
+    if constexpr (axes > 1) prepare_weights<R>(p, row, a);
     double grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));

@@ -74,6 +74,7 @@ SA_UNARY(log1p)
 SA_BINARY(operator+)
 SA_BINARY(operator-)
 SA_BINARY(operator*)
+SA_BINARY(operator/)
 SA_BINARY(max)
 SA_BINARY(copysign)
 

@@ -14,13 +14,14 @@ struct ExpectedErrorRow {
   static SampleSums<T, axes> sum_and_keep(const Problem& p, const T* a, const T* const (&coords)[3], NoiseKey key,
                                           T* weights, T* positions) {
     SampleSums<T, axes> sums;
+    const Weights<R> weigh(p, a, key);
     constexpr int64_t panel = blocks_per_panel * V::size;
     for (int64_t begin = 0; begin < p.padded(); begin += panel) {
       const int64_t end = begin + panel < p.padded() ? begin + panel : p.padded();
       R weight(T(0)), square(T(0)), position[axes];
       for (R& sum : position) sum = R(T(0));
       for (int64_t i = begin; i < end; i += V::size) {
-        const V w = exp2(weight_exponents<R>(a, i, key, T(-1 / p.tau)));
+        const V w = weigh(i);
         V at[axes];
         block_positions<R, basis, axes>(coords, i, key, at);
         store(weights + i, w);
@@ -101,7 +102,7 @@ struct ExpectedErrorRow {
     T* a = scratch;
     const T* coords[3];
     prepare_coords(p, row, scratch + p.padded(), coords);
-    prepare_exponents<R>(p, row, a);
+    prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s)
       add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), *out);
     return 0;

@@ -73,9 +73,21 @@ void prepare_exponents(const Problem& p, int64_t row, double scale, double shift
   for (int64_t i = 0; i < p.padded(); i += Block<R>::size) store(a + i, (load_block<R>(a + i) - top) * factor - moved);
 }
 
+// The power of 1 / E in a weight 2^a E^(-1/tau): at the temperatures that training has most it is a division or a root
+// of a table of 2^a, without a logarithm and an exponential a cell.
+enum class Power { any, one, two, half };
+
+inline Power power_of(const Problem& p) {
+  if (!bounded_exponents(p)) return Power::any;
+  return p.tau == 1 ? Power::one : p.tau == 0.5 ? Power::two : p.tau == 2 ? Power::half : Power::any;
+}
+
+// What no sample changes of the weights of a row: a or, for a power of its own, 2^a.
 template <class R>
-void prepare_exponents(const Problem& p, int64_t row, typename R::Scalar* a) {
+void prepare_weights(const Problem& p, int64_t row, typename R::Scalar* a) {
   prepare_exponents<R>(p, row, p.beta * 1.4426950408889634 / p.tau, common_shift(p), a);
+  if (power_of(p) == Power::any) return;
+  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) store(a + i, exp2(load_block<R>(a + i)));
 }
 
 // The exponents of one sample less `shift`; they are `a` itself where there is nothing to take off.
@@ -106,19 +118,41 @@ T row_sigma(const Problem& p, int64_t row) {
   return static_cast<const T*>(p.sigma)[row / p.keypoints * p.sigma_stride[0] + row % p.keypoints * p.sigma_stride[1]];
 }
 
+// The weights of one sample, of what prepare_weights and shifted_exponents made.
 template <class R>
-SA_INLINE Block<R> weight_exponents(const typename R::Scalar* a, int64_t cell, NoiseKey key,
-                                    typename R::Scalar neg_inv_tau) {
-  const Block<R> e = exponential<Block<R>>(cell_words<R>(cell, key, kGumbel));
-  return fma(log2(e), Block<R>(neg_inv_tau), load_block<R>(a + cell));
-}
+struct Weights {
+  using T = typename R::Scalar;
+  using V = Block<R>;
+  const T* a;
+  NoiseKey key;
+  T neg_inv_tau;
+  Power power;
+  Weights(const Problem& p, const T* prepared, NoiseKey sample)
+      : a(prepared), key(sample), neg_inv_tau(T(-1 / p.tau)), power(power_of(p)) {}
+
+  SA_INLINE V exponent(int64_t cell) const { return of_any(exponentials(cell), cell); }
+  SA_INLINE V operator()(int64_t cell) const {
+    const V e = exponentials(cell);
+    switch (power) {
+      case Power::one: return load_block<R>(a + cell) / e;
+      case Power::two: return load_block<R>(a + cell) / (e * e);
+      case Power::half: return load_block<R>(a + cell) / sqrt(e);
+      default: return exp2(of_any(e, cell));
+    }
+  }
+
+ private:
+  SA_INLINE V exponentials(int64_t cell) const { return exponential<V>(cell_words<R>(cell, key, kGumbel)); }
+  SA_INLINE V of_any(V e, int64_t cell) const { return fma(log2(e), V(neg_inv_tau), load_block<R>(a + cell)); }
+};
 
 // The largest exponent of a sample, for the temperatures whose exponents are not bounded.
 template <class R>
 typename R::Scalar sample_max(const Problem& p, const typename R::Scalar* a, NoiseKey key) {
   using T = typename R::Scalar;
+  const Weights<R> weights(p, a, key);
   Block<R> m = Block<R>(-T(__builtin_inf()));
-  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) m = max(weight_exponents<R>(a, i, key, T(-1 / p.tau)), m);
+  for (int64_t i = 0; i < p.padded(); i += Block<R>::size) m = max(weights.exponent(i), m);
   return largest(m);
 }
 

@@ -14,14 +14,14 @@ SampleSums<typename R::Scalar, axes> sum_sample(const Problem& p, const typename
                                                 const typename R::Scalar* const (&coords)[3], NoiseKey key) {
   using T = typename R::Scalar;
   SampleSums<T, axes> sums;
-  const T neg_inv_tau = T(-1 / p.tau);
+  const Weights<R> weights(p, a, key);
   constexpr int64_t panel = blocks_per_panel * Block<R>::size;
   for (int64_t begin = 0; begin < p.padded(); begin += panel) {
     const int64_t end = begin + panel < p.padded() ? begin + panel : p.padded();
     R weight(T(0)), square(T(0)), position[axes];
     for (R& sum : position) sum = R(T(0));
     for (int64_t i = begin; i < end; i += Block<R>::size) {
-      const Block<R> w = exp2(weight_exponents<R>(a, i, key, neg_inv_tau));
+      const Block<R> w = weights(i);
       Block<R> at[axes];
       block_positions<R, basis, axes>(coords, i, key, at);
       weight = accumulate(weight, w);
@@ -45,7 +45,7 @@ struct SampleRow {
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];
     prepare_coords(p, row, scratch + 2 * p.padded(), coords);
-    prepare_exponents<R>(p, row, a);
+    prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
       const T shift = bounded_exponents(p) ? T(common_shift(p)) : sample_max<R>(p, a, key);
@@ -101,9 +101,9 @@ void add_sample_gradient(const Problem& p, const typename R::Scalar* a, const ty
                          typename R::Scalar* grad_logits, typename R::Scalar* grad_points) {
   using T = typename R::Scalar;
   using V = Block<R>;
-  const T neg_inv_tau = T(-1 / p.tau);
+  const Weights<R> weights(p, a, key);
   for (int64_t i = begin; i < end; i += V::size) {
-    const V w = exp2(weight_exponents<R>(a, i, key, neg_inv_tau));
+    const V w = weights(i);
     V at[axes];
     block_positions<R, basis, axes>(coords, i, key, at);
     V change = V(-slope.centre);
@@ -130,7 +130,7 @@ struct SampleRowBackward {
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];
     prepare_coords(p, row, scratch + 2 * p.padded(), coords);
-    prepare_exponents<R>(p, row, a);
+    prepare_weights<R>(p, row, a);
     double grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));

@@ -28,6 +28,10 @@ SA_INLINE Lane<T> operator*(Lane<T> a, Lane<T> b) {
   return a.v * b.v;
 }
 template <class T>
+SA_INLINE Lane<T> operator/(Lane<T> a, Lane<T> b) {
+  return a.v / b.v;
+}
+template <class T>
 SA_INLINE Lane<T> fma(Lane<T> a, Lane<T> b, Lane<T> c) {
   return a.v * b.v + c.v;
 }

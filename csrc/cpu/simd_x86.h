@@ -18,6 +18,7 @@ struct U {
 SA_INLINE F operator+(F a, F b) { return SA_MM(add_ps)(a.v, b.v); }
 SA_INLINE F operator-(F a, F b) { return SA_MM(sub_ps)(a.v, b.v); }
 SA_INLINE F operator*(F a, F b) { return SA_MM(mul_ps)(a.v, b.v); }
+SA_INLINE F operator/(F a, F b) { return SA_MM(div_ps)(a.v, b.v); }
 SA_INLINE F fma(F a, F b, F c) { return SA_MM(fmadd_ps)(a.v, b.v, c.v); }
 SA_INLINE F max(F a, F b) { return SA_MM(max_ps)(a.v, b.v); }  // b where either is NaN
 SA_INLINE F load(const float* p, F) { return SA_MM(loadu_ps)(p); }
