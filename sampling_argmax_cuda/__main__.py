@@ -6,21 +6,23 @@ from importlib import import_module
 
 # Each command and the file of sampling_argmax_cuda/commands that has it.
 COMMANDS = {"doctor": "doctor", "demo": "demo", "fit": "fit", "validate": "fit", "predict": "fit", "visualize": "fit",
-            "calibrate": "calibrate", "export": "export", "study": "study"}  # fmt: skip
-USAGE = """usage: sampling-argmax [doctor | demo | fit | validate | predict | visualize | calibrate | export | study] [options]
+            "calibrate": "calibrate", "convert": "convert", "export": "export", "study": "study"}  # fmt: skip
+USAGE = """usage: sampling-argmax COMMAND [options]
 
   doctor    print the backends, versions and the build (the default)
   demo      train soft-argmax and sampling-argmax on synthetic images and compare them
   fit, validate, predict, visualize
             run a trainer, e.g. sampling-argmax fit --config coco (each has --help)
   calibrate fit on validation data how sure a checkpoint is, and write a report
+  convert   make a folder of COCO key points of another tool's labels
   export    write a checkpoint as one file, ONNX or torch.export's, that runs without this package
   study     compare objectives over seeds on synthetic images"""
 _TRAIN_PACKAGES = (
     "lightning", "jsonargparse", "yaml", "numpy", "scipy", "cv2", "pycocotools", "matplotlib", "tensorboard",
     "rich",
 )  # fmt: skip
-_EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export")}
+_EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export"),
+           **dict.fromkeys(("sleap_io", "h5py"), "formats")}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
