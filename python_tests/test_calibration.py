@@ -191,7 +191,7 @@ def test_probabilities_are_true_on_other_points():
     spread = np.exp(rng.normal(0, 0.7, (2, 20_000)))
     error = spread * np.sqrt(rng.chisquare(2, spread.shape) / 2)
     calibration = Calibration(Radius(1.0, "px"), 1.0, *fit.fit_probability(spread[0], error[0] <= 1))
-    found = calibration.confidence(spread[1])
+    found = calibration.confidence(torch.from_numpy(spread[1])).numpy()
     exact = 1 - np.exp(-1 / spread[1] ** 2)
     assert np.abs(found - exact).mean() < 0.02 and ((0 < found) & (found < 1)).all()
     for low in np.arange(0.1, 0.95, 0.1):
@@ -213,7 +213,23 @@ def test_a_calibration_is_plain_numbers():
     calibration = Calibration(Radius(5.0, "%"), 1.5, (0.5, 1.0), (0.9, 0.2), {"decoder": None, "scales": [1.0]})
     state = json.loads(json.dumps(calibration.state()))
     assert Calibration.of(state) == calibration and Calibration.of(None) is None
-    assert calibration.confidence(np.array([0.0, 0.75, 9.0])).tolist() == pytest.approx([0.9, 0.55, 0.2])
+    assert calibration.confidence(torch.tensor([0.0, 0.75, 9.0])).tolist() == pytest.approx([0.9, 0.55, 0.2])
+
+
+@pytest.mark.parametrize("places", [[0.5], [0.5, 1.0], [0.0, 0.1, 0.1, 0.4, 2.0]])
+def test_a_confidence_is_linear_between_its_spreads(places):
+    """As NumPy has it; where two spreads are one, it falls there at once. What nobody knows stays unknown."""
+    shares = np.linspace(0.9, 0.1, len(places))
+    calibration = Calibration(Radius(1.0, "px"), 1.0, tuple(places), tuple(shares))
+    spread = np.concatenate([np.linspace(0, 3, 301), [np.nan]])
+    kept = ~np.isin(spread, [0.1])
+    found = calibration.confidence(torch.from_numpy(spread))
+    assert found.dtype == torch.float64
+    assert (
+        np.allclose(found.numpy()[kept], np.interp(spread, places, shares)[kept], atol=1e-12, equal_nan=True)
+        or len(places) == 1
+    )
+    assert len(places) > 1 or (found[:-1] == 0.9).all()
 
 
 @pytest.mark.parametrize("text, value, unit", [("4", 4, "px"), ("2.5px", 2.5, "px"), ("5%", 5, "%")])
@@ -345,7 +361,9 @@ def test_predictions_with_and_without(faces, inputs, tmp_path, capfd):
         assert np.allclose(keypoints[:, :2], same[:, :2]), "a temperature moves no position"
         covariance = np.array(found["covariance"])
         spread = np.sqrt(np.trace(covariance, axis1=1, axis2=2)) / found["radius_px"]
-        assert found["radius_px"] == 30 and np.allclose(found["confidence"], calibration.confidence(spread))
+        assert found["radius_px"] == 30 and np.allclose(
+            found["confidence"], calibration.confidence(torch.from_numpy(spread))
+        )
         assert np.allclose(keypoints[:, 2], found["confidence"], atol=1e-6)
         assert found["score"] == pytest.approx(np.mean(found["confidence"]))
         assert (

@@ -8,6 +8,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,10 +17,14 @@ from deployed import BOXES, PEAKS, checkpoint, write_images
 
 from sampling_argmax_cuda import load
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.calibration.calibration import Calibration, Radius
 from sampling_argmax_cuda.objectives import OBJECTIVES, make_objective
 from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.trainers.exporting import OUTPUTS, traced, write_onnx, write_pt2
+from sampling_argmax_cuda.trainers.landmarks import Landmarks
+from sampling_argmax_cuda.trainers.predictor import Predictor
 from sampling_argmax_cuda.trainers.reading import LandmarkReader, Prediction
+from sampling_argmax_cuda.trainers.transforms import CropRule
 from sampling_argmax_cuda.trainers.tta import TestTimeAugmentation
 
 pytestmark = pytest.mark.written_memory  # the exporters' own tools read memory that they did not write
@@ -83,8 +88,8 @@ def test_a_file_runs_without_this_package(files, kind, code, trained, tmp_path):
     assert (one.positions - other.positions).abs().max() > 1
 
 
-def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, tmp_path, monkeypatch):
-    """Run as they stand: ten lines of NumPy, then those around the two files."""
+def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, tmp_path, monkeypatch, capfd):
+    """Run as they stand: ten lines of NumPy, then those around the two files; of a calibrated checkpoint, too."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     of_load, prepare, of_onnx, of_pt2 = (block for block in blocks)
     (tmp_path / "runs" / "checkpoints").mkdir(parents=True)
@@ -114,6 +119,20 @@ def test_the_lines_of_the_page_prepare_what_the_predictor_does(files, trained, t
             exec(of_pt2, names)
             in_image = names["corner"] + names["scale"] * names["found"]["positions"].detach().numpy()
             assert np.abs(in_image - plain.positions).max() <= 1e-4
+    sure = tmp_path / "calibrated.ckpt"
+    state = calibration_of("px").state() | {"reading": {"flip_test": False}}
+    torch.save(torch.load(trained, weights_only=True) | {"calibration": state}, sure)
+    (tmp_path / "points.onnx").unlink()
+    assert main(["export", f"--ckpt_path={sure}", "--format=onnx", "--output=points.onnx"]) == 0
+    assert "calibrated with --flip_test False, not True: confidences may be off" in capfd.readouterr().out
+    exec(of_onnx, names)
+    expected = Prediction(*map(torch.as_tensor, load(sure, device="cpu")([arrays[name]], [box])))
+    assert 0.3 < expected.confidence.min() < expected.confidence.max() - 1e-3
+    same((names["positions"], names["confidence"], names["covariance"]), expected)
+    told = json.loads(names["session"].get_modelmeta().custom_metadata_map["sampling_argmax"])
+    assert list(told["input"]) == ["images", "scale"] and told["output"]["confidence"].endswith(
+        "that the error is below 4 px"
+    )
 
 
 def test_a_file_says_what_it_is(files, trained):
@@ -205,14 +224,46 @@ def test_every_objective_runs_in_onnxruntime(names, tmp_path):
     same_of_all(onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"images": images.numpy()}), expected)
 
 
-def test_what_cannot_be_exported(trained, tmp_path, capsys):
+def calibration_of(unit: str) -> Calibration:
+    """A calibration in which confidences differ from point to point."""
+    return Calibration(Radius(4.0, unit), 1.5, (0.1, 2.0, 8.0, 30.0), (0.9, 0.7, 0.5, 0.2))
+
+
+@pytest.mark.parametrize("unit", ["px", "%"])
+def test_calibrated_confidences_are_in_both_files(unit, tmp_path):
+    """Those of the predictor, of crops that are larger and smaller than their boxes; without the package's operators."""
+    objective = make_objective("sampling")
+    torch.manual_seed(0)
+    maps = torch.nn.Conv2d(3, 3, 4, 4)
+    torch.nn.init.normal_(maps.weight)
+    reader = LandmarkReader(Answers(maps, objective), objective, TestTimeAugmentation([1, 0, 2], flip=True)).eval()
+    landmarks, rule = Landmarks(("a", "b", "c"), ((0, 1),), ()), CropRule((96, 64), 1.25)
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(90, 120, 3)), (0, 0), 5)
+    image = np.uint8(255 * (noise - noise.min()) / np.ptp(noise))
+    boxes = np.array([[5, 6, 40, 50], [0, 0, 119, 88], [60.5, 20, 12, 15]])
+    expected = Predictor(reader, landmarks, rule, "cpu", calibration=calibration_of(unit))([image], [boxes])
+    crops, inverse = map(np.stack, zip(*(rule.input(image, box) for box in boxes), strict=True))
+    scale = inverse[:, 0, 0]
+    inputs = [crops, scale][: 1 + (unit == "px")]
+    program = traced(reader, (96, 64), calibration_of(unit))
+    assert not [node for node in program.graph.nodes if "sampling_argmax" in str(node.target)]
+    write_pt2(program, {}, tmp_path / "a.pt2")
+    write_onnx(program, {}, tmp_path / "a.onnx")
+    of_pt2 = torch.export.load(tmp_path / "a.pt2").module()(*map(torch.from_numpy, inputs)).values()
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    of_onnx = session.run(None, dict(zip(["images", "scale"], inputs, strict=False)))
+    assert len(session.get_inputs()) == len(inputs)
+    assert np.ptp(expected.confidence) > 0.05
+    for found in (of_pt2, of_onnx):
+        _, confidence, covariance = (torch.as_tensor(x).detach() for x in found)
+        assert np.abs(confidence.numpy() - expected.confidence).max() <= 1e-4
+        assert np.allclose(covariance * scale[:, None, None, None] ** 2, expected.covariance, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_exported(tmp_path, capsys):
     given = ["--format=pt2", f"--output={tmp_path / 'a.pt2'}"]
     assert main(["export", f"--ckpt_path={tmp_path / 'none.ckpt'}", *given]) == 1
     assert "sampling-argmax export: --ckpt_path: " in capsys.readouterr().err
-    content = torch.load(trained, weights_only=False)
-    torch.save(content | {"calibration": {"temperature": 2.0}}, tmp_path / "calibrated.ckpt")
-    assert main(["export", f"--ckpt_path={tmp_path / 'calibrated.ckpt'}", *given]) == 1
-    assert "calibrated.ckpt is calibrated" in capsys.readouterr().err
     trained = checkpoint("keypointnet", tmp_path)
     capsys.readouterr()
     assert main(["export", f"--ckpt_path={trained}", *given]) == 1

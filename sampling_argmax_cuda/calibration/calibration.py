@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -59,9 +59,17 @@ class Calibration:
     probability: tuple[float, ...]
     reading: Mapping[str, object] = field(default_factory=dict)
 
-    def confidence(self, spread: np.ndarray) -> np.ndarray:
-        """The probability that the error is below the radius, from the spread in radii."""
-        return np.interp(spread, self.spread, self.probability)
+    def confidence(self, spread: Tensor) -> Tensor:
+        """The probability that the error is below the radius, from spreads ``s`` ``[...]`` in radii, in float64.
+
+        ``p_0 + sum_i (p_{i+1} - p_i) clamp((s - s_i) / (s_{i+1} - s_i), 0, 1)``, which exported files can say too.
+        """
+        place, value = (
+            torch.tensor(own, dtype=torch.float64, device=spread.device) for own in (self.spread, self.probability)
+        )
+        step = place.diff().clamp(min=torch.finfo(torch.float64).tiny)
+        ramp = ((spread.double().unsqueeze(-1) - place[:-1]) / step).clamp(0, 1)
+        return value[0] + (ramp * value.diff()).sum(-1)
 
     def state(self) -> dict[str, object]:
         """As a checkpoint has it: numbers, texts and lists."""

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from ..calibration.calibration import Calibration
 from ..trainers.exporting import WRITERS, metadata, traced
 from ..trainers.reading import restored_reader
 from .load import read_deployable
@@ -34,12 +35,14 @@ def main(argv: list[str]) -> int:
         import_module("onnxscript")  # PyTorch would ask for it after minutes of work
     try:
         checkpoint = read_deployable(given.ckpt_path, "--ckpt_path:")
-        if checkpoint.get("calibration") is not None:
-            raise ValueError(f"--ckpt_path: {given.ckpt_path} is calibrated, and its confidences are of errors in the image, which "
-                             "a file for crops does not see; export the checkpoint that it was made of")  # fmt: skip
+        calibration = Calibration.of(checkpoint.get("calibration"))
         reader = restored_reader(checkpoint, None if given.flip_test is None else given.flip_test == "true")
         about = metadata(checkpoint, reader)
-        WRITERS[given.format](traced(reader, checkpoint["crop"]["image_size"]), about, given.output)
+        if calibration is not None and calibration.reading["flip_test"] != reader.tta.flip:
+            print(
+                f"calibrated with --flip_test {calibration.reading['flip_test']}, not {reader.tta.flip}: confidences may be off"
+            )
+        WRITERS[given.format](traced(reader, checkpoint["crop"]["image_size"], calibration), about, given.output)
     except (ValueError, FileNotFoundError) as error:
         print(f"sampling-argmax export: {error}", file=sys.stderr)
         return 1

@@ -126,7 +126,8 @@ def calibrate(trainer: lightning.Trainer, model: LandmarkModule, data: lightning
     calibration = Calibration(radius, temperatures["after"], spread, probability, model.reading())
     held = {name: value[~fitted] for name, value in columns.items()}
     before = _points(held, "before", held["peak"])
-    after = _points(held, "after", calibration.confidence(held["after_spread"]))
+    parts = torch.from_numpy(held["after_spread"]).split(2**16)  # of all at once there is a number a point and block
+    after = _points(held, "after", torch.cat([calibration.confidence(part) for part in parts]).numpy())
     folder = output_folder(trainer)
     if trainer.is_global_zero:
         report = report_of(calibration, before, after, int(fitted.sum()), model.landmarks.names)

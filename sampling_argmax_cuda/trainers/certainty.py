@@ -47,8 +47,8 @@ def certainty(law: Tensor, images: Tensor, inverse: Tensor, calibration: Calibra
         found["regions"] = torch.stack([boxes_of(central_region(plane, level), inverse) for level in levels], 2)
     if calibration is not None:
         covariance, radius = covariance_of(plane, inverse), calibration.radius.pixels(crop_side(images, inverse))
-        confidence = calibration.confidence(spread_in_radii(covariance, radius).cpu().numpy())
-        found |= {"covariance": covariance, "radius": radius, "confidence": torch.as_tensor(confidence).to(radius)}
+        confidence = calibration.confidence(spread_in_radii(covariance, radius))
+        found |= {"covariance": covariance, "radius": radius, "confidence": confidence}
     return found
 
 
