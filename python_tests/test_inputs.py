@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.commands.unused import options_in, unused_options
 from sampling_argmax_cuda.tasks.coco.task import CocoData
+from sampling_argmax_cuda.trainers.boxes import found_boxes
+from sampling_argmax_cuda.trainers.predictions import answers_of
 from sampling_argmax_cuda.trainers.sources import Video, find_source
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -205,6 +208,91 @@ def test_boxes_on_a_video(kind, trained, video, people, tmp_path, monkeypatch):
     found = np.array([rows[3][1:52], rows[3][52:]], float)
     assert np.allclose(found, [record["keypoints"] for record in records[1:3]], atol=1e-4)
     assert set(rows[0][52:]) == {""} and set(rows[1][1:]) == {""} and "" not in rows[0][:52]
+
+
+DETECTOR = """
+from pathlib import Path
+def find(image):
+    with Path("asked.txt").open("a") as file:
+        file.write("asked\\n")
+    return [[1.1, 2, 30 + float(image[..., 1].mean()) / 7, 30]]
+"""
+
+
+def test_a_detector_is_asked_once(trained, video, tmp_path, monkeypatch, capfd):
+    """Where the predictions were stopped, the command goes on with its boxes, to the same files; nothing else is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of_mine.py").write_text(DETECTOR)
+    common = [*given(trained, video, "--data.boxes=of_mine:find"), "--trainer.accelerator=cpu", "--data.num_workers=0",
+              "--trainer.enable_progress_bar=false"]  # fmt: skip
+    stopped, whole = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("stopped", "whole"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", STOP.replace("{how}", KILLED), "predict", *common, stopped], timeout=300,
+                          env=environment, capture_output=True, text=True)  # fmt: skip
+    asked = tmp_path / "asked.txt"
+    assert done.returncode == 9 and len(asked.read_text().split()) == FRAMES, done.stderr
+    for folder, times in ((stopped, 1), (whole, 2)):
+        monkeypatch.delitem(sys.modules, "of_mine", raising=False)
+        assert main(["predict", *common, folder]) == 0
+        assert len(asked.read_text().split()) == times * FRAMES
+    said = capfd.readouterr().out
+    assert said.count(f"of_mine:find found {FRAMES} boxes in {FRAMES} images") == 2 and "after 16 of 40 inputs" in said
+    assert not list(tmp_path.rglob(".boxes-*"))
+    for name in ("predictions.csv", "predictions.json"):
+        (one,), (two,) = (list((tmp_path / folder).rglob(name)) for folder in ("stopped", "whole"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("last", ["", "24 [[1.0, 2"])
+def test_a_detector_goes_on_with_the_next_image(last, video, tmp_path, monkeypatch):
+    """Where it was stopped itself, maybe in the middle of a line; a score and an image without boxes stay what they are."""
+    source, notes, asked = find_source(video), tmp_path / "runs" / "boxes", []
+
+    def find(image):
+        asked.append(image)
+        if len(asked) == 25:
+            raise KeyboardInterrupt
+        return [[1.1, 2, 3, 4, image.mean()]] if image.mean() % 1 > 0.5 else []
+
+    monkeypatch.setattr("sampling_argmax_cuda.trainers.boxes.detector", lambda name: find)
+    with pytest.raises(KeyboardInterrupt):
+        found_boxes("a:b", source, notes)
+    with notes.open("a") as file:
+        file.write(last)
+    found = found_boxes("a:b", source, notes)
+    assert len(asked) == FRAMES + 1
+    again = found_boxes("a:b", source, notes)  # about none
+    assert len(asked) == FRAMES + 1
+    expected = found_boxes("a:b", source)
+    assert 0 < len(expected) < FRAMES
+    for boxes in (found, again):
+        assert [(b.image, b.box.tolist(), b.score) for b in boxes] == [
+            (b.image, b.box.tolist(), b.score) for b in expected
+        ]
+
+
+def test_other_detectors_and_other_images_are_asked_anew(video, tmp_path, monkeypatch):
+    """The file of answers is of the detector's code and of the images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one_of_mine.py").write_text(DETECTOR)
+    trainer = SimpleNamespace(log_dir=None, default_root_dir=str(tmp_path), global_rank=0)
+    other = tmp_path / "other.avi"
+    other.write_bytes(video.read_bytes())
+    names = [answers_of(trainer, "one_of_mine:find", find_source(path)).name for path in (video, other, video)]
+    (tmp_path / "one_of_mine.py").write_text(DETECTOR + "# another\n")
+    names.append(answers_of(trainer, "one_of_mine:find", find_source(video)).name)
+    assert names[0] == names[2] and len(set(names)) == 3
+
+
+def test_a_wrong_box_of_a_detector_leaves_nothing(trained, video, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong_of_mine.py").write_text(
+        "n = []\ndef find(image):\n    n.append(1)\n    return [[1, 2, 3, 9 - len(n)]]\n"
+    )
+    more = ("--data.boxes=wrong_of_mine:find", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert main(["predict", *given(trained, video, *more)]) == 1
+    assert "wrong_of_mine:find: image 8: bbox must have a width and a height > 0" in capfd.readouterr().err
+    assert not list(tmp_path.rglob(".boxes-*"))
 
 
 def test_images_of_globs_and_lists(trained, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import io
+import json
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import field, finite_numbers, read_json, read_text
+from .files import RecordFile, count_records, field, finite_numbers, read_json, read_text
 from .messages import tell
 from .sources import ImageFiles, Video
 
@@ -47,24 +48,45 @@ def is_callable_name(boxes: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", boxes) is not None and not Path(boxes).exists()
 
 
-def found_boxes(name: str, source: ImageFiles | Video) -> list[Box]:
+def found_boxes(name: str, source: ImageFiles | Video, notes: Path | None = None) -> list[Box]:
     """The boxes that ``module:function`` finds: RGB ``uint8 [H, W, 3]`` to ``[m, 4]`` x, y, w, h, or ``[m, 5]`` with a score.
 
-    The module may lie in the folder that the command runs in. It is asked about every image before the first is predicted on.
+    The module may lie in the folder that the command runs in. It is asked about every image, in order, before the first is
+    predicted on; about those not that ``notes`` tells of, a file where its answers are kept.
     """
-    find, boxes = _function(name), []
-    for i in range(len(source)):
-        rows, where = np.asarray(find(source.read(i)), np.float64), f"--data.boxes {name}: image {i}"
-        rows = rows.reshape(0, 4) if rows.size == 0 else rows
-        if rows.ndim != 2 or rows.shape[1] not in (4, 5):
-            raise ValueError(f"{where}: expected boxes [m, 4] or [m, 5], got {list(rows.shape)}")
-        for row in rows:
-            boxes.append(Box(i, checked(row[:4], where), None if len(row) == 4 else float(row[4])))
+    find, answers = detector(name), [] if notes is None else read_answers(notes)
+    file = None if notes is None else RecordFile(notes, len(answers))
+    for i in range(len(answers), len(source)):
+        answers.append(_answer(find, source.read(i), f"--data.boxes {name}: image {i}"))
+        if file is not None:
+            file.write(i, answers[-1])
+            file.flush()
+    if file is not None:
+        file.close()
+    boxes = [
+        Box(i, np.array(row[:4]), row[4] if len(row) > 4 else None) for i, rows in enumerate(answers) for row in rows
+    ]
     tell(f"predict: {name} found {len(boxes)} boxes in {len(source)} images")
     return boxes
 
 
-def _function(name: str) -> Callable:
+def _answer(find: Callable, image: np.ndarray, where: str) -> list[list[float]]:
+    """A detector's boxes on an image, checked."""
+    rows = np.asarray(find(image), np.float64)
+    rows = rows.reshape(0, 4) if rows.size == 0 else rows
+    if rows.ndim != 2 or rows.shape[1] not in (4, 5):
+        raise ValueError(f"{where}: expected boxes [m, 4] or [m, 5], got {list(rows.shape)}")
+    return [[*checked(row[:4], where).tolist(), *row[4:].tolist()] for row in rows]
+
+
+def read_answers(notes: Path) -> list[list[list[float]]]:
+    """What a detector has said of the first images: its whole lines in a file of answers, none where there is no file."""
+    lines = notes.read_bytes().splitlines(keepends=True)[: count_records(notes)] if notes.is_file() else []
+    return [json.loads(line.partition(b" ")[2]) for line in lines]
+
+
+def detector(name: str) -> Callable:
+    """The function that ``module:function`` stands for."""
     module, _, function = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:

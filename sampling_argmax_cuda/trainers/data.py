@@ -12,6 +12,7 @@ from .boxes import file_boxes, found_boxes, frame_boxes, is_callable_name, whole
 from .crops import InputCrops
 from .epochs import EpochLoader, EpochOrder, GlobalBatches
 from .messages import tell
+from .predictions import answers_of
 from .sources import find_source
 from .transforms import Augment, CropRule
 
@@ -70,6 +71,7 @@ class TaskData(lightning.LightningDataModule):
     """
 
     predicted = 0  # inputs of predict that a rank is done with
+    answers: Path | None = None  # the file where a detector's answers are kept until they are predicted on
     inputs = frozenset[str]()  # options that predict alone reads
     shared = frozenset({"batch_size", "num_workers"})  # options that predict reads as training does
 
@@ -202,7 +204,8 @@ class LandmarkData(TaskData):
         if boxes in self.own_boxes:
             return InputCrops(source, whole_images(source), self.crop_rule.whole())
         if is_callable_name(boxes):
-            found = found_boxes(boxes, source)
+            self.answers = None if self.trainer is None else answers_of(self.trainer, boxes, source)
+            found = found_boxes(boxes, source, self.answers)
         elif source.moving:
             found = frame_boxes(boxes, source)
         else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from .boxes import detector
 from .callbacks import output_folder
 from .files import RecordFile, count_records, merge_records
 from .messages import tell
+from .sources import ImageFiles, Video
 
 
 def inputs_of(output: dict[str, object]) -> Iterator[dict[str, object]]:
@@ -36,6 +39,20 @@ def job_of(trainer: lightning.Trainer, module: lightning.LightningModule) -> str
     about = [module.task, dict(module.hparams), options, checkpoint, trainer.world_size, trainer.show_maps,
              [_stamp(file) for file in data.predict_data.source.files], data.predict_data.identity()]  # fmt: skip
     return hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def folders_of(own: Path) -> list[Path]:
+    """A run's folder and, where each command has a new one, those of earlier commands, one of which may have been stopped."""
+    return [own, *(sorted(own.parent.glob("version_*")) if own.name.startswith("version_") else ())]
+
+
+def answers_of(trainer: lightning.Trainer, name: str, source: ImageFiles | Video) -> Path:
+    """Where a detector's answers are kept, of this file of its and these images, in the folder of the command that began."""
+    code = getattr(sys.modules.get(detector(name).__module__), "__file__", None)
+    about = [name, None if code is None else _stamp(code), [_stamp(file) for file in source.files]]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    paths = [folder / f".boxes-{digest}.{trainer.global_rank}" for folder in folders_of(output_folder(trainer))]
+    return max(paths, key=count_records)
 
 
 class PredictionFiles(Callback):
@@ -67,10 +84,8 @@ class PredictionFiles(Callback):
     def _left(self, trainer: lightning.Trainer) -> tuple[Path, int]:
         """The folder where this very job was stopped, or the run's own, and the inputs of a rank that are done."""
         h, ranks, inputs = trainer.datamodule.hparams, trainer.world_size, len(trainer.datamodule.predict_data)
-        folders = [self.folder]
-        if self.folder.name.startswith("version_"):  # each command has a new one
-            folders += sorted(self.folder.parent.glob("version_*"))
-        counts = {folder: min(count_records(self._part(folder, rank)) for rank in range(ranks)) for folder in folders}
+        counts = {folder: min(count_records(self._part(folder, rank)) for rank in range(ranks))
+                  for folder in folders_of(self.folder)}  # fmt: skip
         folder = max(counts, key=counts.get)
         last = (-(-inputs // ranks) - 1) // h.batch_size  # there is always a batch to run
         done = min(counts[folder] // h.batch_size, last)
@@ -87,6 +102,8 @@ class PredictionFiles(Callback):
         if self.own is None:
             return
         self.own.close()
+        if trainer.datamodule.answers is not None:
+            trainer.datamodule.answers.unlink(missing_ok=True)
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
             parts = [self._part(self.folder, rank) for rank in range(trainer.world_size)]
@@ -99,9 +116,12 @@ class PredictionFiles(Callback):
 
     def on_exception(self, trainer, module, exception: BaseException) -> None:
         """Keep what is done, but not of inputs that are wrong."""
+        wrong = isinstance(exception, ValueError | FileNotFoundError)
+        if wrong and trainer.datamodule.answers is not None:
+            trainer.datamodule.answers.unlink(missing_ok=True)
         if self.own is None:
             return
-        if self.job is None or isinstance(exception, ValueError | FileNotFoundError):
+        if self.job is None or wrong:
             self.own.discard()
         else:
             self.own.close()
