@@ -83,20 +83,21 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An RGB image, ``uint8 [H, W, 3]``. Raises ValueError for one that ends too soon, too."""
+def read_image(path: Path, where: str | None = None) -> np.ndarray:
+    """An RGB image, ``uint8 [H, W, 3]``. Raises ValueError for one that ends too soon, too; ``where`` says who names it."""
+    named = "" if where is None else f" ({where})"
     if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
+        raise FileNotFoundError(f"image {path} does not exist{named}")
     data = path.read_bytes()
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # of an empty file, or of more pixels than OpenCV allows
         image = None
     if image is None:
-        raise ValueError(f"image {path} cannot be read")
+        raise ValueError(f"image {path} cannot be read{named}")
     # OpenCV reads a JPEG file of which half is missing as an image whose rest is grey.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
-        raise ValueError(f"image {path} is cut off: it has no end marker")
+        raise ValueError(f"image {path} is cut off: it has no end marker{named}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -88,10 +88,7 @@ class AnnotatedImages(LandmarkCrops):
         """The image, of the size that the annotations were made on."""
         image_id = record["image_id"]
         described, path = self.truth.images[image_id], self.image_path(image_id)
-        try:
-            image = read_image(path)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{error} (image {image_id} of {self.truth.path})") from None
+        image = read_image(path, f"image {image_id} of {self.truth.path}")
         size = (image.shape[1], image.shape[0])
         expected = (described.get("width", size[0]), described.get("height", size[1]))
         if size != expected:

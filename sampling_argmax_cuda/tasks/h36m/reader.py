@@ -83,10 +83,7 @@ class VolumeCrops(LandmarkCrops):
         super().__init__(BODY, people, image_size, heatmap_size, augment, seed, padding)
 
     def read(self, record: dict) -> np.ndarray:
-        try:
-            return read_image(self.root / "images" / record["name"])
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{error} ({record['where']})") from None
+        return read_image(self.root / "images" / record["name"], record["where"])
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         return record["box"]

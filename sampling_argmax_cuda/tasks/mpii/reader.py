@@ -123,10 +123,7 @@ class MpiiCrops(LandmarkCrops):
         super().__init__(FIGURE, people, image_size, heatmap_size, augment, seed, padding=1.25)
 
     def read(self, record: dict) -> np.ndarray:
-        try:
-            return read_image(self.image_dir / record["name"])
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{error} ({record['where']})") from None
+        return read_image(self.image_dir / record["name"], record["where"])
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         return record["box"]

@@ -66,10 +66,7 @@ class MtflFaces(LandmarkCrops):
         path = self.root / record["name"]
         if not path.is_file() and (self.root / "AFLW" / record["name"]).is_file():
             path = self.root / "AFLW" / record["name"]
-        try:
-            return read_image(path)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{error} ({record['where']})") from None
+        return read_image(path, record["where"])
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:
         return np.array([0, 0, image.shape[1], image.shape[0]])
