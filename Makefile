@@ -24,7 +24,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(BIN)/python -m pip install -q -e '.[train,export,dev,bench]' --no-build-isolation
+	$(BIN)/python -m pip install -q -e '.[train,export,formats,dev,bench]' --no-build-isolation
 	touch $@
 
 test: build

@@ -120,6 +120,7 @@ setup(
         "sampling_argmax_cuda.tasks.h36m",
         "sampling_argmax_cuda.tasks.keypointnet",
         "sampling_argmax_cuda.tasks.keypoints",
+        "sampling_argmax_cuda.tasks.keypoints.exports",
         "sampling_argmax_cuda.tasks.mpii",
         "sampling_argmax_cuda.tasks.mtfl",
         "sampling_argmax_cuda.tasks.oct",

@@ -39,16 +39,26 @@ def test_wrong_commands(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_missing_extra_is_one_line_with_the_pip_command():
+@pytest.mark.parametrize(
+    "argv, package, extra",
+    [
+        (["fit"], "lightning", "train"),
+        (["convert", "a.slp", "out"], "sleap_io", "formats"),
+        (["convert", "a.h5", "out"], "h5py", "formats"),
+    ],
+)
+def test_missing_extra_is_one_line_with_the_pip_command(argv, package, extra, tmp_path):
+    for name in argv[1:2]:
+        (tmp_path / name).touch()
     code = (
-        "import sys; sys.modules['lightning'] = None\n"
+        f"import sys; sys.modules[{package!r}] = None\n"
         "from sampling_argmax_cuda.__main__ import main\n"
-        "sys.exit(main(['fit']))"
+        f"sys.exit(main({argv}))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
     assert run.stderr.strip().splitlines() == [
-        "sampling-argmax fit: package 'lightning' is not installed; run: pip install 'sampling-argmax-cuda[train]'"
+        f"sampling-argmax {argv[0]}: package {package!r} is not installed; run: pip install 'sampling-argmax-cuda[{extra}]'"
     ]
 
 

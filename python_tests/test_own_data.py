@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from labelling import TOOLS, write_deeplabcut
 from runs import logged
 
 from sampling_argmax_cuda.__main__ import main
@@ -35,8 +37,13 @@ def test_every_command_of_the_page(tmp_path, monkeypatch, capfd):
     (file,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     Path("points.yaml").write_text(file)
     found = commands()
-    assert [argv[0] for argv in found][:4] == ["fit", "fit", "validate", "fit"]
-    for argv in found[:4]:
+    assert [argv[0] for argv in found][:5] == ["convert", "fit", "fit", "validate", "fit"]
+    Path("my-data").rename("drawn")
+    write_deeplabcut(Path("my-project"), TOOLS)
+    assert main(found[0]) == 0
+    shutil.rmtree("my-data")
+    Path("drawn").rename("my-data")
+    for argv in found[1:5]:
         assert main([*argv, *TRAINER, *(FIT if argv[0] == "fit" else [])]) == 0, argv
     said = capfd.readouterr().out
     assert (
@@ -51,4 +58,8 @@ def test_scores_and_options_of_the_page_exist(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--config", "keypoints", "--help_all"])
     known = set(re.findall(r"--((?:data|model|trainer)\.\w+)", capsys.readouterr().out))
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    said, named = capsys.readouterr().out, set(re.findall(r"`--(\w+) ", PAGE))
+    assert {"val", "by", "seed", "images"} <= named and all(f"--{name} " in said for name in named)
     assert {name for name in re.findall(r"--((?:data|model|trainer)\.\w+)", PAGE)} <= known

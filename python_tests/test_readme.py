@@ -31,7 +31,7 @@ OTHER = {
     "keypointnet": [*POINT_CLOUDS, "--model.keypoints=10", "--objective.num_samples=2"],
     "skeleton": POINT_CLOUDS,
 }  # fmt: skip
-ELSEWHERE = {"calibrate", "export"}  # commands with a page of their own
+ELSEWHERE = {"calibrate", "convert", "export"}  # commands with a page of their own
 FIT = ["--model.depth=18", "--model.head_channels=16", "--objective.num_samples=2"]
 
 
