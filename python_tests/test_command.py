@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,14 +49,15 @@ def test_wrong_commands(argv, message, capsys):
     ],
 )
 def test_missing_extra_is_one_line_with_the_pip_command(argv, package, extra, tmp_path):
+    argv = [argv[0], *(str(tmp_path / name) for name in argv[1:])]
     for name in argv[1:2]:
-        (tmp_path / name).touch()
+        Path(name).touch()
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
         "from sampling_argmax_cuda.__main__ import main\n"
         f"sys.exit(main({argv}))"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
     assert run.stderr.strip().splitlines() == [
         f"sampling-argmax {argv[0]}: package {package!r} is not installed; run: pip install 'sampling-argmax-cuda[{extra}]'"
