@@ -316,7 +316,7 @@ def label_studio(folder: Path, *tasks: dict) -> Path:
 
 
 def two_tools(**more) -> list[dict]:
-    """Regions of two boxes that overlap, with a point each where both are, and one of the first box outside of it."""
+    """Regions of two boxes that overlap, with a point each where both are, and one of the first box in the second alone."""
     boxes = [
         region("rectanglelabels", f"box{i}", "tool", x=10 + 20 * i, y=10, width=40, height=40, rotation=0)
         for i in (0, 1)
@@ -327,6 +327,7 @@ def two_tools(**more) -> list[dict]:
     return [
         *boxes,
         *points,
+        region("keypointlabels", "p2", "end", x=65, y=20, **more["owners"][0]),
         region("keypointlabels", "q0", "base", x=15, y=15),
         region("keypointlabels", "q1", "base", x=65, y=45),
     ]
@@ -337,14 +338,17 @@ def test_points_are_of_the_box_that_they_are_joined_with(way, tmp_path):
     """And without that, of the only box around them."""
     own = task(1, "a.png", np.full((0, 2), np.nan))
     relations = [{"type": "relation", "from_id": f"p{i}", "to_id": f"box{i}", "direction": "right"} for i in (0, 1)]
+    relations.append({"type": "relation", "from_id": "box0", "to_id": "p2", "direction": "right"})
     owners = [{}, {}] if way == "relation" else [{"parentID": "box0"}, {"parentID": "box1"}]
     own["annotations"][0]["result"] = two_tools(owners=owners) + (relations if way == "relation" else [])
     content = convert(label_studio(tmp_path / "src", own), tmp_path / "out", "--val=0")["train"]
-    assert content["categories"][0]["keypoints"] == ["tip", "base"] and content["categories"][0]["name"] == "tool"
+    assert (
+        content["categories"][0]["keypoints"] == ["tip", "end", "base"] and content["categories"][0]["name"] == "tool"
+    )
     scale, found = SIZE / 100, [(own["keypoints"], own["bbox"]) for own in content["annotations"]]
-    assert [np.divide(points, [scale, scale, 1] * 2).round(6).tolist() for points, _ in found] == [
-        [40, 20, 2, 15, 15, 2],
-        [40, 30, 2, 65, 45, 2],
+    assert [np.divide(points, [scale, scale, 1] * 3).round(6).tolist() for points, _ in found] == [
+        [40, 20, 2, 65, 20, 2, 15, 15, 2],
+        [40, 30, 2, 0, 0, 0, 65, 45, 2],
     ]
     assert np.allclose([box for _, box in found], scale * np.array([[10, 10, 40, 40], [30, 10, 40, 40]]))
 
