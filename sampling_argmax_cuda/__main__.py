@@ -20,7 +20,8 @@ _TRAIN_PACKAGES = (
     "lightning", "jsonargparse", "yaml", "numpy", "scipy", "cv2", "pycocotools", "matplotlib", "tensorboard",
     "rich",
 )  # fmt: skip
-_EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export")}
+_EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export"),
+           "transformers": "hf", **dict.fromkeys(("timm", "torchvision"), "timm")}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
