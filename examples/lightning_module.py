@@ -15,7 +15,7 @@ class Dots(lightning.LightningModule):
     """Localizes three dots.
 
     Args:
-        objective: name of what is trained: sampling, energy, soft, heatmap, ...
+        objective: name of what is trained: sampling, soft, cross_entropy, heatmap, ...
         lr: learning rate.
     """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sampling_argmax_cuda import heatmap_moments
-from sampling_argmax_cuda.objectives import make_objective
+from sampling_argmax_cuda.objectives import SamplingArgmax
 
 
 def draw(count: int, generator: torch.Generator, length: int = 256) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> list[float]:
     options = parser.parse_args(argv)
     torch.manual_seed(0)
     generator, net = torch.Generator().manual_seed(0), network()
-    objective = make_objective({"name": "energy"})  # a proper score: the map's width comes to be the error's
+    objective = SamplingArgmax(spread=0.5)  # the energy score, which is proper: a map's width comes to be the error's
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
     for step in range(60 if options.smoke else 1000):

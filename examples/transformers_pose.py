@@ -52,14 +52,15 @@ def main(argv: list[str] | None = None) -> list[float]:
     parser.add_argument("--smoke", action="store_true", help="as short as a test needs it")
     parser.add_argument("--model", choices=("vitpose", "sapiens2"), default="vitpose")
     parser.add_argument("--pretrained", help="name or folder of a network with a head")
+    parser.add_argument("--steps", type=int, help="500 unless said")
     options = parser.parse_args(argv)
     torch.manual_seed(0)
     model = load(options.pretrained) if options.pretrained else tiny(options.model)
     part = getattr(model.config, "backbone_config", None) or model.config
     images, centre = draw(8, *part.image_size, torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3 if not options.pretrained else 1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4 if options.pretrained else 2e-3)
     losses, stride = [], 4  # a heatmap's cells are 4 pixels apart
-    for step in range(150 if options.smoke else 500):
+    for step in range(options.steps or (20 if options.smoke else 500)):
         heatmaps = model.train()(images).heatmaps  # [B, K, H/4, W/4], taken for logits
         loss = expected_error(heatmaps, centre / stride, num_samples=30, tau=1.0, seed=step).mean()
         optimizer.zero_grad()

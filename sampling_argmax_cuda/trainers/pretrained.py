@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +46,15 @@ class Pretrained(nn.Module):
 
         Distributed training would wait for their gradients. Run on the meta device, it costs no arithmetic.
         """
-        state = {name: torch.empty_like(x, device="meta", requires_grad=x.requires_grad)
-                 for x_by_name in (self.inner.named_parameters(), self.inner.named_buffers()) for name, x in x_by_name}  # fmt: skip
-        image, training = torch.empty(1, 3, *size, device="meta"), self.inner.training
+        training = self.inner.training
         self.inner.eval()
-        answer = self.answer(functional_call(self.inner, state, (image,), more))
+        with torch.inference_mode(False), torch.enable_grad():  # wherever a predictor is loaded
+            state = {name: torch.empty_like(x, device="meta", requires_grad=isinstance(x, nn.Parameter))
+                     for name, x in chain(self.inner.named_parameters(), self.inner.named_buffers())}  # fmt: skip
+            image = torch.empty(1, 3, *size, device="meta")
+            answer = self.answer(functional_call(self.inner, state, (image,), more))
+            answer.sum().backward()
         self.inner.train(training)
-        answer.sum().backward()
         for name, parameter in self.inner.named_parameters():
             parameter.requires_grad_(state[name].grad is not None)
         return answer.shape
