@@ -124,7 +124,9 @@ def test_the_head_for_mmpose(mmpose_head):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = module.SamplingArgmaxHead(8, (6, 8), 2, deconv_out_channels=(16,), metric="l2", loss_weight=3.0)
-        features, labels = torch.randn(4, 8, 8, 6), 0.1 + 0.7 * torch.rand(4, 2, 2)
+        x, y = torch.randint(6, (4, 2)), torch.randint(8, (4, 2))
+        features, labels = torch.zeros(4, 8, 8, 6), torch.stack([x / 6, y / 8], -1)
+        features[torch.arange(4)[:, None], torch.arange(2), y, x] = 4.0  # the features that say where the points are
         weights = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
         labels[1, 1] = torch.nan
         given = zip(labels.split(1), weights.split(1), strict=True)
@@ -139,16 +141,16 @@ def test_the_head_for_mmpose(mmpose_head):
             head.simplebaseline_head(features), cells, weights, num_samples=30, tau=1.0, metric="l2"
         )
         assert torch.equal(found, 3 * expected.mean())
-        optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
         losses = []
-        for _ in range(150):
+        for _ in range(100):
             answer = head.loss(features, samples)
             optimizer.zero_grad()
             answer["loss_kpt"].backward()
             optimizer.step()
             losses.append(answer["loss_kpt"].item())
-        assert fell(losses, 0.3) and answer["acc_pose"] > 0.4
-        assert (head(features) - labels)[weights > 0].abs().mean() < 0.06
+        assert fell(losses, 0.1) and answer["acc_pose"] == 1
+        assert (head(features) - labels)[weights > 0].abs().mean() < 0.02
     with pytest.raises(ValueError, match="deconv_out_channels must not be empty"):
         module.SamplingArgmaxHead(8, (6, 8), 2, deconv_out_channels=())
 
