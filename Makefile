@@ -24,7 +24,8 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(BIN)/python -m pip install -q -e '.[train,export,formats,dev,bench]' --no-build-isolation
+	$(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench]' --no-build-isolation
+	$(BIN)/python -m pip install -q --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
 	touch $@
 
 test: build

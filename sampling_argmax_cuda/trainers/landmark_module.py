@@ -13,12 +13,14 @@ from ..calibration.calibration import Calibration
 from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.targets import Target
 from .certainty import certainty, record_of
+from .descriptions import check_description, describe
 from .evaluation import MapEvaluation
 from .figures import maps_figure, overlay_figure, prediction_figure, save_figure
 from .landmarks import Landmarks
 from .messages import tell
 from .networks import make_network
 from .objective_module import ObjectiveModule
+from .pretrained import Pretrained
 from .reading import STRIDE, covariance_to_image, to_image
 from .resume import changed_options
 from .tables import write_tables
@@ -28,7 +30,7 @@ from .weights import read_checkpoint, start_from
 
 
 class LandmarkModule(ObjectiveModule):
-    """Landmarks on images: ResNet with a head, and test-time augmentation: flip test, scales and ensembles.
+    """Landmarks on images: a back-bone with a head, and test-time augmentation: flip test, scales and ensembles.
 
     A task is a subclass: its landmarks, the metric of its best checkpoint and its evaluation.
 
@@ -37,9 +39,15 @@ class LandmarkModule(ObjectiveModule):
         head_channels: channels of the three deconvolutions, >= 1.
         gain: factor, > 0, that the head's maps are multiplied by: logits then grow faster at the same learning rate.
         norm: batch, frozen (running statistics only) or group.
+        backbone: hf:NAME_OR_FOLDER (transformers) or timm:NAME, pretrained; null for the ResNet. A ViTPose or Sapiens2 brings its
+            head along.
+        backbone_config: what the backbone is, without its weights; a checkpoint says it.
+        backbone_lr_factor: learning rate of the backbone as a factor of the others', >= 0; 0 freezes it, its statistics too.
+        feature_level: which of the backbone's features, as the library counts them; null for the last.
         weights: state dict to start from (torchvision's ResNet, or a checkpoint of this trainer).
         weights_strict: refuse weights that do not fit in every name and shape.
-        weights_gain: factor of the loaded maps, > 0: a heatmap's peak of 1 is flat as logits, 10 makes it a peak.
+        weights_gain: factor of the loaded maps, > 0: a heatmap's peak of 1 is flat as logits, 10 makes it a peak. It is of the maps
+            of a backbone with a head, too.
         flip_test: average with the mirrored image in evaluation.
         scales: factors of the image's size, > 0, that evaluation averages over.
         ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
@@ -59,6 +67,10 @@ class LandmarkModule(ObjectiveModule):
         head_channels: int = 256,
         gain: float = 1.0,
         norm: str = "batch",
+        backbone: str | None = None,
+        backbone_config: dict | None = None,
+        backbone_lr_factor: float = 1.0,
+        feature_level: int | None = None,
         weights: str | None = None,
         weights_strict: bool = False,
         weights_gain: float = 1.0,
@@ -77,7 +89,11 @@ class LandmarkModule(ObjectiveModule):
             raise ValueError(f"model: regions must be levels in (0, 1), got {list(regions)}")
         if regions and self.objective.regresses:
             raise ValueError(f"model: regions need an objective with maps, got {self.hparams.objective['name']}")
-        self.model = self.network()
+        if backbone is None and (feature_level, backbone_config) != (None, None):
+            raise ValueError("model: feature_level and backbone_config need a backbone hf:NAME_OR_FOLDER or timm:NAME")
+        if not 0 <= backbone_lr_factor < math.inf:
+            raise ValueError(f"model: backbone_lr_factor must be >= 0, got {backbone_lr_factor}")
+        self.model = self.network() if backbone is None else self._pretrained()
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, weights_gain))
         flip_test = flip_test and self.landmarks.pairs is not None  # a mirror needs to know whose points change sides
@@ -86,6 +102,20 @@ class LandmarkModule(ObjectiveModule):
         self.map_evaluation = MapEvaluation()
         self.calibration: Calibration | None = None
         self.validates_laws = False  # whether validation steps give the laws of the points
+
+    def _pretrained(self) -> torch.nn.Module:
+        """The network with a backbone of another library: its weights too, unless those of a checkpoint follow."""
+        h = self.hparams
+        if h.backbone_config is not None:
+            check_description(h.backbone_config, h.backbone, h.feature_level)
+            return self.network()
+        h.backbone_config = describe(h.backbone, h.feature_level)  # for the checkpoints
+        network = self.network()
+        (part,) = (part for part in network.modules() if isinstance(part, Pretrained))
+        tell(part.load())
+        if part is network and h.weights is None:  # with its head
+            network.scale_output(h.weights_gain)
+        return network
 
     @property
     def volume(self) -> int | None:
@@ -104,6 +134,13 @@ class LandmarkModule(ObjectiveModule):
     def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for an objective that regresses) of images ``[B, 3, H, W]``."""
         return self.model(images)
+
+    def rates(self) -> dict[str, float]:
+        factor = self.hparams.backbone_lr_factor
+        if factor in (0, 1):
+            return super().rates()
+        own = next(name for name, part in self.named_modules() if part is self.model.backbone)
+        return {**super().rates(), own: factor}
 
     def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Target]:
         target = Target(batch["target"], batch["weight"], self.map_size(batch["image"]), batch.get("axes"))

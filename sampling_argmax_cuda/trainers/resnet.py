@@ -85,6 +85,8 @@ class Bottleneck(Block):
 class ResNet(nn.Module):
     """Images ``[B, 3, H, W]`` to features ``[B, C, H/32, W/32]`` in the weights' dtype; C = 512 (depth 18, 34) or 2048."""
 
+    stride = 32
+
     def __init__(self, depth: int = 50, norm: str = "batch") -> None:
         super().__init__()
         if depth not in DEPTHS:
@@ -112,16 +114,16 @@ class ResNet(nn.Module):
 
 
 class DeconvHead(nn.Sequential):
-    """Three 2x transposed convolutions and a 1x1 convolution: ``[B, C, h, w]`` to maps ``[B, K, 8h, 8w]``."""
+    """2x transposed convolutions and a 1x1 convolution: features ``[B, C, H/stride, W/stride]`` to maps ``[B, K, H/4, W/4]``."""
 
-    def __init__(self, inputs: int, maps: int, channels: int = 256, norm: str = "batch") -> None:
+    def __init__(self, inputs: int, maps: int, channels: int = 256, norm: str = "batch", stride: int = 32) -> None:
         make_norm, layers = norm_layer(norm), []
-        for _ in range(3):
+        for _ in range(int(math.log2(stride // 4))):
             deconvolution = nn.ConvTranspose2d(inputs, channels, 4, 2, padding=1, bias=False)
             nn.init.normal_(deconvolution.weight, std=1e-3)
             layers += [deconvolution, make_norm(channels), nn.ReLU(inplace=True)]
             inputs = channels
-        final = nn.Conv2d(channels, maps, 1)
+        final = nn.Conv2d(inputs, maps, 1)
         nn.init.normal_(final.weight, std=1e-3)
         nn.init.zeros_(final.bias)
         super().__init__(*layers, final)
@@ -150,7 +152,25 @@ class SigmaHead(nn.Linear):
         return (self.LEAST + (1 - self.LEAST) * sigma).unflatten(-1, (-1, self.axes))
 
 
-class PoseNet(nn.Module):
+class LandmarkNet(nn.Module):
+    """A network with a ``backbone``, which may be frozen: no gradients, and its norms and dropout as in evaluation."""
+
+    backbone: nn.Module
+    frozen = False
+
+    def freeze_backbone(self) -> None:
+        self.backbone.requires_grad_(False)
+        self.frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "LandmarkNet":
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+
+class PoseNet(LandmarkNet):
     """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``, or ``[B, K, D, H/4, W/4]``.
 
     Args:
@@ -161,10 +181,11 @@ class PoseNet(nn.Module):
         volume: cells D of the maps' depth axis, or None for flat maps.
         widths: answer with the maps and the width of each position, :class:`.OutputWithSigma`.
         gain: factor of the maps, > 0, that the head learns them by.
+        backbone: what makes the features, with ``channels`` and a ``stride`` of 4, 8, 16 or 32; None for the ResNet.
     """
 
-    def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch",
-                 volume: int | None = None, widths: bool = False, gain: float = 1.0) -> None:  # fmt: skip
+    def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch", volume: int | None = None,
+                 widths: bool = False, gain: float = 1.0, backbone: nn.Module | None = None) -> None:  # fmt: skip
         super().__init__()
         if volume is not None and volume < 1:
             raise ValueError(f"model: volume must be >= 1, got {volume}")
@@ -172,8 +193,9 @@ class PoseNet(nn.Module):
             raise ValueError(f"model: gain must be > 0, got {gain}")
         self.gain = gain
         self.shape = (joints,) if volume is None else (joints, volume)
-        self.backbone = ResNet(depth, norm)
-        self.head = DeconvHead(self.backbone.channels, math.prod(self.shape), head_channels, norm)
+        self.backbone = ResNet(depth, norm) if backbone is None else backbone
+        maps, stride = math.prod(self.shape), self.backbone.stride
+        self.head = DeconvHead(self.backbone.channels, maps, head_channels, norm, stride)
         self.sigma = SigmaHead(self.backbone.channels, joints, 1 + len(self.shape)) if widths else None
 
     def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
@@ -188,7 +210,7 @@ class PoseNet(nn.Module):
             self.head[-1].bias.mul_(gain)
 
 
-class RegressionNet(nn.Module):
+class RegressionNet(LandmarkNet):
     """Images ``[B, 3, H, W]`` to positions ``[B, K, d]`` in cells of the maps that :class:`PoseNet` would make.
 
     The mean of the features and one linear layer give centered coordinates (Sun et al., ECCV 2018, direct baseline); with
@@ -196,10 +218,10 @@ class RegressionNet(nn.Module):
     """
 
     def __init__(self, joints: int, depth: int = 50, norm: str = "batch", volume: int | None = None,
-                 widths: bool = False) -> None:  # fmt: skip
+                 widths: bool = False, backbone: nn.Module | None = None) -> None:  # fmt: skip
         super().__init__()
         self.volume, self.axes = volume, 2 if volume is None else 3
-        self.backbone = ResNet(depth, norm)
+        self.backbone = ResNet(depth, norm) if backbone is None else backbone
         self.head = (NormedLinear if widths else nn.Linear)(self.backbone.channels, joints * self.axes)
         self.sigma = SigmaHead(self.backbone.channels, joints, self.axes) if widths else None
         nn.init.normal_(self.head.weight, std=1e-3)

@@ -130,8 +130,8 @@ class TrainedModule(lightning.LightningModule):
         groups, own_rates = {}, self.rates()
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                part = name.partition(".")[0]
-                key = (part if part in own_rates else "", parameter.dim() > 1)
+                part = next((own for own in own_rates if name.startswith(f"{own}.")), "")
+                key = (part, parameter.dim() > 1)
                 groups.setdefault(key, []).append(parameter)
         trained = [{"params": own, "part": part, "decays": decays} for (part, decays), own in sorted(groups.items())]
         return OPTIMIZERS[self.hparams.optimizer](trained, lr=self.hparams.lr)
