@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..objectives.objective import Objective
 from .files import write_atomically
 from .reading import LandmarkReader, Prediction
 
@@ -48,9 +47,6 @@ class ByName(torch.nn.Module):
 
 def traced(reader: LandmarkReader, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
     """The reader as a graph of PyTorch's own operators, for any number of images."""
-    for part in reader.modules():
-        if isinstance(part, Objective):
-            part.backend = "reference"  # the package's operators would be unknown where the package is not
     width, height = image_size
     images, batch = (
         torch.zeros(2, 3, height, width),
