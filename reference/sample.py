@@ -22,13 +22,23 @@ def below_top(logits: Tensor) -> Tensor:
     return z - z.detach().amax(-1, keepdim=True)
 
 
+def times(beta: float | Tensor, z: Tensor) -> Tensor:
+    """``beta z``, where a cell of -inf has no part in beta's derivative."""
+    return (
+        torch.where(z == -torch.inf, z, beta * z.masked_fill(z == -torch.inf, 0))
+        if isinstance(beta, Tensor)
+        else beta * z
+    )
+
+
 def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, seed) -> Tensor:
     """``softmax((beta z + g) / tau)`` over all cells: ``[B, K, S, N]``."""
     key, rows, samples = philox.numbering(logits, num_samples, seed)
     z = below_top(logits)[:, :, None]
     cells = torch.arange(z.shape[-1], device=logits.device)
     g = philox.gumbel(philox.words(key, rows, samples, cells, philox.GUMBEL)).to(z)
-    return torch.softmax((beta * z + g) / tau, -1)
+    noisy = times(beta, z) + g
+    return torch.softmax(times(1 / tau, noisy) if isinstance(tau, Tensor) else noisy / tau, -1)
 
 
 def cell_jitter(logits: Tensor, axes: int, num_samples: int, basis: str, seed) -> list[Tensor]:

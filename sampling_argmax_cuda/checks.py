@@ -133,7 +133,8 @@ def number_for(op: str, name: str, value: float | Tensor, backend: str) -> float
             raise ValueError(f"{op}: backend 'triton' compiles for a {name} that is a number, got a tensor")
         return float(value) if isinstance(value, Tensor) else value
     if not isinstance(value, Tensor):
-        return torch.scalar_tensor(value, dtype=torch.float64, device="cpu")
+        one = torch.ones((), dtype=torch.float64, device="cpu")
+        return one * value  # of a number alone torch.compile would make a constant
     if value.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
         raise ValueError(f"{op}: the host reads {name}, so while a CUDA graph is captured it must be a number or a tensor on "
                          "the CPU, and the graph keeps its value")  # fmt: skip

@@ -307,7 +307,7 @@ def _numbers(op: str, target: str, logits: Tensor, *tau: float | Tensor, beta: f
     numbers = [checks.number_for(op, name, x, target) for name, x in (*(("tau", t) for t in tau), ("beta", beta))]
     if checks.needs_gradient(beta):
         finite = logits.masked_fill(logits == -math.inf, 0).to(checks.arithmetic_dtype(logits))
-        logits = logits + (finite * (beta / beta.detach() - 1)).to(logits.dtype)
+        logits = logits.to(finite.dtype) + finite * (beta / beta.detach() - 1)
     return logits, *numbers
 
 

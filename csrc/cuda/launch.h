@@ -11,6 +11,8 @@
 #include "cuda/row.cuh"
 #include "tensors.h"
 
+#include <torch/csrc/stable/macros.h>
+
 #ifndef __CUDACC__
 #include "runtime_api.h"
 #endif
@@ -29,7 +31,7 @@ inline cudaStream_t current_stream() {
   int device = 0;
   void* stream = nullptr;
   STD_CUDA_CHECK(cudaGetDevice(&device));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   return static_cast<cudaStream_t>(stream);
 }
 #else
