@@ -22,13 +22,11 @@ def below_top(logits: Tensor) -> Tensor:
     return z - z.detach().amax(-1, keepdim=True)
 
 
-def times(beta: float | Tensor, z: Tensor) -> Tensor:
-    """``beta z``, where a cell of -inf has no part in beta's derivative."""
-    return (
-        torch.where(z == -torch.inf, z, beta * z.masked_fill(z == -torch.inf, 0))
-        if isinstance(beta, Tensor)
-        else beta * z
-    )
+def scaled(z: Tensor, number: float | Tensor, how=torch.mul) -> Tensor:
+    """``z`` times (or over) a number, of whose derivative a cell of -inf is no part."""
+    if not isinstance(number, Tensor):
+        return how(z, number)
+    return torch.where(z == -torch.inf, z, how(z.masked_fill(z == -torch.inf, 0), number))
 
 
 def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, seed) -> Tensor:
@@ -37,8 +35,7 @@ def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, se
     z = below_top(logits)[:, :, None]
     cells = torch.arange(z.shape[-1], device=logits.device)
     g = philox.gumbel(philox.words(key, rows, samples, cells, philox.GUMBEL)).to(z)
-    noisy = times(beta, z) + g
-    return torch.softmax(times(1 / tau, noisy) if isinstance(tau, Tensor) else noisy / tau, -1)
+    return torch.softmax(scaled(scaled(z, beta) + g, tau, torch.div), -1)
 
 
 def cell_jitter(logits: Tensor, axes: int, num_samples: int, basis: str, seed) -> list[Tensor]:

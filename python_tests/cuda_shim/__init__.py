@@ -27,7 +27,7 @@ def units(csrc: Path) -> dict[str, str]:
     files = {name: [f"cuda/{name}.cu"] for name in kernels if name not in SHORT}
     files["together"] = ["library.cpp", *(f"cuda/{name}.cu" for name in kernels if name in SHORT)]
     texts = {name: TARGET + "".join(f'#include "{file}"\n' for file in parts) for name, parts in files.items()}
-    return {**texts, "shim": '#include "shim.cpp"\n'}
+    return {**texts, "runtime": '#include "shim.cpp"\n'}
 
 
 def content(csrc: Path, optimize: str, texts: dict[str, str]) -> str:
