@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import backends, checks, reference
+from . import backends, checks, reference, temperature
 from .distances import mask_rows, spread_error, weigh_rows
 from .notices import notice_far_target
 from .sub_distributions import (
@@ -87,7 +87,7 @@ def sample(
     checks.check_logits("sample", logits, points)
     num_samples = checks.check_sampling("sample", num_samples, tau, beta, basis, points)
     check_sub_distributions("sample", logits, points, offset, sigma, basis, tau)
-    target = _resolve("sample", backend, logits, tau)
+    target = temperature.resolve("sample", backend, logits, tau)
     if not is_per_cell(sigma):
         sigma = checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
@@ -100,7 +100,7 @@ def sample(
         draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
         return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(sigma))
     points, centre = _centred(points, logits)
-    logits, *numbers = _numbers("sample", target, logits, tau, beta=beta)
+    logits, *numbers = temperature.operands("sample", target, logits, tau, beta=beta)
     y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
     return y if centre is None else y + centre[:, :, None]
 
@@ -135,7 +135,7 @@ def axis_sample(
         raise ValueError(f"axis_sample: reweight must be >= 0, got {reweight}")
     if clip_grad is not None:
         checks.check_positive("axis_sample", "clip_grad", clip_grad)
-    target = _resolve("axis_sample", backend, logits, tau)
+    target = temperature.resolve("axis_sample", backend, logits, tau)
     sigma = checks.sigma_tensor("axis_sample", sigma, logits, basis)
     seed = checks.seed_tensor("axis_sample", seed, generator, logits)
     if target == "reference":
@@ -143,7 +143,7 @@ def axis_sample(
             logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
             reweight=reweight, clip_grad=clip_grad, seed=seed,
         )  # fmt: skip
-    logits, *numbers = _numbers("axis_sample", target, logits, tau, beta=beta)
+    logits, *numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
     op = backends.operators(target).axis_sample
     return op(logits, sigma, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
 
@@ -189,7 +189,7 @@ def expected_error(
     check_sub_distributions("expected_error", logits, points, offset, sigma, basis, tau)
     if points is None:
         notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
-    where = _resolve("expected_error", backend, logits, tau)
+    where = temperature.resolve("expected_error", backend, logits, tau)
     if not is_per_cell(sigma):
         sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
@@ -210,7 +210,7 @@ def expected_error(
     points, centre = _centred(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
-    logits, *numbers = _numbers("expected_error", where, logits, tau, beta=beta)
+    logits, *numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
     if spread > 0:
         logits, target = mask_rows(logits, weight), mask_rows(target, weight)
         y = backends.operators(where).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
@@ -282,33 +282,9 @@ def soft_argmax(
 
 def _moments(backend: str, logits: Tensor, beta: float | Tensor, points: Tensor | None) -> Moments:
     points, centre = _centred(points, logits)
-    logits, beta = _numbers("soft_argmax", backend, logits, beta=beta)
+    logits, beta = temperature.operands("soft_argmax", backend, logits, beta=beta)
     moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)
-
-
-def _resolve(op: str, backend: str, logits: Tensor, tau: float | Tensor) -> str:
-    """The backend that runs ``op``: for the gradient of tau, which has the noise in it, the reference."""
-    target = backends.resolve(op, backend, logits)
-    if target == "reference" or not checks.needs_gradient(tau):
-        return target
-    if backend != "auto":
-        raise ValueError(
-            f"{op}: backend {backend!r} has no gradient of tau; backend 'reference' has, which 'auto' takes for it"
-        )
-    return "reference"
-
-
-def _numbers(op: str, target: str, logits: Tensor, *tau: float | Tensor, beta: float | Tensor) -> tuple[Tensor, ...]:
-    """The logits, then tau, if it is given, and beta as the operators take them.
-
-    Beta's gradient comes by the logits' own, ``beta d/d(beta) = z d/dz``: they get a factor of 1 that it flows through.
-    """
-    numbers = [checks.number_for(op, name, x, target) for name, x in (*(("tau", t) for t in tau), ("beta", beta))]
-    if checks.needs_gradient(beta):
-        finite = logits.masked_fill(logits == -math.inf, 0).to(checks.arithmetic_dtype(logits))
-        logits = logits.to(finite.dtype) + finite * (beta / beta.detach() - 1)
-    return logits, *numbers
 
 
 def _centred(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
