@@ -1,4 +1,5 @@
 # build: .venv with everything in it | test | test-long | demo | bench | lint. A second run does only what has changed.
+# wheel: dist/*.whl, one for every PyTorch and Python that are supported, with CUDA where .venv's PyTorch and an nvcc have it.
 # cuda-check: what can be shown of the CUDA build without a GPU; downloads 5 GB, needs nvcc.
 PYTHON ?= python3
 # Installed first, and without a GPU from PyTorch's CPU index too (there 2.13.0+cpu, which pip prefers), so that no
@@ -8,11 +9,13 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,--extra-index-url https://do
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
+SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard csrc/*.* csrc/*/*.*)
+# Where there is a compiler, code that it refuses is an error and no reason to go on without kernels.
+REQUIRE := SAMPLING_ARGMAX_REQUIRE=$(if $(shell command -v $(or $(CXX),c++)),cpu)
 
 TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 python_tests
 
-.PHONY: build test test-long cuda-check demo bench lint
+.PHONY: build wheel test test-long cuda-check demo bench lint
 
 build: $(VENV)/.built
 
@@ -24,9 +27,12 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench]' --no-build-isolation
+	$(REQUIRE) $(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench]' --no-build-isolation
 	$(BIN)/python -m pip install -q --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
 	touch $@
+
+wheel: build
+	SAMPLING_ARGMAX_REQUIRE=cpu $(BIN)/python -m pip wheel -q . --no-build-isolation --no-deps -w dist
 
 test: build
 	$(TESTS) -m "not long"

@@ -67,7 +67,7 @@ import torch
 print("torch", torch.__version__, "CUDA", torch.version.cuda, torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 PYTHON
   TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')}" \
-    "$python" setup.py build_ext --inplace
+    SAMPLING_ARGMAX_REQUIRE=cuda "$python" setup.py build_ext --inplace
 }
 
 stage_doctor() { "$python" -m sampling_argmax_cuda; }

@@ -91,14 +91,15 @@ def run_all(ops, shape) -> None:
     points = torch.empty(shape.logits[0], shape.logits[2], shape.points) if shape.points else None
     axes, rows = shape.points or z.dim() - 2, shape.logits[:2]
     basis, sigma = ("gaussian", torch.empty(rows)) if shape.points else ("uniform", None)
-    settings, needs = (0.7, 1.0, basis), [True, False, False]
+    tau, beta = (torch.tensor(x, dtype=torch.float64) for x in (0.7, 1.0))
+    settings, needs = (tau, beta, basis), [True, False, False]
     y, stats = ops.sample(z, points, sigma, seed, shape.samples, *settings)
     ops.sample_backward(y, z, points, sigma, seed, y, stats, *settings, needs)
     ops.expected_error(z, torch.empty(*rows, axes), None, points, sigma, seed, shape.samples, *settings, "l1", needs)
-    moments = ops.soft_argmax(z, points, 1.0)
-    ops.soft_argmax_backward(*moments[:4], z, points, *moments, 1.0, needs[:2])
+    moments = ops.soft_argmax(z, points, beta)
+    ops.soft_argmax_backward(*moments[:4], z, points, *moments, beta, needs[:2])
     if points is None:
-        released = (0.7, 1.0, "triangular", 0.0, None)
+        released = (tau, beta, "triangular", 0.0, None)
         y, marginals, stats = ops.axis_sample(z, None, seed, shape.samples, *released)
         ops.axis_sample_backward(y, z, None, seed, marginals, stats, *released, needs[:2])
 

@@ -57,12 +57,13 @@ def kernels(ops, shape: tuple[int, ...], samples: int) -> Iterator[tuple[str, Ca
     logits, seed = torch.randn(shape, device="cuda"), torch.tensor([1], device="cuda")
     axes, target = len(shape) - 2, torch.ones(*shape[:2], len(shape) - 2, device="cuda")
     needs = [True, False, False]
+    numbers = [torch.tensor(x, dtype=torch.float64) for x in (TAU, BETA)]
     for basis in ("uniform", "triangular", "gaussian") if axes == 2 else ("uniform", "gaussian"):
         label, sigma = (
             f"{basis} {axes}-D general",
             torch.ones(shape[:2], device="cuda") if basis == "gaussian" else None,
         )
-        settings = (TAU, BETA, basis)
+        settings = (*numbers, basis)
         draw = (logits, None, sigma, seed, samples, *settings)
         y, stats = ops.sample(*draw)
         back = (torch.ones_like(y), logits, None, sigma, seed, y, stats, *settings, needs)
@@ -72,7 +73,7 @@ def kernels(ops, shape: tuple[int, ...], samples: int) -> Iterator[tuple[str, Ca
             error = (logits, target, None, None, sigma, seed, samples, *settings, "l1", needs)
             yield f"expected_error {label}", lambda error=error: ops.expected_error(*error)
     if axes == 2:
-        settings = (TAU, BETA, "triangular", 0.0, None)
+        settings = (*numbers, "triangular", 0.0, None)
         y, marginals, stats = ops.axis_sample(logits, None, seed, samples, *settings)
         back = (torch.ones_like(y), logits, None, seed, marginals, stats, *settings, needs[:2])
         yield "axis_sample triangular 2-D general", lambda: ops.axis_sample(logits, None, seed, samples, *settings)

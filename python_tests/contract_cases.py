@@ -77,6 +77,11 @@ def probe(x: torch.Tensor) -> torch.Tensor:
     return torch.cos(torch.arange(x.numel(), dtype=torch.float64) * 1.7).reshape(x.shape).to(x)
 
 
+def number(x: float) -> torch.Tensor:
+    """tau or beta as the C++ operators take it."""
+    return torch.tensor(x, dtype=torch.float64)
+
+
 def noise(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import assert_close, cuda_machines, machine_device, machine_isas, triton_machines
-from contract_cases import Case, cloud_cases, grid_cases, noise
+from contract_cases import Case, cloud_cases, grid_cases, noise, number
 from torch.library import opcheck
 
 from sampling_argmax_cuda import axis_sample, expected_error, heatmap_moments, reference, sample
@@ -308,7 +308,7 @@ def test_opcheck(basis, transposed):
     sigma = torch.full((2, 3), 0.8, requires_grad=True) if basis == "gaussian" else None
     seed, grad = torch.tensor([9]), noise(2, 3, 4, 2)
     ops = torch.ops.sampling_argmax
-    settings = (0.7, 1.0, basis)
+    settings = (number(0.7), number(1.0), basis)
     opcheck(ops.sample, (logits, None, sigma, seed, 4, *settings))
     opcheck(ops.axis_sample, (logits, sigma, seed, 4, *settings, 0.5, 2.0))
     needs = [True, False, basis == "gaussian"]
@@ -316,16 +316,16 @@ def test_opcheck(basis, transposed):
         ops.expected_error,
         (logits, noise(2, 3, 2), torch.ones(2, 3), None, sigma, seed, 4, *settings, "l2", needs),
     )
-    opcheck(ops.soft_argmax, (logits, None, 1.5))
+    opcheck(ops.soft_argmax, (logits, None, number(1.5)))
     plain, width = logits.detach(), None if sigma is None else sigma.detach()
     y, stats = ops.sample(plain, None, width, seed, 4, *settings)
     opcheck(ops.sample_backward, (grad, plain, None, width, seed, y, stats, *settings, needs))
     _, marginals, stats = ops.axis_sample(plain, width, seed, 4, *settings, 0.5, 2.0)
     needs = needs[::2]
     opcheck(ops.axis_sample_backward, (grad, plain, width, seed, marginals, stats, *settings, 0.5, 2.0, needs))
-    moments = ops.soft_argmax(plain, None, 1.5)
-    opcheck(ops.soft_argmax_backward, (*moments[:4], plain, None, *moments, 1.5, [True, False]))
-    opcheck(ops.soft_argmax_backward, (None, moments[1], None, None, plain, None, *moments, 1.5, [True, False]))
+    moments = ops.soft_argmax(plain, None, number(1.5))
+    opcheck(ops.soft_argmax_backward, (*moments[:4], plain, None, *moments, number(1.5), [True, False]))
+    opcheck(ops.soft_argmax_backward, (None, moments[1], None, None, plain, None, *moments, number(1.5), [True, False]))
 
 
 def test_opcheck_points():
@@ -335,10 +335,13 @@ def test_opcheck_points():
         torch.tensor([9, 100]),
         torch.ops.sampling_argmax,
     )
-    opcheck(ops.sample, (logits, points, sigma, seed, 4, 0.7, 1.0, "gaussian"))
-    opcheck(ops.soft_argmax, (logits, points, 1.5))
+    opcheck(ops.sample, (logits, points, sigma, seed, 4, number(0.7), number(1.0), "gaussian"))
+    opcheck(ops.soft_argmax, (logits, points, number(1.5)))
     target, needs = noise(2, 3, 3), [True, True, True]
-    opcheck(ops.expected_error, (logits, target, None, points, sigma, seed, 4, 0.7, 1.0, "gaussian", "l1", needs))
+    opcheck(
+        ops.expected_error,
+        (logits, target, None, points, sigma, seed, 4, number(0.7), number(1.0), "gaussian", "l1", needs),
+    )
 
 
 def test_reference_is_not_the_package():

@@ -4,7 +4,7 @@ import pytest
 import test_memory as memory
 import torch
 from conftest import assert_close, check_exponential, random_counters
-from contract_cases import of_gradient
+from contract_cases import number, of_gradient
 from cuda_shim import NAMESPACE
 from test_memory import measure
 from torch.library import opcheck
@@ -247,12 +247,12 @@ def test_a_division_is_exact_at_its_limits():
 def test_opcheck(shim, basis):
     z, grad = noise(1, 2, 5, 6).requires_grad_(), noise(1, 2, 4, 2)
     sigma = torch.full((1, 2), 0.8, requires_grad=True) if basis == "gaussian" else None
-    seed, settings = torch.tensor([9, 100]), (0.7, 1.0, basis)
+    seed, settings = torch.tensor([9, 100]), (number(0.7), number(1.0), basis)
     opcheck(shim.sample, (z, None, sigma, seed, 4, *settings))
     opcheck(shim.axis_sample, (z, sigma, seed, 4, *settings, 0.5, 2.0))
     needs = [True, False, basis == "gaussian"]
     opcheck(shim.expected_error, (z, noise(1, 2, 2), torch.ones(1, 2), None, sigma, seed, 4, *settings, "l2", needs))
-    opcheck(shim.soft_argmax, (z, None, 1.5))
+    opcheck(shim.soft_argmax, (z, None, number(1.5)))
     plain, width = z.detach(), None if sigma is None else sigma.detach()
     y, stats = shim.sample(plain, None, width, seed, 4, *settings)
     opcheck(shim.sample_backward, (grad, plain, None, width, seed, y, stats, *settings, needs))

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from conftest import assert_close
+from contract_cases import number
 from scipy import stats
 
 from sampling_argmax_cuda import axis_sample, reference, sample
@@ -60,7 +61,7 @@ def test_small_temperature_is_argmax_with_the_softmax_law(beta):
     """Cells win with probability softmax(beta z): chi^2 over 12 cells at 4e5 draws, and each within 4.5 errors."""
     # float64 and 1e-6, because near ties average two cells and land on a third one.
     logits, draws = torch.randn(1, 1, 12, generator=torch.Generator().manual_seed(3)).double(), 400_000
-    y, _ = operators("cpu").sample(logits, None, None, torch.tensor([5]), draws, 1e-6, beta, "none")
+    y, _ = operators("cpu").sample(logits, None, None, torch.tensor([5]), draws, number(1e-6), number(beta), "none")
     winners = y.round().long().flatten()
     p = torch.softmax(beta * logits.double().flatten(), 0)
     counts = torch.bincount(winners, minlength=12).double()
@@ -105,7 +106,7 @@ def operator_share(draws: int) -> float:
     """How often a heavy cell wins: heavy points lie at 1, the others at 0."""
     logits = torch.where(HEAVY, math.log(10.0), 0.0).view(1, 1, CELLS)
     points = HEAVY.float().view(1, CELLS, 1)
-    y, _ = operators("cpu").sample(logits, points, None, torch.tensor([21]), draws, 1e-3, 1.0, "none")
+    y, _ = operators("cpu").sample(logits, points, None, torch.tensor([21]), draws, number(1e-3), number(1.0), "none")
     return y.mean().item()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contract_cases import number
 
 from bench.budget import ROOT, tool
 from sampling_argmax_cuda.backends import operators
@@ -23,6 +24,7 @@ Ptr, Struct, Uninit = ptxsim.Ptr, ptxsim.Struct, ptxsim.Uninit
 
 OPS = operators("cpu")
 SAMPLES, TAU, SCHEDULE_BYTES, THREADS = 6, 0.7, 96, 64
+NUMBERS = number(TAU), number(1.0)
 SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20), (1, 1, 12, 32)]
 BASES = {"none": 0, "uniform": 1, "triangular": 2, "gaussian": 3}
 SEED = torch.tensor([5, 2**32 + 3])
@@ -89,7 +91,7 @@ def test_sample(shape, basis, tmp_path):
     logits, grad = inputs(shape)
     rows, cells = shape[0] * shape[1], shape[2] * shape[3]
     padded = (cells + 3) // 4 * 4
-    expected, expected_stats = OPS.sample(logits, None, None, SEED, SAMPLES, TAU, 1.0, basis)
+    expected, expected_stats = OPS.sample(logits, None, None, SEED, SAMPLES, *NUMBERS, basis)
     samples, stats = empty(*expected.shape), empty(*expected_stats.shape)
     kernel = f"sample_forward<float, Basis::{basis}, 2, Weight::general>(DeviceProblem, int, Partials<float>, float*, float*)"
     shared = SCHEDULE_BYTES + 4 * (3 * padded + 5 * 4 * (1 + THREADS // 32))
@@ -98,7 +100,7 @@ def test_sample(shape, basis, tmp_path):
     check((samples, expected), (stats, expected_stats))
 
     wanted = OPS.sample_backward(
-        grad, logits, None, None, SEED, expected, expected_stats, TAU, 1.0, basis, [True] + [False] * 2
+        grad, logits, None, None, SEED, expected, expected_stats, *NUMBERS, basis, [True] + [False] * 2
     )[0]
     out = empty(*shape)
     kernel = (f"sample_backward<float, Basis::{basis}, 2, Weight::general, false>(DeviceProblem, const float*, "
@@ -115,7 +117,7 @@ def test_expected_error(shape, tmp_path):
     rows, padded = shape[0] * shape[1], (shape[2] * shape[3] + 3) // 4 * 4
     target, weight = torch.full((*shape[:2], 2), 3.3), torch.ones(shape[:2])
     needs = [True, False, False]
-    wanted = OPS.expected_error(logits, target, weight, None, None, SEED, SAMPLES, TAU, 1.0, "uniform", "l1", needs)
+    wanted = OPS.expected_error(logits, target, weight, None, None, SEED, SAMPLES, *NUMBERS, "uniform", "l1", needs)
     error, grad_target, grad = empty(*shape[:2]), empty(*target.shape), empty(*shape)
     kernel = ("expected_error<float, Basis::uniform, 2, Weight::general, false>(DeviceProblem, Metric, const float*, "
               "const float*, ErrorResults<float>)")  # fmt: skip
@@ -131,7 +133,7 @@ def test_axis_sample(shape, tmp_path):
     logits, grad = inputs(shape)
     rows, cells, bins = shape[0] * shape[1], shape[2] * shape[3], shape[2] + shape[3]
     tile = (cells + 3) // 4 * 4
-    wanted = OPS.axis_sample(logits, None, SEED, SAMPLES, TAU, 1.0, "triangular", 0.0, None)
+    wanted = OPS.axis_sample(logits, None, SEED, SAMPLES, *NUMBERS, "triangular", 0.0, None)
     results = [empty(*x.shape) for x in wanted]
     kernel = ("axis_sample_forward<float, Basis::triangular, 2, Weight::general>(DeviceProblem, double, int, int, float*, "
               "float*, float*)")  # fmt: skip
@@ -149,7 +151,7 @@ def test_axis_sample(shape, tmp_path):
            [problem(logits, "triangular"), 0.0, 0.0,
             Struct("<6Q", *map(Ptr, (grad, marginals, stats, out)), 0, 0), at_once, stride],
            SCHEDULE_BYTES + 4 * (8 + at_once + at_once * stride))  # fmt: skip
-    check((out, OPS.axis_sample_backward(grad, logits, None, SEED, marginals, stats, TAU, 1.0, "triangular", 0.0, None,
+    check((out, OPS.axis_sample_backward(grad, logits, None, SEED, marginals, stats, *NUMBERS, "triangular", 0.0, None,
                                          [True, False])[0]))  # fmt: skip
 
 
@@ -157,7 +159,7 @@ def test_axis_sample(shape, tmp_path):
 def test_axis_sample_has_few_bank_conflicts(width, tmp_path):
     """Lines of 16 n cells begin in two or in one of the 32 banks: added up cell by cell they would cost 16 turns and more."""
     logits, tile = inputs((1, 1, 32, width))[0], 32 * width
-    results = [empty(*x.shape) for x in OPS.axis_sample(logits, None, SEED, SAMPLES, TAU, 1.0, "uniform", 0.0, None)]
+    results = [empty(*x.shape) for x in OPS.axis_sample(logits, None, SEED, SAMPLES, *NUMBERS, "uniform", 0.0, None)]
     kernel = ("axis_sample_forward<float, Basis::uniform, 2, Weight::general>(DeviceProblem, double, int, int, float*, "
               "float*, float*)")  # fmt: skip
     shared = SCHEDULE_BYTES + 4 * (2 * (tile + 8) + tile + 2 * (1 + THREADS // 32))
@@ -175,7 +177,7 @@ def test_soft_argmax(shape, threads, tmp_path):
     rows, part = shape[0] * shape[1], 32 * threads
     parts = -(-shape[2] * shape[3] // part)
     quads, cut = shape[3] % 4 == 0, Struct("<I?3x", parts, shape[3] % 4 == 0)
-    *wanted, mode = OPS.soft_argmax(logits, None, 1.0)
+    *wanted, mode = OPS.soft_argmax(logits, None, number(1.0))
     results, found = [empty(*x.shape) for x in wanted], torch.full(mode.shape, -1)
     pointers = Struct("<5Q", *map(Ptr, (*results, found)))
     of_parts = torch.zeros(rows * parts, 9)
@@ -201,7 +203,7 @@ def test_soft_argmax(shape, threads, tmp_path):
         launch(backward, (rows * parts, 1, 1),
                [problem(logits, "none"), cut, incoming, Struct("<4Q", *map(Ptr, wanted)), mode, out, None],
                0, threads)  # fmt: skip
-        check((out, OPS.soft_argmax_backward(*given, logits, None, *wanted, mode, 1.0, [True, False])[0]))
+        check((out, OPS.soft_argmax_backward(*given, logits, None, *wanted, mode, number(1.0), [True, False])[0]))
 
 
 @pytest.mark.parametrize("count", [40, 150])

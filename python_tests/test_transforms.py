@@ -84,16 +84,6 @@ def test_a_backend_without_them_says_so(name):
             call(lambda z: OPS[name](z, backend="cpu"))
 
 
-def test_a_temperature_has_no_gradient_and_says_so():
-    z = logits(1, 2, 4, 5)
-    for option in ("tau", "beta"):
-        learnt = {"tau": 1.0, option: torch.tensor(1.0, requires_grad=True)}
-        with pytest.raises(ValueError, match=f"sample: {option} has no gradient, so it must be a number"):
-            sample(z, num_samples=2, seed=0, **learnt)
-    plain = sample(z, num_samples=2, seed=0, tau=torch.tensor(0.5))
-    assert torch.equal(plain, sample(z, num_samples=2, seed=0, tau=0.5))
-
-
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
 def test_integers_of_numpy_are_integers(kind):
     z = logits(1, 2, 4, 5)

@@ -22,13 +22,20 @@ def below_top(logits: Tensor) -> Tensor:
     return z - z.detach().amax(-1, keepdim=True)
 
 
+def scaled(z: Tensor, number: float | Tensor, how=torch.mul) -> Tensor:
+    """``z`` times (or over) a number, of whose derivative a cell of -inf is no part."""
+    if not isinstance(number, Tensor):
+        return how(z, number)
+    return torch.where(z == -torch.inf, z, how(z.masked_fill(z == -torch.inf, 0), number))
+
+
 def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, seed) -> Tensor:
     """``softmax((beta z + g) / tau)`` over all cells: ``[B, K, S, N]``."""
     key, rows, samples = philox.numbering(logits, num_samples, seed)
     z = below_top(logits)[:, :, None]
     cells = torch.arange(z.shape[-1], device=logits.device)
     g = philox.gumbel(philox.words(key, rows, samples, cells, philox.GUMBEL)).to(z)
-    return torch.softmax((beta * z + g) / tau, -1)
+    return torch.softmax(scaled(scaled(z, beta) + g, tau, torch.div), -1)
 
 
 def cell_jitter(logits: Tensor, axes: int, num_samples: int, basis: str, seed) -> list[Tensor]:

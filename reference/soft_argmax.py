@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from .sample import below_top, cell_positions, cell_sigma, row_sigma
+from .sample import below_top, cell_positions, cell_sigma, row_sigma, scaled
 
 
 def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, offset: Tensor | None = None,
                     sigma=None) -> tuple[Tensor, ...]:  # fmt: skip
     """Mean ``[B, K, d]``, covariance ``[B, K, d, d]``, peak probability and entropy ``[B, K]`` of ``softmax(beta z)``."""
-    z = beta * below_top(logits)
+    z = scaled(below_top(logits), beta)
     p, log_p = torch.softmax(z, -1), torch.log_softmax(z, -1)
     cells = cell_positions(logits, points, offset)
     mean = (p[..., None] * cells).sum(-2)

@@ -22,8 +22,8 @@ _TRAIN_PACKAGES = (
     "rich",
 )  # fmt: skip
 _EXTRAS = {**dict.fromkeys(_TRAIN_PACKAGES, "train"), **dict.fromkeys(("onnx", "onnxscript"), "export"),
-           **dict.fromkeys(("sleap_io", "h5py"), "formats")}  # fmt: skip
-           "transformers": "hf", **dict.fromkeys(("timm", "torchvision"), "timm")}  # fmt: skip
+           **dict.fromkeys(("sleap_io", "h5py"), "formats"), "transformers": "hf",
+           **dict.fromkeys(("timm", "torchvision"), "timm")}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """Which backends this installation has, why one is missing, and which one a call takes."""
 
+import warnings
 from importlib.util import find_spec
 
 import torch
@@ -7,9 +8,6 @@ from torch._C._functorch import TransformType
 from torch.autograd import forward_ad
 
 from . import library
-
-_INSTALL_HINT = "the C++ extension was not built: install a C++17 compiler, then reinstall this package"
-
 
 # The dispatcher namespace that holds a backend's operators.
 NAMESPACES = {"cpu": library.NAMESPACE, "cuda": library.NAMESPACE, "triton": "sampling_argmax_triton"}
@@ -25,14 +23,16 @@ def operators(backend: str):
 
 
 def _cpu_missing() -> str | None:
-    return None if library.LOAD_ERROR is None else f"{_INSTALL_HINT} ({library.LOAD_ERROR})"
+    if library.LOAD_ERROR is None:
+        return None
+    return f"no C++ extension: {library.LOAD_ERROR} (it needs a C++20 compiler; reinstalling says what is wrong)"
 
 
 def _cuda_missing() -> str | None:
     if library.LOAD_ERROR is not None:
-        return f"{_INSTALL_HINT} ({library.LOAD_ERROR})"
-    if "cuda" not in library.KERNEL_DEVICES:
-        return "the extension was built without CUDA (no nvcc that matches torch's CUDA version at build time)"
+        return _cpu_missing()
+    if library.CUDA_LOAD_ERROR is not None:
+        return f"no CUDA extension: {library.CUDA_LOAD_ERROR} (it needs an nvcc of PyTorch's CUDA version)"
     return None if torch.cuda.is_available() else "no CUDA device is visible"
 
 
@@ -94,6 +94,24 @@ def _differentiates_otherwise() -> bool:
     return forward_ad._current_level >= 0 or bool({TransformType.Grad, TransformType.Jvp} & _transforms())
 
 
+def _leaves_python() -> bool:
+    """Whether a graph for elsewhere is made, by torch.export, torch.onnx or torch.jit, where this package is not known."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+_told: set[str] = set()  # device types of which it was said that the reference runs
+
+
+def _tell_slow(device: str) -> None:
+    """Warn, once, that the reference runs where kernels would be: it is slower by far."""
+    if torch.compiler.is_compiling() or device not in ("cpu", "cuda") or device in _told:
+        return
+    _told.add(device)
+    reason = _cpu_missing() if device == "cpu" else _cuda_missing()
+    warnings.warn(f"sampling_argmax_cuda: backend 'auto' takes the PyTorch reference on {device}, which is far slower than "
+                  f"the kernels: {reason}", stacklevel=2)  # fmt: skip
+
+
 def resolve(op: str, backend: str, logits: torch.Tensor) -> str:
     """The backend that runs ``op`` on these logits: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"reference"``."""
     device, double = logits.device.type, logits.dtype == torch.float64
@@ -105,9 +123,14 @@ def resolve(op: str, backend: str, logits: torch.Tensor) -> str:
                              "backend 'reference', which 'auto' takes for them")  # fmt: skip
         return "reference"
     if backend == "auto":
+        if _leaves_python():
+            return "reference"
         if device in library.KERNEL_DEVICES:
             return device
-        return "triton" if device == "cuda" and TRITON_FOUND and not double else "reference"
+        if device == "cuda" and TRITON_FOUND and not double:
+            return "triton"
+        _tell_slow(device)
+        return "reference"
     if backend == "reference":
         return backend
     if backend in missing_backends():

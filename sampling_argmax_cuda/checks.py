@@ -6,6 +6,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from . import backends
+
 BASES = ("none", "uniform", "triangular", "gaussian")
 METRICS = ("l1", "l2", "euclidean", "smooth_l1")
 PROPER = ("l1", "euclidean")  # of which the distance between samples makes a proper score
@@ -50,22 +52,35 @@ def as_integer(value) -> int | None:
     return int(value) if isinstance(value, Integral) else None
 
 
-def check_positive(op: str, name: str, value: float) -> None:
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise ValueError(f"{op}: {name} has no gradient, so it must be a number or a tensor that needs none")
-    if not (value > 0 and value < math.inf):
-        raise ValueError(f"{op}: {name} must be > 0, got {value}")
+def _visible(op: str, name: str, value: float | Tensor) -> float | None:
+    """A number; of a tensor, its value where it can be looked at without a wait: on the CPU, outside of graphs."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.dim() != 0 or not value.dtype.is_floating_point:
+        raise ValueError(f"{op}: {name} must be a number or a floating-point tensor with no dimension, got {value.dtype} "
+                         f"{tuple(value.shape)}")  # fmt: skip
+    hidden = torch.compiler.is_compiling() or backends.is_transformed() or not value.is_cpu
+    return None if hidden or type(value) not in (Tensor, torch.nn.Parameter) else value.item()
 
 
-def check_temperature(op: str, name: str, tau: float) -> None:
+def check_positive(op: str, name: str, value: float | Tensor) -> None:
+    number = _visible(op, name, value)
+    if number is not None and not (number > 0 and number < math.inf):
+        raise ValueError(f"{op}: {name} must be > 0, got {number}")
+
+
+def check_temperature(op: str, name: str, tau: float | Tensor) -> None:
     check_positive(op, name, tau)
-    if tau < SMALLEST_TAU:
+    number = _visible(op, name, tau)
+    if number is not None and number < SMALLEST_TAU:
         raise ValueError(
-            f"{op}: {name} must be at least {SMALLEST_TAU}, below which float32 has no exact gradients, got {tau}"
+            f"{op}: {name} must be at least {SMALLEST_TAU}, below which float32 has no exact gradients, got {number}"
         )
 
 
-def check_sampling(op: str, num_samples: int, tau: float, beta: float, basis: str, points: Tensor | None) -> int:
+def check_sampling(
+    op: str, num_samples: int, tau: float | Tensor, beta: float | Tensor, basis: str, points: Tensor | None
+) -> int:
     """Raise ValueError for what no samples can be drawn with; the number of samples as the operators take it."""
     count = as_integer(num_samples)
     if count is None or count < 1:
@@ -106,6 +121,28 @@ def check_error(
 
 def arithmetic_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def number_for(op: str, name: str, value: float | Tensor, backend: str) -> float | Tensor:
+    """tau or beta as a backend's operators take it: float64 on the CPU, where launchers read it without a wait.
+
+    Triton's take a number, since they are compiled for large and for small temperatures.
+    """
+    if backend == "triton":
+        if isinstance(value, Tensor) and torch.compiler.is_compiling():
+            raise ValueError(f"{op}: backend 'triton' compiles for a {name} that is a number, got a tensor")
+        return float(value) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        one = torch.ones((), dtype=torch.float64, device="cpu")
+        return one * value  # of a number alone torch.compile would make a constant
+    if value.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+        raise ValueError(f"{op}: the host reads {name}, so while a CUDA graph is captured it must be a number or a tensor on "
+                         "the CPU, and the graph keeps its value")  # fmt: skip
+    return value.detach().to(device="cpu", dtype=torch.float64)
+
+
+def needs_gradient(x: float | Tensor) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
 def sigma_tensor(op: str, sigma: float | Tensor, logits: Tensor, basis: str) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Loads the C++ operators and gives them what the dispatcher needs from Python: fake, autograd and vmap rules."""
 
 from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -9,23 +10,23 @@ from torch.library import register_autograd, register_fake, register_vmap
 NAMESPACE = "sampling_argmax"
 
 
-def _load() -> str | None:
-    """Load the extension; the reason if it cannot be loaded."""
+def _load(module: str) -> str | None:
+    """Load an extension module, which registers operators; the reason if it cannot be loaded."""
     try:
-        from . import _C  # noqa: F401  (its initialisation registers the operators)
+        import_module(f"{__package__}.{module}")
+    except ModuleNotFoundError:
+        return "it was not built when this package was installed"
     except ImportError as error:
-        return str(error)
+        return f"it does not load with PyTorch {torch.__version__}: {error}"
     return None
 
 
-LOAD_ERROR = _load()
+LOAD_ERROR = _load("_C")  # the operators and the CPU's kernels
+CUDA_LOAD_ERROR = LOAD_ERROR or _load("_C_cuda")
 
-
-# The device types that the extension has kernels for; read once, since a compiled graph cannot ask.
+# The device types that there are kernels for; read once, since a compiled graph cannot ask.
 KERNEL_DEVICES = frozenset(
-    device
-    for device in ("cpu", "cuda")
-    if LOAD_ERROR is None and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::sample", device.upper())
+    device for device, error in (("cpu", LOAD_ERROR), ("cuda", CUDA_LOAD_ERROR)) if error is None
 )
 
 
@@ -121,33 +122,50 @@ def _needed(grads, needs):
     return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
 
 
+def _save(ctx, numbers, tensors):
+    """Keep tau and beta, which are tensors in C++ and numbers in Triton, and the tensors that backward takes."""
+    held = [x for x in numbers if isinstance(x, Tensor)]
+    ctx.numbers = () if held else numbers
+    ctx.count = len(tensors)
+    ctx.save_for_backward(*tensors, *held)
+
+
+def _saved(ctx):
+    """The tensors, and tau and beta."""
+    tensors = ctx.saved_tensors
+    return tensors[: ctx.count], tensors[ctx.count :] or ctx.numbers
+
+
 def _sample_setup(ctx, inputs, output):
-    logits, points, sigma, seed, _, *ctx.settings = inputs
+    logits, points, sigma, seed, _, *numbers, ctx.basis = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    ctx.save_for_backward(logits, points, sigma, seed, *output)
+    _save(ctx, numbers, (logits, points, sigma, seed, *output))
 
 
 def _sample_backward(ops, ctx, grad, _):
     if grad is None:
         return (None,) * 8
     needs = list(ctx.needs_input_grad[:3])
-    grads = ops.sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    tensors, numbers = _saved(ctx)
+    grads = ops.sample_backward(grad, *tensors, *numbers, ctx.basis, needs)
     return *_needed(grads, needs), None, None, None, None, None
 
 
 def _axis_sample_setup(ctx, inputs, output):
-    logits, sigma, seed, _, *ctx.settings = inputs
+    logits, sigma, seed, _, *numbers = inputs[:6]
+    ctx.settings = inputs[6:]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    ctx.save_for_backward(logits, sigma, seed, *output[1:])
+    _save(ctx, numbers, (logits, sigma, seed, *output[1:]))
 
 
 def _axis_sample_backward(ops, ctx, grad, *_):
     if grad is None:
         return (None,) * 9
     needs = list(ctx.needs_input_grad[:2])
-    grads = ops.axis_sample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    tensors, numbers = _saved(ctx)
+    grads = ops.axis_sample_backward(grad, *tensors, *numbers, *ctx.settings, needs)
     return *_needed(grads, needs), *(None,) * 7
 
 
@@ -174,10 +192,10 @@ def _expected_error_backward(ops, ctx, grad, *_):
 
 
 def _soft_argmax_setup(ctx, inputs, output):
-    logits, points, ctx.beta = inputs
+    logits, points, beta = inputs
     ctx.mark_non_differentiable(output[4])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    ctx.save_for_backward(logits, points, *output)
+    _save(ctx, (beta,), (logits, points, *output))
 
 
 def _soft_argmax_backward(ops, ctx, *grads):
@@ -185,7 +203,8 @@ def _soft_argmax_backward(ops, ctx, *grads):
     if all(grad is None for grad in grads):
         return (None,) * 3
     needs = list(ctx.needs_input_grad[:2])
-    result = ops.soft_argmax_backward(*grads, *ctx.saved_tensors, ctx.beta, needs)
+    tensors, numbers = _saved(ctx)
+    result = ops.soft_argmax_backward(*grads, *tensors, *numbers, needs)
     return *_needed(result, needs), None
 
 

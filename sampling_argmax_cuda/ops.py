@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import backends, checks, reference
+from . import backends, checks, reference, temperature
 from .distances import mask_rows, spread_error, weigh_rows
 from .notices import notice_far_target
 from .sub_distributions import (
@@ -46,8 +46,8 @@ def sample(
     logits: Tensor,
     *,
     num_samples: int,
-    tau: float,
-    beta: float = 1.0,
+    tau: float | Tensor,
+    beta: float | Tensor = 1.0,
     basis: str = "triangular",
     sigma: float | Tensor = 1.0,
     points: Tensor | None = None,
@@ -61,8 +61,11 @@ def sample(
     Args:
         logits: ``[B, K, *axes]`` or, with ``points``, ``[B, K, N]``. A cell of ``-inf`` has weight 0.
         num_samples: samples S per row, at least 1.
-        tau: temperature of the Gumbel-softmax, at least 0.01; small is close to argmax.
-        beta: factor of the logits, > 0. ``beta=1`` is the paper's form, ``beta=tau`` the released one.
+        tau: temperature of the Gumbel-softmax, at least 0.01; small is close to argmax. A number, or a tensor with no
+            dimension: one that changes compiles nothing anew under ``torch.compile``. The host reads it, so a captured CUDA
+            graph keeps its value. Its gradient is the reference's, which ``auto`` takes where the tensor needs one.
+        beta: factor of the logits, > 0. ``beta=1`` is the paper's form, ``beta=tau`` the released one. A number or a tensor
+            as tau; differentiable.
         basis: ``none``, ``uniform`` (cell width 1), ``triangular`` or ``gaussian``; points allow none and gaussian.
         sigma: width of the gaussian basis, a number or a tensor that broadcasts to ``[B, K]``, or > 0 of every cell
             ``[B, K, *axes]`` (tau is at least 0.02 then, and the operator is called three times); differentiable.
@@ -84,7 +87,7 @@ def sample(
     checks.check_logits("sample", logits, points)
     num_samples = checks.check_sampling("sample", num_samples, tau, beta, basis, points)
     check_sub_distributions("sample", logits, points, offset, sigma, basis, tau)
-    target = backends.resolve("sample", backend, logits)
+    target = temperature.resolve("sample", backend, logits, tau)
     if not is_per_cell(sigma):
         sigma = checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
@@ -97,7 +100,8 @@ def sample(
         draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
         return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(sigma))
     points, centre = _centred(points, logits)
-    y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
+    logits, *numbers = temperature.operands("sample", target, logits, tau, beta=beta)
+    y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
     return y if centre is None else y + centre[:, :, None]
 
 
@@ -105,8 +109,8 @@ def axis_sample(
     logits: Tensor,
     *,
     num_samples: int,
-    tau: float,
-    beta: float = 1.0,
+    tau: float | Tensor,
+    beta: float | Tensor = 1.0,
     basis: str = "triangular",
     sigma: float | Tensor = 1.0,
     reweight: float = 0.0,
@@ -131,7 +135,7 @@ def axis_sample(
         raise ValueError(f"axis_sample: reweight must be >= 0, got {reweight}")
     if clip_grad is not None:
         checks.check_positive("axis_sample", "clip_grad", clip_grad)
-    target = backends.resolve("axis_sample", backend, logits)
+    target = temperature.resolve("axis_sample", backend, logits, tau)
     sigma = checks.sigma_tensor("axis_sample", sigma, logits, basis)
     seed = checks.seed_tensor("axis_sample", seed, generator, logits)
     if target == "reference":
@@ -139,8 +143,9 @@ def axis_sample(
             logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
             reweight=reweight, clip_grad=clip_grad, seed=seed,
         )  # fmt: skip
+    logits, *numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
     op = backends.operators(target).axis_sample
-    return op(logits, sigma, seed, num_samples, tau, beta, basis, reweight, clip_grad)[0]
+    return op(logits, sigma, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
 
 
 def expected_error(
@@ -149,8 +154,8 @@ def expected_error(
     weight: Tensor | None = None,
     *,
     num_samples: int,
-    tau: float,
-    beta: float = 1.0,
+    tau: float | Tensor,
+    beta: float | Tensor = 1.0,
     basis: str = "triangular",
     sigma: float | Tensor = 1.0,
     metric: str = "l1",
@@ -184,7 +189,7 @@ def expected_error(
     check_sub_distributions("expected_error", logits, points, offset, sigma, basis, tau)
     if points is None:
         notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
-    where = backends.resolve("expected_error", backend, logits)
+    where = temperature.resolve("expected_error", backend, logits, tau)
     if not is_per_cell(sigma):
         sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
@@ -205,16 +210,17 @@ def expected_error(
     points, centre = _centred(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
+    logits, *numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
     if spread > 0:
         logits, target = mask_rows(logits, weight), mask_rows(target, weight)
-        y = backends.operators(where).sample(logits, points, sigma, seed, num_samples, tau, beta, basis)[0]
+        y = backends.operators(where).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
         return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     mapped = backends.is_mapped()
     needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, sigma)]
     if not torch.is_grad_enabled():
         needs = [False] * 3
     error = backends.operators(where).expected_error(
-        logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs
+        logits, target, weight, points, sigma, seed, num_samples, *numbers, basis, metric, needs
     )[0]
     return error if weight is None else error * weight
 
@@ -222,7 +228,7 @@ def expected_error(
 def heatmap_moments(
     logits: Tensor,
     *,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     points: Tensor | None = None,
     offset: Tensor | None = None,
     sigma: float | Tensor | None = None,
@@ -262,7 +268,7 @@ def heatmap_moments(
 def soft_argmax(
     logits: Tensor,
     *,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     points: Tensor | None = None,
     offset: Tensor | None = None,
     backend: str = "auto",
@@ -274,8 +280,9 @@ def soft_argmax(
     return heatmap_moments(logits, beta=beta, points=points, offset=offset, backend=backend).mean
 
 
-def _moments(backend: str, logits: Tensor, beta: float, points: Tensor | None) -> Moments:
+def _moments(backend: str, logits: Tensor, beta: float | Tensor, points: Tensor | None) -> Moments:
     points, centre = _centred(points, logits)
+    logits, beta = temperature.operands("soft_argmax", backend, logits, beta=beta)
     moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)
 

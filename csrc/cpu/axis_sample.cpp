@@ -3,8 +3,6 @@
 #define SA_KERNELS "cpu/axis_sample_kernel.h"
 #include "cpu/foreach_isa.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax {
 namespace {
 
@@ -33,9 +31,11 @@ void axis_sample_all(const Problem& p, AxisOptions options, int64_t bins, Tensor
 }
 
 std::tuple<Tensor, Tensor, Tensor> axis_sample_cpu(const Tensor& logits, const OptionalTensor& sigma,
-                                                   const Tensor& seed, int64_t num_samples, double tau, double beta,
-                                                   std::string basis, double reweight, std::optional<double>) {
-  const Task task = make_task(logits, std::nullopt, sigma, seed, num_samples, tau, beta, basis, /*tables=*/false);
+                                                   const Tensor& seed, int64_t num_samples, const Tensor& tau,
+                                                   const Tensor& beta, StringHandle basis, double reweight,
+                                                   std::optional<double>) {
+  const Task task =
+      make_task(logits, std::nullopt, sigma, seed, num_samples, law_of(tau, beta, basis), /*tables=*/false);
   const Problem& p = task.p;
   const int64_t bins = total_bins(logits);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
@@ -71,14 +71,15 @@ void axis_sample_backward_all(const Problem& p, AxisOptions options, int64_t bin
 
 std::tuple<Tensor, Tensor> axis_sample_backward_cpu(const Tensor& grad, const Tensor& logits,
                                                     const OptionalTensor& sigma, const Tensor& seed,
-                                                    const Tensor& marginals, const Tensor& stats, double tau,
-                                                    double beta, std::string basis, double reweight,
-                                                    std::optional<double> clip_grad, std::array<bool, 2> needs) {
-  const Task task = make_task(logits, std::nullopt, sigma, seed, grad.size(2), tau, beta, basis, /*tables=*/false);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+                                                    const Tensor& marginals, const Tensor& stats, const Tensor& tau,
+                                                    const Tensor& beta, StringHandle basis, double reweight,
+                                                    std::optional<double> clip_grad, const Needs& needs) {
+  const Task task =
+      make_task(logits, std::nullopt, sigma, seed, grad.size(2), law_of(tau, beta, basis), /*tables=*/false);
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const AxisOptions options{reweight, clip_grad.value_or(0)};
-  const Tensor grad_in = grad.contiguous();
+  const Tensor grad_in = dense(grad);
   if (double_precision(task.p))
     axis_sample_backward_all<double>(task.p, options, total_bins(logits), grad_in, marginals, stats, grad_logits,
                                      grad_sigma);
@@ -91,7 +92,7 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cpu(const Tensor& grad, const Te
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("axis_sample", &sampling_argmax::axis_sample_cpu);
-  m.impl("axis_sample_backward", &sampling_argmax::axis_sample_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("axis_sample", TORCH_BOX(&sampling_argmax::axis_sample_cpu));
+  m.impl("axis_sample_backward", TORCH_BOX(&sampling_argmax::axis_sample_backward_cpu));
 }

@@ -3,9 +3,6 @@
 // compared as the integers of their bits, which have the same order and whose maxima the compiler vectorises; points
 // are kept axis by axis for the same reason. A NaN is never near.
 
-#include <ATen/Parallel.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -89,25 +86,25 @@ class Nearest {
 };
 
 Tensor farthest_points_cpu(const Tensor& points, const Tensor& first, int64_t count) {
-  const Tensor clouds = points.contiguous(), begin = first.contiguous();
-  Tensor chosen = at::empty({clouds.size(0), count}, begin.options());
+  const Tensor clouds = dense(points), begin = dense(first);
+  Tensor chosen = new_empty(begin, {clouds.size(0), count});
   const float* from = clouds.const_data_ptr<float>();
   const int64_t* start = begin.const_data_ptr<int64_t>();
   int64_t *to = chosen.mutable_data_ptr<int64_t>(), size = clouds.size(1);
-  at::parallel_for(0, clouds.size(0), 1, [&](int64_t low, int64_t high) {
+  torch::stable::parallel_for(0, clouds.size(0), 1, [&](int64_t low, int64_t high) {
     for (int64_t b = low; b < high; ++b) choose_farthest(from + 3 * size * b, start[b], size, count, to + count * b);
   });
   return chosen;
 }
 
 Tensor neighbours_cpu(const Tensor& points, const Tensor& centers, double radius, int64_t count) {
-  const Tensor clouds = points.contiguous(), places = centers.contiguous();
+  const Tensor clouds = dense(points), places = dense(centers);
   const int64_t size = clouds.size(1), each = places.size(1), wanted = std::min(count, size);
-  Tensor index = at::empty({clouds.size(0), each, wanted}, places.options().dtype(at::kLong));
+  Tensor index = new_empty(places, {clouds.size(0), each, wanted}, ScalarType::Long);
   const float *from = clouds.const_data_ptr<float>(), *around = places.const_data_ptr<float>();
   int64_t* to = index.mutable_data_ptr<int64_t>();
   const int32_t limit = std::bit_cast<int32_t>(float(radius) * float(radius));
-  at::parallel_for(0, clouds.size(0) * each, 64, [&](int64_t low, int64_t high) {
+  torch::stable::parallel_for(0, clouds.size(0) * each, 64, [&](int64_t low, int64_t high) {
     Nearest nearest(wanted);
     for (int64_t b = low / each; b * each < high; ++b) {
       Cloud cloud(from + 3 * size * b, size);
@@ -124,7 +121,7 @@ Tensor neighbours_cpu(const Tensor& points, const Tensor& centers, double radius
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("farthest_points", &sampling_argmax::farthest_points_cpu);
-  m.impl("neighbours", &sampling_argmax::neighbours_cpu);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("farthest_points", TORCH_BOX(&sampling_argmax::farthest_points_cpu));
+  m.impl("neighbours", TORCH_BOX(&sampling_argmax::neighbours_cpu));
 }

@@ -3,8 +3,6 @@
 #define SA_KERNELS "cpu/expected_error_kernels.h"
 #include "cpu/foreach_isa.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax {
 namespace {
 
@@ -138,27 +136,29 @@ void expected_error_all(const Problem& p, Metric metric, const Tensor& target, c
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cpu(
     const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
-    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, double tau, double beta, std::string basis,
-    std::string metric, std::array<bool, 3> needs) {
-  const Task task = make_task(logits, points, sigma, seed, num_samples, tau, beta, basis);
+    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
+    StringHandle basis, StringHandle metric, const Needs& needs) {
+  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis));
   const Problem& p = task.p;
   ErrorTensors out;
   out.error = empty_result(logits, {p.batch, p.keypoints});
-  out.grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+  out.grad_logits = empty_gradient(logits, logits, needs[0]);
   out.grad_target = empty_result(logits, {p.batch, p.keypoints, p.axes});
   out.grad_points =
       needs[1] && points ? empty_result(logits, {p.batch, p.keypoints, p.cells, p.axes}) : empty_result(logits, {0});
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
-  const Tensor target_in = target.contiguous();
-  const OptionalTensor weight_in = weight ? OptionalTensor(weight->contiguous()) : std::nullopt;
+  const Tensor target_in = dense(target);
+  const OptionalTensor weight_in = dense(weight);
   if (double_precision(p))
-    expected_error_all<double>(p, parse_metric(metric), target_in, weight_in, out);
+    expected_error_all<double>(p, parse_metric(text_of(metric)), target_in, weight_in, out);
   else
-    expected_error_all<float>(p, parse_metric(metric), target_in, weight_in, out);
+    expected_error_all<float>(p, parse_metric(text_of(metric)), target_in, weight_in, out);
   return {out.error, out.grad_logits, out.grad_target, out.grad_points, out.grad_sigma};
 }
 
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) { m.impl("expected_error", &sampling_argmax::expected_error_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("expected_error", TORCH_BOX(&sampling_argmax::expected_error_cpu));
+}

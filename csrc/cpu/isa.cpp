@@ -3,7 +3,7 @@
 #include <atomic>
 #include <cstring>
 
-#include <c10/util/Exception.h>
+#include "check.h"
 
 namespace sampling_argmax {
 namespace {
@@ -43,11 +43,11 @@ void limit_isa(const char* name) {
   }
   for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
     if (std::strcmp(name, isa_name(isa)) != 0) continue;
-    TORCH_CHECK_VALUE(isa <= best, "limit_isa: this machine has no ", name, "; its best is ", isa_name(best));
+    check(isa <= best, "limit_isa: this machine has no ", name, "; its best is ", isa_name(best));
     selected() = isa;
     return;
   }
-  TORCH_CHECK_VALUE(false, "limit_isa: expected best, portable, avx2 or avx512, got ", name);
+  refuse("limit_isa: expected best, portable, avx2 or avx512, got ", name);
 }
 
 }  // namespace sampling_argmax

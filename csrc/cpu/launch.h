@@ -2,9 +2,8 @@
 
 #pragma once
 
-#include <ATen/Parallel.h>
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
 #include <array>
@@ -42,18 +41,17 @@ std::vector<char> coordinate_tables(const Problem& p) {
 }
 
 inline Task make_task(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                      const Tensor& seed, int64_t samples, double tau, double beta, const std::string& basis,
-                      bool tables = true) {
+                      const Tensor& seed, int64_t samples, const Law& law, bool tables = true) {
   Task task{};
-  const OptionalTensor dense = points ? OptionalTensor(points->contiguous()) : std::nullopt;
-  Problem& p = task.p = describe(logits, dense, sigma, samples, tau, beta, basis);
+  const OptionalTensor cells = dense(points);
+  Problem& p = task.p = describe(logits, cells, sigma, samples, law);
   if (seed.defined()) {
     check_seed(seed);
     const int64_t* key = seed.const_data_ptr<int64_t>();
     p.seed = uint64_t(key[0]), p.first_row = seed.numel() > 1 ? uint64_t(key[1]) : 0;
   }
-  if (dense) {
-    task.points = *dense;
+  if (cells) {
+    task.points = *cells;
   } else if (tables) {
     task.tables = double_precision(p) ? coordinate_tables<double>(p) : coordinate_tables<float>(p);
     p.coords = task.tables.data();
@@ -74,14 +72,14 @@ Scratch<T> make_scratch(int64_t count) {
 
 // Rows are cut into this many parts so that a few rows still occupy every thread. Results do not depend on it.
 inline int64_t parts_per_row(int64_t rows, int64_t most) {
-  const int64_t wanted = 4 * at::get_num_threads();
+  const int64_t wanted = 4 * int64_t(torch::stable::get_num_threads());
   return rows == 0 || rows >= wanted ? 1 : std::min(most, (wanted + rows - 1) / rows);
 }
 
 // Calls body(row, part, scratch) for every part of every row, one scratch of `scratch_size` numbers a thread.
 template <class T, class Body>
 void for_each_part(int64_t rows, int64_t parts, int64_t scratch_size, const Body& body) {
-  at::parallel_for(0, rows * parts, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, rows * parts, 1, [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch = make_scratch<T>(scratch_size);
     for (int64_t item = begin; item < end; ++item) body(item / parts, item % parts, scratch.get());
   });
@@ -91,9 +89,11 @@ void for_each_part(int64_t rows, int64_t parts, int64_t scratch_size, const Body
 template <class T>
 void write_cells(const T* from, int64_t begin, int64_t end, const Tensor& out, int64_t offset) {
   switch (out.scalar_type()) {
-    case at::kFloat: std::copy(from + begin, from + end, out.mutable_data_ptr<float>() + offset + begin); return;
-    case at::kDouble: std::copy(from + begin, from + end, out.mutable_data_ptr<double>() + offset + begin); return;
-    case at::kBFloat16:
+    case ScalarType::Float: std::copy(from + begin, from + end, out.mutable_data_ptr<float>() + offset + begin); return;
+    case ScalarType::Double:
+      std::copy(from + begin, from + end, out.mutable_data_ptr<double>() + offset + begin);
+      return;
+    case ScalarType::BFloat16:
       std::copy(from + begin, from + end, out.mutable_data_ptr<c10::BFloat16>() + offset + begin);
       return;
     default: std::copy(from + begin, from + end, out.mutable_data_ptr<c10::Half>() + offset + begin); return;

@@ -3,8 +3,6 @@
 #define SA_KERNELS "cpu/random_kernel.h"
 #include "cpu/foreach_isa.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax {
 namespace {
 
@@ -15,7 +13,7 @@ uint32_t random_word(const Problem& p, uint64_t seed, uint64_t row, uint32_t sam
 
 Tensor random_words_cpu(const Tensor& seed, const Tensor& row, const Tensor& sample, const Tensor& index,
                         int64_t stream) {
-  Tensor words = at::empty(index.sizes(), index.options());
+  Tensor words = new_empty(index, index.sizes());
   const uint64_t key = uint64_t(seed.const_data_ptr<int64_t>()[0]);
   const int64_t *rows = row.const_data_ptr<int64_t>(), *samples = sample.const_data_ptr<int64_t>(),
                 *indices = index.const_data_ptr<int64_t>();
@@ -33,26 +31,26 @@ void exponentials(const Problem& p, const Tensor& words, Tensor& out) {
 }
 
 Tensor exponential_cpu(const Tensor& words) {
-  TORCH_CHECK_VALUE(words.numel() % cell_padding == 0, "exponential: the number of words must be a multiple of ",
-                    cell_padding, ", got ", words.numel());
-  Tensor out = at::empty(words.sizes(), words.options().dtype(at::kFloat));
-  exponentials<float>(Problem{}, words.contiguous(), out);
+  check(words.numel() % cell_padding == 0, "exponential: the number of words must be a multiple of ", cell_padding,
+        ", got ", words.numel());
+  Tensor out = new_empty(words, words.sizes(), ScalarType::Float);
+  exponentials<float>(Problem{}, dense(words), out);
   return out;
 }
 
 std::string build_info() { return std::string(isa_name(current_isa())) + "|" + __VERSION__; }
 
-void set_isa_limit(std::string name) { limit_isa(name.c_str()); }
+void set_isa_limit(StringHandle name) { limit_isa(text_of(name).c_str()); }
 
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("random_words", &sampling_argmax::random_words_cpu);
-  m.impl("exponential", &sampling_argmax::exponential_cpu);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("random_words", TORCH_BOX(&sampling_argmax::random_words_cpu));
+  m.impl("exponential", TORCH_BOX(&sampling_argmax::exponential_cpu));
 }
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CatchAll, m) {
-  m.impl("build_info", &sampling_argmax::build_info);
-  m.impl("limit_isa", &sampling_argmax::set_isa_limit);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CompositeExplicitAutograd, m) {
+  m.impl("build_info", TORCH_BOX(&sampling_argmax::build_info));
+  m.impl("limit_isa", TORCH_BOX(&sampling_argmax::set_isa_limit));
 }

@@ -3,8 +3,6 @@
 #define SA_KERNELS "cpu/sample_kernel.h"
 #include "cpu/foreach_isa.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax {
 namespace {
 
@@ -20,9 +18,9 @@ void sample_all(const Problem& p, Tensor& samples, Tensor& stats) {
 }
 
 std::tuple<Tensor, Tensor> sample_cpu(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                                      const Tensor& seed, int64_t num_samples, double tau, double beta,
-                                      std::string basis) {
-  const Task task = make_task(logits, points, sigma, seed, num_samples, tau, beta, basis);
+                                      const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
+                                      StringHandle basis) {
+  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis));
   const Problem& p = task.p;
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples, p.basis == Basis::gaussian ? 2 : 1});
@@ -67,13 +65,13 @@ void sample_backward_all(const Problem& p, const Tensor& grad, const Tensor& sam
 std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(const Tensor& grad, const Tensor& logits,
                                                        const OptionalTensor& points, const OptionalTensor& sigma,
                                                        const Tensor& seed, const Tensor& samples, const Tensor& stats,
-                                                       double tau, double beta, std::string basis,
-                                                       std::array<bool, 3> needs) {
-  const Task task = make_task(logits, points, sigma, seed, samples.size(2), tau, beta, basis);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+                                                       const Tensor& tau, const Tensor& beta, StringHandle basis,
+                                                       const Needs& needs) {
+  const Task task = make_task(logits, points, sigma, seed, samples.size(2), law_of(tau, beta, basis));
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[2]);
-  const Tensor grad_in = grad.contiguous();
+  const Tensor grad_in = dense(grad);
   if (double_precision(task.p))
     sample_backward_all<double>(task.p, grad_in, samples, stats, grad_logits, grad_points, grad_sigma);
   else
@@ -84,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(const Tensor& grad, const
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("sample", &sampling_argmax::sample_cpu);
-  m.impl("sample_backward", &sampling_argmax::sample_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("sample", TORCH_BOX(&sampling_argmax::sample_cpu));
+  m.impl("sample_backward", TORCH_BOX(&sampling_argmax::sample_backward_cpu));
 }

@@ -9,8 +9,6 @@ constexpr int64_t moment_cells = 4096, moment_table = moment_cells + 80;
 #define SA_KERNELS "cpu/soft_argmax_kernel.h"
 #include "cpu/foreach_isa.h"
 
-#include <torch/library.h>
-
 #include <cmath>
 
 namespace sampling_argmax {
@@ -19,8 +17,8 @@ namespace {
 using Moments = std::array<Tensor, 5>;  // mean, covariance, peak, entropy, mode; contiguous
 using Part = MomentPart<double, 3>;
 
-Task moments_task(const Tensor& logits, const OptionalTensor& points, double beta) {
-  return make_task(logits, points, std::nullopt, Tensor(), 1, 1.0, beta, "none", false);
+Task moments_task(const Tensor& logits, const OptionalTensor& points, const Tensor& beta) {
+  return make_task(logits, points, std::nullopt, Tensor(), 1, no_samples(beta), /*tables=*/false);
 }
 
 int64_t parts_of(const Problem& p) { return (p.cells + moment_cells - 1) / moment_cells; }
@@ -74,7 +72,7 @@ class PartRoom {
 template <class T, class Body>
 void for_each_moment_part(const Problem& p, int64_t owners_each, int64_t tables, const Body& body) {
   const int64_t parts = parts_of(p);
-  at::parallel_for(0, p.batch * owners_each * parts, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, p.batch * owners_each * parts, 1, [&](int64_t begin, int64_t end) {
     PartRoom<T> room(p, tables);
     for (int64_t item = begin; item < end; ++item) {
       room.move_to(item % parts, item / parts / owners_each);
@@ -129,19 +127,19 @@ void soft_argmax_all(const Problem& p, Moments& out) {
   const MomentResults<T> results{out[0].mutable_data_ptr<T>(), out[1].mutable_data_ptr<T>(),
                                  out[2].mutable_data_ptr<T>(), out[3].mutable_data_ptr<T>(),
                                  out[4].mutable_data_ptr<int64_t>()};
-  at::parallel_for(0, p.rows(), 1024, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, p.rows(), 1024, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) combine_parts(p, row, &of_rows[row * parts], parts, results);
   });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(const Tensor& logits, const OptionalTensor& points,
-                                                                   double beta) {
+                                                                   const Tensor& beta) {
   const Task task = moments_task(logits, points, beta);
   const Problem& p = task.p;
   const Tensor peak = empty_result(logits, {p.batch, p.keypoints});
   Moments out{empty_result(logits, {p.batch, p.keypoints, p.axes}),
-              empty_result(logits, {p.batch, p.keypoints, p.axes, p.axes}), peak, at::empty_like(peak),
-              at::empty(peak.sizes(), peak.options().dtype(at::kLong))};
+              empty_result(logits, {p.batch, p.keypoints, p.axes, p.axes}), peak, new_empty(peak, peak.sizes()),
+              new_empty(peak, peak.sizes(), ScalarType::Long)};
   if (double_precision(p))
     soft_argmax_all<double>(p, out);
   else
@@ -156,7 +154,7 @@ T logit_at(const Problem& p, int64_t row, int64_t cell) {
   return logit;
 }
 
-Tensor dense_or_none(const OptionalTensor& x) { return x ? x->contiguous() : Tensor(); }
+Tensor dense_or_none(const OptionalTensor& x) { return x ? dense(*x) : Tensor(); }
 
 // Pointers to all rows' moments or gradients of them, null where there are none.
 template <class T>
@@ -194,7 +192,7 @@ template <class T>
 void soft_argmax_backward_all(const Problem& p, const Moments& grads, const Moments& values, Tensor& grad_logits,
                               Tensor& grad_points) {
   const bool with_points = grad_points.numel() > 0;
-  const bool own_type = grad_logits.numel() > 0 && grad_logits.scalar_type() == c10::CppTypeToScalarType<T>::value;
+  const bool own_type = grad_logits.numel() > 0 && grad_logits.element_size() == sizeof(T);
   const MomentGradients<T> all{pointers<T>(grads),
                                pointers<T>(values),
                                values[4].const_data_ptr<int64_t>(),
@@ -218,15 +216,14 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cpu(const OptionalTensor& grad_m
                                                     const OptionalTensor& grad_peak, const OptionalTensor& grad_entropy,
                                                     const Tensor& logits, const OptionalTensor& points,
                                                     const Tensor& mean, const Tensor& covariance, const Tensor& peak,
-                                                    const Tensor& entropy, const Tensor& mode, double beta,
-                                                    std::array<bool, 2> needs) {
+                                                    const Tensor& entropy, const Tensor& mode, const Tensor& beta,
+                                                    const Needs& needs) {
   const Task task = moments_task(logits, points, beta);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   const Moments grads{dense_or_none(grad_mean), dense_or_none(grad_covariance), dense_or_none(grad_peak),
                       dense_or_none(grad_entropy)};
-  const Moments values{mean.contiguous(), covariance.contiguous(), peak.contiguous(), entropy.contiguous(),
-                       mode.contiguous()};
+  const Moments values{dense(mean), dense(covariance), dense(peak), dense(entropy), dense(mode)};
   if (double_precision(task.p))
     soft_argmax_backward_all<double>(task.p, grads, values, grad_logits, grad_points);
   else
@@ -237,7 +234,7 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cpu(const OptionalTensor& grad_m
 }  // namespace
 }  // namespace sampling_argmax
 
-TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
-  m.impl("soft_argmax", &sampling_argmax::soft_argmax_cpu);
-  m.impl("soft_argmax_backward", &sampling_argmax::soft_argmax_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(sampling_argmax, CPU, m) {
+  m.impl("soft_argmax", TORCH_BOX(&sampling_argmax::soft_argmax_cpu));
+  m.impl("soft_argmax_backward", TORCH_BOX(&sampling_argmax::soft_argmax_backward_cpu));
 }

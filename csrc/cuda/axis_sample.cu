@@ -2,8 +2,6 @@
 
 #include "cuda/launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 namespace {
 
@@ -41,10 +39,11 @@ void forward_into(const DeviceProblem& problem, double reweight, Tensor& samples
 }
 
 std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const OptionalTensor& sigma,
-                                                    const Tensor& seed, int64_t num_samples, double tau, double beta,
-                                                    std::string basis, double reweight, std::optional<double>) {
-  const DeviceGuard guard(logits.device());
-  const Problem p = describe(logits, std::nullopt, sigma, num_samples, tau, beta, basis);
+                                                    const Tensor& seed, int64_t num_samples, const Tensor& tau,
+                                                    const Tensor& beta, StringHandle basis, double reweight,
+                                                    std::optional<double>) {
+  const DeviceGuard guard(logits.get_device_index());
+  const Problem p = describe(logits, std::nullopt, sigma, num_samples, law_of(tau, beta, basis));
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor marginals = empty_result(logits, {p.batch, p.keypoints, p.samples, total_bins(logits)});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples});
@@ -59,4 +58,6 @@ std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const 
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) { m.impl("axis_sample", &sampling_argmax::cuda::axis_sample_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("axis_sample", TORCH_BOX(&sampling_argmax::cuda::axis_sample_cuda));
+}

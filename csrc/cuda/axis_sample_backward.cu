@@ -2,8 +2,6 @@
 
 #include "cuda/launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 namespace {
 
@@ -16,8 +14,7 @@ int64_t samples_at_once(const Problem& p, int64_t bins) {
   const int64_t room = (shared_limit() - 1024) / int64_t(sizeof(T)) - 3, each = axis_stride(bins) + 1;
   if (p.samples * each <= room) return p.samples;
   if (each <= room) return std::max<int64_t>(std::min<int64_t>(48 * 1024 / int64_t(sizeof(T)), room) / each, 1);
-  TORCH_CHECK_VALUE(p.axes == 1, "axis_sample: the axes of a map may have ", room - 1, " bins together on CUDA, got ",
-                    bins);
+  check(p.axes == 1, "axis_sample: the axes of a map may have ", room - 1, " bins together on CUDA, got ", bins);
   return 0;
 }
 
@@ -28,7 +25,7 @@ void backward_into(const DeviceProblem& problem, double reweight, double clip, c
   const int64_t at_once = fit > 0 ? fit : problem.p.samples, per_thread = 4 * quads_per_thread;
   Tensor workspace;
   if (fit == 0) {
-    workspace = at::empty({problem.p.rows() * at_once * axis_stride(bins)}, marginals.options());
+    workspace = new_empty(marginals, {problem.p.rows() * at_once * axis_stride(bins)});
     grads.workspace = workspace.mutable_data_ptr<T>();
   }
   const int threads = threads_for(problem.p.cells, per_thread, 128);
@@ -49,15 +46,15 @@ void backward_into(const DeviceProblem& problem, double reweight, double clip, c
 
 std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const Tensor& logits,
                                                      const OptionalTensor& sigma, const Tensor& seed,
-                                                     const Tensor& marginals, const Tensor& stats, double tau,
-                                                     double beta, std::string basis, double reweight,
-                                                     std::optional<double> clip_grad, std::array<bool, 2> needs) {
-  const DeviceGuard guard(logits.device());
-  const Problem p = describe(logits, std::nullopt, sigma, grad.size(2), tau, beta, basis);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+                                                     const Tensor& marginals, const Tensor& stats, const Tensor& tau,
+                                                     const Tensor& beta, StringHandle basis, double reweight,
+                                                     std::optional<double> clip_grad, const Needs& needs) {
+  const DeviceGuard guard(logits.get_device_index());
+  const Problem p = describe(logits, std::nullopt, sigma, grad.size(2), law_of(tau, beta, basis));
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const DeviceProblem d = device_problem(p, seed);
-  const Tensor grad_in = grad.contiguous();
+  const Tensor grad_in = dense(grad);
   const double clip = clip_grad.value_or(0);
   const auto run = [&](auto zero) {
     using T = decltype(zero);
@@ -75,6 +72,6 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const T
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
-  m.impl("axis_sample_backward", &sampling_argmax::cuda::axis_sample_backward_cuda);
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("axis_sample_backward", TORCH_BOX(&sampling_argmax::cuda::axis_sample_backward_cuda));
 }

@@ -2,8 +2,6 @@
 
 #include "cuda/sample_launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 namespace {
 
@@ -67,21 +65,21 @@ __global__ void error_of_samples(Metric metric, int64_t rows, int64_t count, con
   for (int axis = 0; axis < axes; ++axis) grad_target[row * axes + axis] = sums[axis] / T(count);
 }
 
-void clear_masked(Tensor& grad, const Tensor& weight) {
-  if (grad.numel() == 0) return;
-  std::vector<int64_t> shape(size_t(grad.dim()), 1);
-  shape[0] = weight.size(0), shape[1] = weight.size(1);
-  grad.masked_fill_(weight.eq(0).view(shape), 0);
+// Rows of weight 0 have gradients of 0, whatever was computed: `words` of 16 bits each, of whichever type.
+template <class T>
+__global__ void clear_masked(int64_t words, const T* weights, uint16_t* grad) {
+  if (weights[blockIdx.x] != T(0)) return;
+  uint16_t* row = grad + int64_t(blockIdx.x) * words;
+  for (int64_t i = threadIdx.x; i < words; i += blockDim.x) row[i] = 0;
 }
 
 // Long rows: sample, the distances, sample's backward. Noise is drawn twice. Logits and sigma are contiguous here.
 template <class T>
 void long_rows(const DeviceProblem& d, const OptionalTensor& points, Metric metric, const Tensor& target,
                const OptionalTensor& weight, ErrorTensors& out) {
-  Tensor samples = at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.axes}, out.error.options());
-  Tensor slopes = at::empty_like(samples);
-  Tensor stats =
-      at::empty({d.p.batch, d.p.keypoints, d.p.samples, d.p.basis == Basis::gaussian ? 2 : 1}, samples.options());
+  Tensor samples = new_empty(out.error, {d.p.batch, d.p.keypoints, d.p.samples, d.p.axes});
+  Tensor slopes = new_empty(samples, samples.sizes());
+  Tensor stats = new_empty(samples, {d.p.batch, d.p.keypoints, d.p.samples, d.p.basis == Basis::gaussian ? 2 : 1});
   launch_sample<T>(d, samples, stats);
   with_axes(d.p, [&](auto axes) {
     launch(error_of_samples<T, axes>, blocks((d.p.rows() + 127) / 128), 128, 0, metric, d.p.rows(), d.p.samples,
@@ -95,50 +93,58 @@ void long_rows(const DeviceProblem& d, const OptionalTensor& points, Metric metr
   DeviceProblem each = d;
   Tensor row_points;
   if (grads.points != nullptr) {
-    row_points = points->unsqueeze(1).expand({d.p.batch, d.p.keypoints, d.p.cells, d.p.axes}).contiguous();
+    row_points = new_empty(*points, {d.p.batch, d.p.keypoints, d.p.cells, d.p.axes});
+    torch::stable::copy_(row_points, torch::stable::unsqueeze(*points, 1));
     each.p.points = row_points.const_data_ptr();
     each.p.batch = d.p.rows(), each.p.keypoints = 1;
     each.p.batch_stride = d.p.cells, each.p.sigma_stride[0] = 1;
   }
   launch_sample_backward<T>(each, slopes, samples, stats, grads);
   if (!weight) return;
-  for (Tensor* grad : {&out.grad_logits, &out.grad_points, &out.grad_sigma}) clear_masked(*grad, *weight);
+  for (Tensor* grad : {&out.grad_logits, &out.grad_points, &out.grad_sigma}) {
+    if (grad->numel() == 0) continue;
+    const int64_t words = grad->numel() / d.p.rows() * int64_t(grad->element_size()) / 2;
+    launch(clear_masked<T>, blocks(d.p.rows()), 128, 0, words, weight->const_data_ptr<T>(),
+           static_cast<uint16_t*>(grad->mutable_data_ptr()));
+  }
 }
 
 template <class T>
 void run(const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
-         const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, double tau, double beta,
-         const std::string& basis, Metric metric, ErrorTensors& out) {
-  const Problem p = describe(logits, points, sigma, num_samples, tau, beta, basis);
+         const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Law& law, Metric metric,
+         ErrorTensors& out) {
+  const Problem p = describe(logits, points, sigma, num_samples, law);
   const T* weights = weight ? weight->const_data_ptr<T>() : nullptr;
   if (launch_expected_error<T>(device_problem(p, seed), metric, target.const_data_ptr<T>(), weights, out)) return;
-  const Tensor whole = logits.contiguous();
+  const Tensor whole = dense(logits);
   const OptionalTensor widths = dense(sigma);
-  const Problem long_p = describe(whole, points, widths, num_samples, tau, beta, basis);
+  const Problem long_p = describe(whole, points, widths, num_samples, law);
   long_rows<T>(device_problem(long_p, seed), points, metric, target, weight, out);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cuda(
     const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
-    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, double tau, double beta, std::string basis,
-    std::string metric, std::array<bool, 3> needs) {
-  const DeviceGuard guard(logits.device());
+    const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
+    StringHandle basis, StringHandle metric, const Needs& needs) {
+  const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
   ErrorTensors out;
   const int64_t batch = logits.size(0), keypoints = logits.size(1);
   out.error = empty_result(logits, {batch, keypoints});
-  out.grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
-  out.grad_target = at::empty(target.sizes(), out.error.options());
+  out.grad_logits = empty_gradient(logits, logits, needs[0]);
+  out.grad_target = new_empty(out.error, target.sizes());
   out.grad_points = needs[1] && points ? empty_result(logits, {batch, keypoints, points->size(1), points->size(2)})
                                        : empty_result(logits, {0});
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
-  auto* body = logits.scalar_type() == at::kDouble ? &run<double> : &run<float>;
-  body(logits, target.contiguous(), dense(weight), cells, sigma, seed, num_samples, tau, beta, basis,
-       parse_metric(metric), out);
+  auto* body = logits.scalar_type() == ScalarType::Double ? &run<double> : &run<float>;
+  body(logits, dense(target), dense(weight), cells, sigma, seed, num_samples, law_of(tau, beta, basis),
+       parse_metric(text_of(metric)), out);
   return {out.error, out.grad_logits, out.grad_target, out.grad_points, out.grad_sigma};
 }
 
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) { m.impl("expected_error", &sampling_argmax::cuda::expected_error_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("expected_error", TORCH_BOX(&sampling_argmax::cuda::expected_error_cuda));
+}

@@ -11,9 +11,11 @@
 #include "cuda/row.cuh"
 #include "tensors.h"
 
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
+#include <torch/csrc/stable/macros.h>
+
+#ifndef __CUDACC__
+#include "runtime_api.h"
+#endif
 
 #ifndef SA_LIBRARY  // tests give the same operators another name, and another device
 #define SA_LIBRARY sampling_argmax
@@ -22,12 +24,25 @@
 
 namespace sampling_argmax::cuda {
 
-using DeviceGuard = c10::cuda::CUDAGuard;
+#ifdef __CUDACC__
+using DeviceGuard = torch::stable::accelerator::DeviceGuard;
+
+inline cudaStream_t current_stream() {
+  int device = 0;
+  void* stream = nullptr;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+#else
+using shim::current_stream;
+using shim::DeviceGuard;
+#endif
 
 inline int64_t device_attribute(cudaDeviceAttr attribute) {
   int device = 0, value = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
   return value;
 }
 inline int64_t multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
@@ -37,8 +52,8 @@ constexpr int64_t most_blocks = 65535;  // along y and z
 
 // The blocks of a grid; x may be 0, and then nothing is launched.
 inline dim3 blocks(int64_t x, int64_t y = 1, int64_t z = 1) {
-  TORCH_CHECK_VALUE(x < int64_t(1) << 31 && y <= most_blocks && z <= most_blocks, "a grid of ", x, " x ", y, " x ", z,
-                    " blocks is larger than CUDA's: take smaller batches");
+  check(x < int64_t(1) << 31 && y <= most_blocks && z <= most_blocks, "a grid of ", x, " x ", y, " x ", z,
+        " blocks is larger than CUDA's: take smaller batches");
   return dim3(unsigned(x), unsigned(y), unsigned(z));
 }
 
@@ -47,10 +62,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
   if (grid.x == 0) return;
   // Always the device's limit: host threads that launch one kernel with sizes of their own would undo each other's.
   if (shared > 48 * 1024)
-    C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_limit())));
-  const cudaLaunchConfig_t config{grid, dim3(unsigned(threads)), size_t(shared),
-                                  c10::cuda::getCurrentCUDAStream().stream()};
-  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(args)...));
+    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_limit())));
+  const cudaLaunchConfig_t config{grid, dim3(unsigned(threads)), size_t(shared), current_stream()};
+  STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(args)...));
 }
 
 template <auto value>
@@ -137,7 +151,7 @@ struct ToppedProblem {
 template <class T>
 ToppedProblem find_tops(DeviceProblem d, const Tensor& like) {
   if (d.p.cells <= long_row) return {d, Tensor()};
-  Tensor tops = at::empty({d.p.rows()}, like.options());
+  Tensor tops = new_empty(like, {d.p.rows()});
   constexpr int threads = 256;
   launch(row_tops<T>, blocks(d.p.rows()), threads, int64_t(sizeof(T)) * (1 + threads / 32), d,
          tops.mutable_data_ptr<T>());
@@ -150,7 +164,5 @@ T* data_or_null(Tensor& x) {
   return x.numel() > 0 ? x.mutable_data_ptr<T>() : nullptr;
 }
 inline void* raw_or_null(Tensor& x) { return x.numel() > 0 ? x.mutable_data_ptr() : nullptr; }
-
-inline OptionalTensor dense(const OptionalTensor& x) { return x ? OptionalTensor(x->contiguous()) : std::nullopt; }
 
 }  // namespace sampling_argmax::cuda

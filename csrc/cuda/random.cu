@@ -2,8 +2,6 @@
 
 #include "cuda/launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 namespace {
 
@@ -13,8 +11,8 @@ dim3 blocks_for(int64_t count) { return blocks((count + threads - 1) / threads);
 
 Tensor random_words_cuda(const Tensor& seed, const Tensor& row, const Tensor& sample, const Tensor& index,
                          int64_t stream) {
-  const DeviceGuard guard(index.device());
-  Tensor words = at::empty(index.sizes(), index.options());
+  const DeviceGuard guard(index.get_device_index());
+  Tensor words = new_empty(index, index.sizes());
   launch(random_words<int64_t>, blocks_for(index.numel()), threads, schedule_bytes, seed.const_data_ptr<int64_t>(),
          row.const_data_ptr<int64_t>(), sample.const_data_ptr<int64_t>(), index.const_data_ptr<int64_t>(), int(stream),
          index.numel(), words.mutable_data_ptr<int64_t>());
@@ -22,9 +20,9 @@ Tensor random_words_cuda(const Tensor& seed, const Tensor& row, const Tensor& sa
 }
 
 Tensor exponential_cuda(const Tensor& words) {
-  const DeviceGuard guard(words.device());
-  const Tensor in = words.contiguous();
-  Tensor out = at::empty(words.sizes(), words.options().dtype(at::kFloat));
+  const DeviceGuard guard(words.get_device_index());
+  const Tensor in = dense(words);
+  Tensor out = new_empty(words, words.sizes(), ScalarType::Float);
   launch(exponentials<float>, blocks_for(words.numel()), threads, 0,
          reinterpret_cast<const uint32_t*>(in.const_data_ptr<int32_t>()), words.numel(), out.mutable_data_ptr<float>());
   return out;
@@ -45,11 +43,11 @@ std::string cuda_architectures() {
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
-  m.impl("random_words", &sampling_argmax::cuda::random_words_cuda);
-  m.impl("exponential", &sampling_argmax::cuda::exponential_cuda);
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("random_words", TORCH_BOX(&sampling_argmax::cuda::random_words_cuda));
+  m.impl("exponential", TORCH_BOX(&sampling_argmax::cuda::exponential_cuda));
 }
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, CatchAll, m) {
-  m.impl("cuda_architectures", &sampling_argmax::cuda::cuda_architectures);
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, CompositeExplicitAutograd, m) {
+  m.impl("cuda_architectures", TORCH_BOX(&sampling_argmax::cuda::cuda_architectures));
 }

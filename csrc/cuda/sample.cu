@@ -1,7 +1,5 @@
 #include "cuda/sample_launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 
 template <class T>
@@ -17,7 +15,7 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     Partials<T> partials{nullptr, (d.p.cells + segment_cells - 1) / segment_cells};
     Tensor partial_sums;
     if (partials.segments > 1 && partials.segments <= most_blocks && rows * blocks_of_samples < blocks_wanted()) {
-      partial_sums = at::empty({rows, d.p.samples, partials.segments, count + 1}, samples.options());
+      partial_sums = new_empty(samples, {rows, d.p.samples, partials.segments, count + 1});
       partials.data = partial_sums.mutable_data_ptr<T>();
     }
     const int threads = threads_for(d.p.cells, 8, 128);
@@ -40,11 +38,11 @@ template void launch_sample<double>(const DeviceProblem&, Tensor&, Tensor&);
 namespace {
 
 std::tuple<Tensor, Tensor> sample_cuda(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                                       const Tensor& seed, int64_t num_samples, double tau, double beta,
-                                       std::string basis) {
-  const DeviceGuard guard(logits.device());
+                                       const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
+                                       StringHandle basis) {
+  const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = describe(logits, cells, sigma, num_samples, tau, beta, basis);
+  const Problem p = describe(logits, cells, sigma, num_samples, law_of(tau, beta, basis));
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples, p.basis == Basis::gaussian ? 2 : 1});
   const DeviceProblem d = device_problem(p, seed);
@@ -58,4 +56,6 @@ std::tuple<Tensor, Tensor> sample_cuda(const Tensor& logits, const OptionalTenso
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) { m.impl("sample", &sampling_argmax::cuda::sample_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("sample", TORCH_BOX(&sampling_argmax::cuda::sample_cuda));
+}

@@ -1,7 +1,5 @@
 #include "cuda/sample_launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 
 template <class T>
@@ -45,16 +43,16 @@ void backward_into(const DeviceProblem& d, const Tensor& grad, const Tensor& sam
 std::tuple<Tensor, Tensor, Tensor> sample_backward_cuda(const Tensor& grad, const Tensor& logits,
                                                         const OptionalTensor& points, const OptionalTensor& sigma,
                                                         const Tensor& seed, const Tensor& samples, const Tensor& stats,
-                                                        double tau, double beta, std::string basis,
-                                                        std::array<bool, 3> needs) {
-  const DeviceGuard guard(logits.device());
+                                                        const Tensor& tau, const Tensor& beta, StringHandle basis,
+                                                        const Needs& needs) {
+  const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = describe(logits, cells, sigma, samples.size(2), tau, beta, basis);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+  const Problem p = describe(logits, cells, sigma, samples.size(2), law_of(tau, beta, basis));
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[2]);
   const DeviceProblem d = device_problem(p, seed);
-  const Tensor grad_in = grad.contiguous();
+  const Tensor grad_in = dense(grad);
   if (double_precision(p))
     backward_into<double>(d, grad_in, samples, stats, grad_logits, grad_points, grad_sigma);
   else
@@ -65,6 +63,6 @@ std::tuple<Tensor, Tensor, Tensor> sample_backward_cuda(const Tensor& grad, cons
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
-  m.impl("sample_backward", &sampling_argmax::cuda::sample_backward_cuda);
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("sample_backward", TORCH_BOX(&sampling_argmax::cuda::sample_backward_cuda));
 }

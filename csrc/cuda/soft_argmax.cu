@@ -2,8 +2,6 @@
 
 #include "cuda/launch.h"
 
-#include <torch/library.h>
-
 namespace sampling_argmax::cuda {
 namespace {
 
@@ -30,8 +28,8 @@ struct MomentGrid {
   }
 };
 
-Problem moments_problem(const Tensor& logits, const OptionalTensor& points, double beta) {
-  return describe(logits, points, std::nullopt, 1, 1.0, beta, "none");
+Problem moments_problem(const Tensor& logits, const OptionalTensor& points, const Tensor& beta) {
+  return describe(logits, points, std::nullopt, 1, no_samples(beta));
 }
 
 template <class Body>
@@ -66,14 +64,14 @@ void forward_into(const DeviceProblem& d, const Tensor& like, Moments& out) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(const Tensor& logits, const OptionalTensor& points,
-                                                                    double beta) {
-  const DeviceGuard guard(logits.device());
+                                                                    const Tensor& beta) {
+  const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
   const Problem p = moments_problem(logits, cells, beta);
   const Tensor peak = empty_result(logits, {p.batch, p.keypoints});
   Moments out{empty_result(logits, {p.batch, p.keypoints, p.axes}),
-              empty_result(logits, {p.batch, p.keypoints, p.axes, p.axes}), peak, at::empty_like(peak),
-              at::empty(peak.sizes(), peak.options().dtype(at::kLong))};
+              empty_result(logits, {p.batch, p.keypoints, p.axes, p.axes}), peak, new_empty(peak, peak.sizes()),
+              new_empty(peak, peak.sizes(), ScalarType::Long)};
   const DeviceProblem d = device_problem(p, Tensor());
   if (double_precision(p))
     forward_into<double>(d, logits, out);
@@ -100,22 +98,21 @@ void backward_into(const DeviceProblem& d, const Moments& grads, const Moments& 
   });
 }
 
-Tensor dense_or_none(const OptionalTensor& x) { return x ? x->contiguous() : Tensor(); }
+Tensor dense_or_none(const OptionalTensor& x) { return x ? dense(*x) : Tensor(); }
 
 std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(
     const OptionalTensor& grad_mean, const OptionalTensor& grad_covariance, const OptionalTensor& grad_peak,
     const OptionalTensor& grad_entropy, const Tensor& logits, const OptionalTensor& points, const Tensor& mean,
-    const Tensor& covariance, const Tensor& peak, const Tensor& entropy, const Tensor& mode, double beta,
-    std::array<bool, 2> needs) {
-  const DeviceGuard guard(logits.device());
+    const Tensor& covariance, const Tensor& peak, const Tensor& entropy, const Tensor& mode, const Tensor& beta,
+    const Needs& needs) {
+  const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
   const Problem p = moments_problem(logits, cells, beta);
-  Tensor grad_logits = needs[0] ? at::empty(logits.sizes(), logits.options()) : empty_result(logits, {0});
+  Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   const Moments grads{dense_or_none(grad_mean), dense_or_none(grad_covariance), dense_or_none(grad_peak),
                       dense_or_none(grad_entropy)};
-  const Moments values{mean.contiguous(), covariance.contiguous(), peak.contiguous(), entropy.contiguous(),
-                       mode.contiguous()};
+  const Moments values{dense(mean), dense(covariance), dense(peak), dense(entropy), dense(mode)};
   const DeviceProblem d = device_problem(p, Tensor());
   if (double_precision(p))
     backward_into<double>(d, grads, values, grad_logits, grad_points);
@@ -127,7 +124,7 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(
 }  // namespace
 }  // namespace sampling_argmax::cuda
 
-TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
-  m.impl("soft_argmax", &sampling_argmax::cuda::soft_argmax_cuda);
-  m.impl("soft_argmax_backward", &sampling_argmax::cuda::soft_argmax_backward_cuda);
+STABLE_TORCH_LIBRARY_IMPL(SA_LIBRARY, SA_DEVICE, m) {
+  m.impl("soft_argmax", TORCH_BOX(&sampling_argmax::cuda::soft_argmax_cuda));
+  m.impl("soft_argmax_backward", TORCH_BOX(&sampling_argmax::cuda::soft_argmax_backward_cuda));
 }

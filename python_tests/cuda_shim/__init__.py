@@ -18,14 +18,16 @@ NAMESPACE = "sampling_argmax_shim"
 FLAGS = ["-std=c++20", "-g0", "-fno-math-errno", f"-DSA_LIBRARY={NAMESPACE}", "-DSA_DEVICE=CPU", "-Wno-unknown-pragmas",
          f"-DSA_TORCH={torch.__version__}"]  # fmt: skip
 SHORT = ("clouds", "random", "soft_argmax")  # compiled as one: torch's headers cost more than these
+TARGET = "#define TORCH_TARGET_VERSION 0x020b000000000000\n"  # as setup.py: no other header of PyTorch's is allowed
 
 
 def units(csrc: Path) -> dict[str, str]:
     """The texts of what is compiled, by name; a compiler takes a .cu for CUDA, so it gets a .cpp that includes it."""
     kernels = sorted(path.stem for path in (csrc / "cuda").glob("*.cu"))
     files = {name: [f"cuda/{name}.cu"] for name in kernels if name not in SHORT}
-    files["together"] = ["library.cpp", "shim.cpp", *(f"cuda/{name}.cu" for name in kernels if name in SHORT)]
-    return {name: "".join(f'#include "{file}"\n' for file in parts) for name, parts in files.items()}
+    files["together"] = ["library.cpp", *(f"cuda/{name}.cu" for name in kernels if name in SHORT)]
+    texts = {name: TARGET + "".join(f'#include "{file}"\n' for file in parts) for name, parts in files.items()}
+    return {**texts, "runtime": '#include "shim.cpp"\n'}
 
 
 def content(csrc: Path, optimize: str, texts: dict[str, str]) -> str:

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <stdexcept>
 #include <string>
 
 #include "shim.h"
@@ -30,7 +31,25 @@ cudaError_t allow_shared(const void* kernel, int bytes);
 cudaError_t refused(const void* kernel, const cudaLaunchConfig_t& config);
 void record(const void* kernel, const cudaLaunchConfig_t& config);
 
+class DeviceGuard {  // of the tensors' device, which PyTorch takes for the CPU's
+ public:
+  explicit DeviceGuard(int32_t) : before_(current_device()) { current_device() = device_of_tensors; }
+  ~DeviceGuard() { current_device() = before_; }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int before_;
+};
+
 }  // namespace shim
+
+#undef STD_CUDA_CHECK  // PyTorch's asks its CUDA library what went wrong
+#define STD_CUDA_CHECK(call)                                                                       \
+  do {                                                                                             \
+    const cudaError_t error = call;                                                                \
+    if (!error.empty()) throw std::runtime_error("cuda shim: " + std::string(error) + ": " #call); \
+  } while (false)
 
 inline cudaError_t cudaGetDevice(int* device) { return *device = shim::current_device(), ""; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {

@@ -15,7 +15,8 @@ import cuda_shim
 
 HERE = Path(__file__).parent
 UNITS = {"axis_sample_backward": "axis_sample_backward", "axis_sample": "axis_sample", "sample_backward": "sample_backward",
-         "sample_": "sample", "expected_error": "expected_error", "error_of_samples": "expected_error"}  # fmt: skip
+         "sample_": "sample", "expected_error": "expected_error", "error_of_samples": "expected_error",
+         "clear_masked": "expected_error"}  # fmt: skip
 # A kernel's name with its template arguments, among them casts such as (Basis)1, without its parameters.
 KERNEL = re.compile(
     r"(?:void )?sampling_argmax::cuda::(?:\(anonymous namespace\)::)?(\w+(?:<(?:[^()]|\([\w:]+\))*>)?)\("

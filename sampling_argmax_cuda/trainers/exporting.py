@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..calibration.calibration import Calibration
 from ..calibration.laws import in_plane, tempered
-from ..objectives.objective import Objective
 from ..objectives.spread import plane_covariance
 from .certainty import spread_in_radii
 from .files import write_atomically
@@ -81,9 +80,6 @@ class ByName(torch.nn.Module):
 def traced(reader: LandmarkReader, image_size: tuple[int, int], calibration: Calibration | None = None
            ) -> torch.export.ExportedProgram:  # fmt: skip
     """The reader as a graph of PyTorch's own operators, for any number of images."""
-    for part in reader.modules():
-        if isinstance(part, Objective):
-            part.backend = "reference"  # the package's operators would be unknown where the package is not
     width, height = image_size
     inputs = {INPUT: torch.zeros(2, 3, height, width)}  # one image would be taken for a constant
     if needs_scale(calibration):
