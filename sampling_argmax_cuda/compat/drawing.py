@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..ops import sample, soft_argmax
+from ..moments import soft_argmax
+from ..ops import sample
 
 OPTIONS = ("num_samples", "tau", "basis", "sigma", "seed", "generator", "backend")
 _USUAL = {"num_samples": 30, "tau": 1.0}
