@@ -259,13 +259,16 @@ def test_an_angle_has_no_seam_on_a_circle_and_one_on_a_line(method):
     assert line[0] > 3 * line[1:].max() and line[0] > 0.3, line
 
 
-Z, T = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 2)
+Z, T, OFFSET = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 2), torch.zeros(2, 3, 2, 5, 8)
 CLOUD = dict(logits=torch.zeros(2, 3, 9), points=torch.zeros(2, 9, 2))
 ERRORS = [
     (lambda: soft_argmax(Z, periodic=(2,)), r"soft_argmax: periodic must hold axes in \[0, 2\) \(0 is x\), got \(2,\)"),
     (lambda: soft_argmax(Z, periodic=0), r"soft_argmax: periodic must hold axes in \[0, 2\) \(0 is x\), got 0"),
     (lambda: sample(Z, **SAMPLING, periodic=(0, 0)), r"sample: periodic must hold each axis once, got \(0, 0\)"),
     (lambda: sample(**CLOUD, **SAMPLING, basis="none", periodic=(0,)), "sample: periodic needs a grid, got points"),
+    (lambda: sample(Z, **SAMPLING, periodic=(0,), offset=OFFSET), "sample: offset and .* need axes that are lines"),
+    (lambda: soft_argmax(Z, periodic=(0,), offset=OFFSET), "soft_argmax: offset and .* need axes that are lines"),
+    (lambda: sample(Z, **SAMPLING, basis="gaussian", periodic=(0,), sigma=Z + 1), "sample: offset and a sigma of every cell"),
     (lambda: expected_error(Z, T, **SAMPLING, periodic=(0,), spread=0.5), r"expected_error: spread needs axes that are lines"),
     (lambda: soft_argmax(Z, window=0.0), "soft_argmax: window must be > 0, got 0.0"),
     (lambda: SamplingArgmax(estimator="axis", periodic=(0,)), r"SamplingArgmax: its axes are lines, got periodic \(0,\)"),

@@ -116,6 +116,21 @@ def test_losses_are_the_distances_of_samples_in_those_units(grid, metric, spread
     assert found[0, 1] == 0
 
 
+def test_learned_sub_distributions_in_units():
+    """Offsets and widths are in cells, whatever the answer is in."""
+    z, offset, sigma = noise(2, 3, 5, 7), noise(2, 3, 2, 5, 7, seed=1), noise(2, 3, 5, 7, seed=2).exp()
+    form, own = dict(**SAMPLING, basis="gaussian", offset=offset, sigma=sigma), dict(coords="unit", stride=4)
+    draws = shown(sample(z, **form), (7, 5), "unit", 4)
+    assert_close("sample", sample(z, **form, **own), draws)
+    target = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1)).double()
+    found = expected_error(z, target, metric="l2", **form, **own)
+    assert_close("loss", found, (draws - target[:, :, None]).square().sum(-1).mean(-1))
+    cells, moments = (heatmap_moments(z, offset=offset, sigma=sigma, **more) for more in ({}, own))
+    assert_close("mean", moments.mean, shown(cells.mean, (7, 5), "unit", 4))
+    assert_close("variance", moments.variance, cells.variance / torch.tensor([49, 25]))
+    assert_close("position", soft_argmax(z, offset=offset, **own), moments.mean)
+
+
 def test_float32_and_half_precision_in_units():
     z = noise(2, 3, 5, 7).float()
     for dtype in (torch.float32, torch.bfloat16):
