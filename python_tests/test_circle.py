@@ -85,7 +85,7 @@ def test_on_every_backend(machine):
     for basis in BASES:
         form = dict(**SAMPLING, basis=basis, periodic=(0,))
         found, expected = sample(z, **form), sample(exact, **form, backend="reference")
-        assert_close_on(basis, found.cpu(), expected, (5, 8), (0,))
+        assert_close_on(basis, found.cpu(), expected, (5, 8), (0,), tau=0.1)  # its rounding grows as 1/R
         assert_close("gradient", gradient(found, z).cpu(), gradient(expected, exact), tau=0.1)
     found = soft_argmax(z, periodic=(0, 1), window=2.0)
     assert_close_on("position", found.cpu(), soft_argmax(exact, periodic=(0, 1), window=2.0), (5, 8), (0, 1))
