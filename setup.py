@@ -166,6 +166,7 @@ setup(
         "sampling_argmax_cuda._triton",
         "sampling_argmax_cuda.calibration",
         "sampling_argmax_cuda.commands",
+        "sampling_argmax_cuda.compat",
         "sampling_argmax_cuda.objectives",
         "sampling_argmax_cuda.reference",
         "sampling_argmax_cuda.tasks",

@@ -97,8 +97,8 @@ def test_axis_sample_options():
 def test_expected_error_tensors():
     with pytest.raises(ValueError, match=r"^expected_error: target must be \[B, K, d\] = \[2, 3, 2\], got \(2, 3, 3\)"):
         expected_error(LOGITS, torch.zeros(2, 3, 3), **GOOD)
-    with pytest.raises(ValueError, match=r"^expected_error: weight must be \[B, K\] = \[2, 3\], got \(2, 3, 1\)"):
-        expected_error(LOGITS, TARGET, torch.ones(2, 3, 1), **GOOD)
+    with pytest.raises(ValueError, match=r"^expected_error: weight must be \[B, K\] = \[2, 3\], got \(2, 3, 2\)"):
+        expected_error(LOGITS, TARGET, torch.ones(2, 3, 2), **GOOD)
     with pytest.raises(
         ValueError, match="^expected_error: metric must be one of l1, l2, euclidean, smooth_l1, got 'l3'"
     ):

@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING
 
 from .backends import available_backends, missing_backends
 from .coords import convert_coords
+from .moments import Moments, heatmap_moments, soft_argmax
 from .objectives import SamplingArgmax, SoftArgmax
 from .objectives.decoders import heatmap_mode, local_soft_argmax
 from .objectives.density import log_density
 from .objectives.energy import energy_score
+from .objectives.localization import LocalizationLoss, decode
 from .objectives.real_nvp import RealNVP
 from .objectives.regularized import js_divergence
 from .objectives.rle import RLELoss
-from .ops import Moments, axis_sample, expected_error, heatmap_moments, sample, soft_argmax
+from .ops import axis_sample, expected_error, sample
 
 if TYPE_CHECKING:
     import os
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LocalizationLoss",
     "Moments",
     "RLELoss",
     "RealNVP",
@@ -31,6 +34,7 @@ __all__ = [
     "available_backends",
     "axis_sample",
     "convert_coords",
+    "decode",
     "energy_score",
     "expected_error",
     "heatmap_mode",

@@ -1,6 +1,7 @@
 """Argument checks of the public functions, and their arguments as the operators take them."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -104,19 +105,47 @@ def check_spread(op: str, spread: float, metric: str, num_samples: int) -> None:
         raise ValueError(f"{op}: a proper score needs samples [B, K, S, d] with S >= 2, got {num_samples} samples")
 
 
+def channels_last(logits: Tensor, target: Tensor) -> str:
+    """The end of a message where the target ``[B, K, ...]`` has as many points as the logits' last axis has cells."""
+    batch, keypoints, last = logits.shape[0], logits.shape[1], logits.shape[-1]
+    if logits.dim() < 4 or tuple(target.shape[:2]) != (batch, last) or last == keypoints:
+        return ""
+    return f"; these logits {tuple(logits.shape)} look like channels last: they must be [B, K, *axes]"
+
+
+def row_weight(weight: Tensor | None, rows: tuple[int, ...]) -> Tensor | None:
+    """A weight ``[B, K]``, also of one ``[B, K, 1]``; others stay what they are."""
+    return weight.squeeze(-1) if weight is not None and tuple(weight.shape) == (*rows, 1) else weight
+
+
+def check_periodic(op: str, periodic: Sequence[int], axes: int, points: Tensor | None) -> tuple[int, ...]:
+    """The axes that are circles, in order; raises ValueError for what are none."""
+    if not isinstance(periodic, Sequence) or any(as_integer(a) is None or not 0 <= a < axes for a in periodic):
+        raise ValueError(f"{op}: periodic must hold axes in [0, {axes}) (0 is x), got {periodic!r}")
+    if len(set(periodic)) != len(periodic):
+        raise ValueError(f"{op}: periodic must hold each axis once, got {periodic!r}")
+    if periodic and points is not None:
+        raise ValueError(f"{op}: periodic needs a grid, got points")
+    return tuple(sorted(periodic))
+
+
 def check_error(
     op: str, target: Tensor, weight: Tensor | None, metric: str, logits: Tensor, points: Tensor | None
-) -> None:
+) -> Tensor | None:
+    """The weight as ``[B, K]``; raises ValueError for a target or a weight that does not fit."""
     if metric not in METRICS:
         raise ValueError(f"{op}: metric must be one of {', '.join(METRICS)}, got {metric!r}")
     rows, axes = logits.shape[:2], points.shape[2] if points is not None else logits.dim() - 2
     if target.shape != (*rows, axes):
-        raise ValueError(f"{op}: target must be [B, K, d] = {[*rows, axes]}, got {tuple(target.shape)}")
+        hint = channels_last(logits, target)
+        raise ValueError(f"{op}: target must be [B, K, d] = {[*rows, axes]}, got {tuple(target.shape)}{hint}")
     check_device(op, "target", target, logits)
+    weight = row_weight(weight, rows)
     if weight is not None:
         if weight.shape != rows:
             raise ValueError(f"{op}: weight must be [B, K] = {list(rows)}, got {tuple(weight.shape)}")
         check_device(op, "weight", weight, logits)
+    return weight
 
 
 def arithmetic_dtype(logits: Tensor) -> torch.dtype:
@@ -133,8 +162,9 @@ def number_for(op: str, name: str, value: float | Tensor, backend: str) -> float
             raise ValueError(f"{op}: backend 'triton' compiles for a {name} that is a number, got a tensor")
         return float(value) if isinstance(value, Tensor) else value
     if not isinstance(value, Tensor):
-        one = torch.ones((), dtype=torch.float64, device="cpu")
-        return one * value  # of a number alone torch.compile would make a constant
+        if torch.compiler.is_compiling():  # which would make a constant of a number alone
+            return torch.ones((), dtype=torch.float64, device="cpu") * value
+        return torch.full((), value, dtype=torch.float64, device="cpu")
     if value.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
         raise ValueError(f"{op}: the host reads {name}, so while a CUDA graph is captured it must be a number or a tensor on "
                          "the CPU, and the graph keeps its value")  # fmt: skip
@@ -175,3 +205,12 @@ def seed_tensor(op: str, seed: int | Tensor | None, generator: torch.Generator |
         raise ValueError(f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}")
     check_device(op, "seed", seed, logits)
     return seed.reshape(-1).contiguous()  # kernels read two words from its first one on
+
+
+def centred_points(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Points about their mean, in the operators' dtype, and the mean ``[B, 1, d]``: far from 0 gradients would cancel."""
+    if points is None:
+        return None, None
+    points = points.to(arithmetic_dtype(logits))
+    centre = points.detach().mean(1, keepdim=True)
+    return points - centre, centre

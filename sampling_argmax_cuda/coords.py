@@ -10,9 +10,16 @@
 
 The first three put cell 0 at the first pixel (left edge), ``cell`` aligns the borders of map and image
 (``align_corners=False``), ``corners`` the centres of their outer cells and pixels (``align_corners=True``).
+
+A :class:`Frame` goes to the image first. With s pixels a cell the borders of map and image are aligned: cell e covers s pixels
+and its centre is at pixel ``x = s (e + 1/2) - 1/2``, the centre of pixel 0 at 0; the convention is then applied to x on an axis
+of ``s W`` pixels. So ``index`` gives pixels, ``unit`` is ``x / (s W)``, and ``cell`` is the same for every stride.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +41,55 @@ def affine(op: str, convention: str, size: int) -> tuple[float, float]:
     if size < 2:
         raise ValueError(f"{op}: convention 'corners' needs every size to be >= 2, got {size}")
     return 2 / (size - 1), -1.0
+
+
+class Frame(NamedTuple):
+    """A user's coordinates, one affine map an axis (x, y, z): coordinate = scale * cell + offset, scale > 0."""
+
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def from_cells(self, x: Tensor) -> Tensor:
+        """``[..., d]`` in cells to ``[..., d]`` in the user's coordinates."""
+        pairs = zip(x.unbind(-1), self.scales, self.offsets, strict=True)
+        return torch.stack([values * scale + offset for values, scale, offset in pairs], -1)
+
+    def to_cells(self, x: Tensor) -> Tensor:
+        """``[..., d]`` in the user's coordinates to ``[..., d]`` in cells."""
+        pairs = zip(x.unbind(-1), self.scales, self.offsets, strict=True)
+        return torch.stack([(values - offset) / scale for values, scale, offset in pairs], -1)
+
+    def factor(self, metric: str) -> float | None:
+        """What a distance in cells is multiplied by to be that of the user's units; None where no factor does it.
+
+        None if the scales differ by axis, and for ``smooth_l1``, whose threshold is 1 in the user's units.
+        """
+        scale = self.scales[0]
+        if any(other != scale for other in self.scales) or (metric == "smooth_l1" and scale != 1):
+            return None
+        return scale**2 if metric == "l2" else scale
+
+
+def frame_of(
+    op: str, coords: str, stride: float | Sequence[float], size: Sequence[int], points: Tensor | None = None
+) -> Frame | None:
+    """The frame of maps of ``size`` W(, H, D) cells, or None for cells; raises ValueError for what none is of."""
+    if coords not in CONVENTIONS:
+        raise ValueError(f"{op}: coords must be one of {', '.join(CONVENTIONS)}, got {coords!r}")
+    strides = tuple(stride) if isinstance(stride, Sequence) else (stride,)
+    if any(isinstance(s, bool) or not isinstance(s, Real) or not 0 < s < math.inf for s in strides):
+        raise ValueError(f"{op}: stride must be > 0, one number or one an axis, got {stride!r}")
+    if coords == "index" and all(s == 1 for s in strides):
+        return None
+    if points is not None:
+        raise ValueError(f"{op}: points have units of their own, so coords and stride must be left out, got {coords!r}")
+    if len(strides) not in (1, len(size)):
+        raise ValueError(f"{op}: stride must be one number or {len(size)} (x, y, z order), got {stride!r}")
+    strides = strides * len(size) if len(strides) == 1 else strides
+    maps = [(s, *affine(op, coords, s * n)) for s, n in zip(strides, size, strict=True)]
+    return Frame(
+        tuple(s * scale for s, scale, _ in maps), tuple((s - 1) / 2 * scale + shift for s, scale, shift in maps)
+    )
 
 
 def _check(op: str, x: Tensor, size: int | Sequence[int], *conventions: str) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ Notation: ``logits`` are ``[B, K, W]``, ``[B, K, H, W]``, ``[B, K, D, H, W]`` or
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,28 +18,8 @@ from torch import Tensor
 from . import backends, checks, reference, temperature
 from .distances import mask_rows, spread_error, weigh_rows
 from .notices import notice_far_target
-from .sub_distributions import (
-    check_sub_distributions,
-    is_per_cell,
-    mixture_samples,
-    mixture_variance,
-    places,
-    rows_as_batch,
-)
-
-
-class Moments(NamedTuple):
-    """What :func:`heatmap_moments` returns and explains."""
-
-    mean: Tensor
-    covariance: Tensor
-    peak: Tensor
-    entropy: Tensor
-
-    @property
-    def variance(self) -> Tensor:
-        """Of each axis, ``[B, K, d]``: the diagonal of the covariance."""
-        return self.covariance.diagonal(dim1=-2, dim2=-1)
+from .sub_distributions import check_sub_distributions, is_per_cell, mixture_samples
+from .units import units_of
 
 
 def sample(
@@ -52,6 +32,9 @@ def sample(
     sigma: float | Tensor = 1.0,
     points: Tensor | None = None,
     offset: Tensor | None = None,
+    coords: str = "index",
+    stride: float | Sequence[float] = 1.0,
+    periodic: Sequence[int] = (),
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -72,13 +55,19 @@ def sample(
         points: positions ``[B, N, d]`` of unordered cells, d = 1..3; differentiable.
         offset: moves the basis of every cell, ``[B, K, d, *axes]`` in cells (x, y, z) or, with points, ``[B, K, N, d]``: learned
             sub-distributions (the paper's Appendix C); differentiable.
+        coords: what positions are in: ``index`` (cells), ``unit``, ``centered``, ``cell`` or ``corners`` (:mod:`.coords`);
+            grids only. Offset and sigma are in cells whatever it is.
+        stride: pixels, > 0, of the input image a cell, one number or one an axis (x, y, z): coordinates are the image's then,
+            ``index`` those of its pixels. Cell e has its centre at pixel ``stride (e + 1/2) - 1/2``.
+        periodic: axes (0 is x) that are circles, the last cell beside the first: the cells' mean is that of sine and cosine,
+            read by atan2, and the noise is added to it. Positions are in ``[0, n)`` cells. Grids without sub-distributions only.
         seed: key of the noise, an integer or an int64 tensor ``[key]`` or ``[key, first_row]``; row ``b * K + k``
             draws the noise of row ``first_row + b * K + k``. Equal arguments give equal samples.
         generator: where the key is drawn from if ``seed`` is None (torch's default generator if None).
         backend: ``auto``, ``cpu``, ``cuda``, ``triton`` or ``reference``.
 
     Returns:
-        ``[B, K, S, d]`` in cell-index units (x, y, z), float32, or float64 for float64 logits. The gaussian basis
+        ``[B, K, S, d]`` in the units of ``coords`` (x, y, z), float32, or float64 for float64 logits. The gaussian basis
         adds ``sigma * sqrt(sum w^2) * n`` with one normal n a sample and axis: the law of Eq. 12 given w.
 
     Raises:
@@ -87,6 +76,12 @@ def sample(
     checks.check_logits("sample", logits, points)
     num_samples = checks.check_sampling("sample", num_samples, tau, beta, basis, points)
     check_sub_distributions("sample", logits, points, offset, sigma, basis, tau)
+    units = units_of("sample", logits.shape[2:][::-1], points, coords, stride, periodic)
+    if not units.plain:
+        units.check_cells("sample", offset, sigma)
+        seed = checks.seed_tensor("sample", seed, generator, logits)
+        draw = partial(sample, num_samples=num_samples, tau=tau, beta=beta, sigma=sigma, seed=seed, backend=backend)
+        return units.samples(draw, logits, basis, offset)
     target = temperature.resolve("sample", backend, logits, tau)
     if not is_per_cell(sigma):
         sigma = checks.sigma_tensor("sample", sigma, logits, basis)
@@ -99,7 +94,7 @@ def sample(
     if offset is not None or is_per_cell(sigma):
         draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
         return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(sigma))
-    points, centre = _centred(points, logits)
+    points, centre = checks.centred_points(points, logits)
     logits, *numbers = temperature.operands("sample", target, logits, tau, beta=beta)
     y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
     return y if centre is None else y + centre[:, :, None]
@@ -115,6 +110,8 @@ def axis_sample(
     sigma: float | Tensor = 1.0,
     reweight: float = 0.0,
     clip_grad: float | None = None,
+    coords: str = "index",
+    stride: float | Sequence[float] = 1.0,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -127,7 +124,7 @@ def axis_sample(
     Equations: ``reference/README.md``. The other arguments are those of :func:`sample`; grids only.
 
     Returns:
-        ``[B, K, S, d]`` in cell-index units (x, y, z).
+        ``[B, K, S, d]`` in the units of ``coords`` (x, y, z).
     """
     checks.check_logits("axis_sample", logits, None)
     num_samples = checks.check_sampling("axis_sample", num_samples, tau, beta, basis, None)
@@ -135,17 +132,20 @@ def axis_sample(
         raise ValueError(f"axis_sample: reweight must be >= 0, got {reweight}")
     if clip_grad is not None:
         checks.check_positive("axis_sample", "clip_grad", clip_grad)
+    units = units_of("axis_sample", logits.shape[2:][::-1], None, coords, stride)
     target = temperature.resolve("axis_sample", backend, logits, tau)
     sigma = checks.sigma_tensor("axis_sample", sigma, logits, basis)
     seed = checks.seed_tensor("axis_sample", seed, generator, logits)
     if target == "reference":
-        return reference.axis_sample(
+        y = reference.axis_sample(
             logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
             reweight=reweight, clip_grad=clip_grad, seed=seed,
         )  # fmt: skip
-    logits, *numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
-    op = backends.operators(target).axis_sample
-    return op(logits, sigma, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
+    else:
+        logits, *numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
+        op = backends.operators(target).axis_sample
+        y = op(logits, sigma, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
+    return units.shown(y)
 
 
 def expected_error(
@@ -162,6 +162,9 @@ def expected_error(
     spread: float = 0.0,
     points: Tensor | None = None,
     offset: Tensor | None = None,
+    coords: str = "index",
+    stride: float | Sequence[float] = 1.0,
+    periodic: Sequence[int] = (),
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -173,20 +176,36 @@ def expected_error(
     with ``offset`` and a ``sigma`` of every cell.
 
     Args:
-        target: ``[B, K, d]`` in cell-index units (x, y, z).
-        weight: ``[B, K]`` or None for 1. Weight 0 gives loss and gradients 0, whatever the row holds, NaN included.
+        target: ``[B, K, d]`` in the units of ``coords`` (x, y, z), in which the distance is too.
+        weight: ``[B, K]`` or ``[B, K, 1]``, or None for 1. Weight 0 gives loss and gradients 0, whatever the row holds, NaN
+            included.
         metric: ``l1`` = sum over axes of ``|.|``, ``l2`` = sum of squares, ``euclidean`` = norm, ``smooth_l1`` = sum
             of Huber with threshold 1.
         spread: factor, >= 0, of the mean distance between two samples that is taken off: 0 is the paper's loss, 0.5 the
             energy score (:func:`.energy_score`), which is proper; metric ``l1`` or ``euclidean`` and two samples then.
+        coords, stride: as :func:`sample`. Where units are as long on every axis, and the metric is not ``smooth_l1``, the loss
+            is a factor times that in cells, in one pass; else samples are drawn and their distances taken.
+        periodic: as :func:`sample`; distances go the shorter way round, of samples that are drawn. Not with ``spread``.
 
     The other arguments are those of :func:`sample`. Returns ``[B, K]``.
     """
     checks.check_logits("expected_error", logits, points)
     num_samples = checks.check_sampling("expected_error", num_samples, tau, beta, basis, points)
-    checks.check_error("expected_error", target, weight, metric, logits, points)
+    weight = checks.check_error("expected_error", target, weight, metric, logits, points)
     checks.check_spread("expected_error", spread, metric, num_samples)
     check_sub_distributions("expected_error", logits, points, offset, sigma, basis, tau)
+    units = units_of("expected_error", logits.shape[2:][::-1], points, coords, stride, periodic)
+    if not units.plain:
+        units.check_cells("expected_error", offset, sigma, spread)
+        form = dict(num_samples=num_samples, tau=tau, beta=beta, basis=basis, offset=offset, seed=seed, generator=generator,
+                    backend=backend)  # fmt: skip
+        target, factor = units.in_cells(target), units.factor(metric)
+        if factor is not None:
+            return expected_error(logits, target, weight, sigma=sigma, metric=metric, spread=spread, **form) * factor
+        sigma = mask_rows(sigma, weight) if is_per_cell(sigma) else sigma
+        return units.error(
+            partial(sample, sigma=sigma, periodic=periodic, **form), logits, target, weight, metric, spread
+        )
     if points is None:
         notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
     where = temperature.resolve("expected_error", backend, logits, tau)
@@ -207,7 +226,7 @@ def expected_error(
         target = mask_rows(target.to(y.dtype), weight)
         return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     dtype = checks.arithmetic_dtype(logits)
-    points, centre = _centred(points, logits)
+    points, centre = checks.centred_points(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
     logits, *numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
@@ -223,77 +242,6 @@ def expected_error(
         logits, target, weight, points, sigma, seed, num_samples, *numbers, basis, metric, needs
     )[0]
     return error if weight is None else error * weight
-
-
-def heatmap_moments(
-    logits: Tensor,
-    *,
-    beta: float | Tensor = 1.0,
-    points: Tensor | None = None,
-    offset: Tensor | None = None,
-    sigma: float | Tensor | None = None,
-    backend: str = "auto",
-) -> Moments:
-    """Mean, covariance, peak probability and entropy of ``p = softmax(beta * z)`` in one pass.
-
-    The mean ``m = sum p c`` is ``[B, K, d]`` in cells, the covariance ``sum p (c - m)(c - m)^T`` ``[B, K, d, d]`` in cells
-    squared, axes x, y, z; its diagonal is ``variance``. The peak ``max p`` and the entropy ``-sum p log p`` (nats) are
-    ``[B, K]``. All are differentiable in ``logits``, mean and covariance in ``points``; the derivative of the peak goes to
-    its first cell.
-
-    ``offset`` and ``sigma`` are those of :func:`sample`, gaussian: the mean is ``sum p (c + o)``, and the covariance, by the law
-    of total variance, that of ``c + o`` and ``sum p sigma^2`` on its diagonal.
-    """
-    checks.check_logits("soft_argmax", logits, points)
-    checks.check_positive("soft_argmax", "beta", beta)
-    check_sub_distributions("soft_argmax", logits, points, offset, sigma)
-    target = backends.resolve("soft_argmax", backend, logits)
-    if sigma is not None and not is_per_cell(sigma):
-        sigma = checks.sigma_tensor("soft_argmax", sigma, logits, "gaussian")
-    if target == "reference":
-        return Moments(*reference.heatmap_moments(logits, beta=beta, points=points, offset=offset, sigma=sigma))
-    if offset is None:
-        moments = _moments(target, logits, beta, points)
-    else:
-        rows = _moments(target, rows_as_batch(logits), beta, places(logits, points, offset))
-        moments = Moments(*(x.view(*logits.shape[:2], *x.shape[2:]) for x in rows))
-    if sigma is None:
-        return moments
-    added = mixture_variance(partial(soft_argmax, beta=beta, backend=backend), logits, sigma)
-    return moments._replace(
-        covariance=moments.covariance + added[..., None, None] * torch.eye(moments.mean.shape[-1]).to(added)
-    )
-
-
-def soft_argmax(
-    logits: Tensor,
-    *,
-    beta: float | Tensor = 1.0,
-    points: Tensor | None = None,
-    offset: Tensor | None = None,
-    backend: str = "auto",
-) -> Tensor:
-    """Soft-argmax ``sum_i p_i (c_i + o_i)``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in cell-index units.
-
-    Without ``offset`` o is 0; the arguments are those of :func:`heatmap_moments`.
-    """
-    return heatmap_moments(logits, beta=beta, points=points, offset=offset, backend=backend).mean
-
-
-def _moments(backend: str, logits: Tensor, beta: float | Tensor, points: Tensor | None) -> Moments:
-    points, centre = _centred(points, logits)
-    logits, beta = temperature.operands("soft_argmax", backend, logits, beta=beta)
-    moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
-    return moments if centre is None else moments._replace(mean=moments.mean + centre)
-
-
-def _centred(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Points about their mean, in the operators' dtype, and the mean ``[B, 1, d]``: far from 0 gradients would cancel."""
-    if points is None:
-        return None, None
-    points = points.to(checks.arithmetic_dtype(logits))
-    centre = points.detach().mean(1, keepdim=True)
-    return points - centre, centre
 
 
 def _or_one(sigma: Tensor | None) -> float | Tensor:

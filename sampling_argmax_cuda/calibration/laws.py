@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..cells import cell_offsets
 from ..objectives.density import log_density
 from ..objectives.marginals import grid_marginals, marginal_scores
-from ..objectives.rows import cell_offsets
 
 
 def tempered(law: Tensor, temperature: float) -> Tensor:

@@ -17,7 +17,7 @@ from .rle import LikelihoodOf, Rle, SamplingRle, SoftRle
 from .sampling import SamplingArgmax
 from .soft import SoftArgmax
 
-FROM_TRAINER = ("axes",)  # arguments that are no options: the trainer knows them
+FROM_TRAINER = ("axes", "coords", "stride", "periodic")  # arguments that are no options: the trainer knows them
 OBJECTIVES: dict[str, type[Objective]] = {
     "soft": SoftArgmax,
     "soft_vr": VarianceRegularized,

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
+from ..cells import cell_offsets, largest_cell
 from ..checks import arithmetic_dtype
-from .decoders import largest_cell
 from .heatmap import over_unknown
 from .objective import Objective
-from .rows import cell_offsets
 from .targets import Target, nearest_cell
 
 

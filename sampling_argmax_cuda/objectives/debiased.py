@@ -19,7 +19,7 @@ class Debiased(SoftArgmax):
         beta, backend, metric, units: as :class:`.SoftArgmax`.
     """
 
-    point_sets, averages = False, ("coords",)
+    point_sets, circles, averages = False, False, ("coords",)
 
     def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, peak = super().locate(output, points)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import arithmetic_dtype, check_logits, check_positive
+from ..cells import cell_offsets, largest_cell
+from ..checks import check_logits, check_positive
 from ..distances import metric_of
-from ..ops import soft_argmax
-from .rows import cell_offsets
+from ..moments import soft_argmax
 
 DECODERS = ("mean", "mode", "local")
 _RADIUS = 3.0  # cells
@@ -27,15 +27,6 @@ def heatmap_mode(logits: Tensor, *, points: Tensor | None = None) -> Tensor:
     """
     check_logits("heatmap_mode", logits, points)
     return largest_cell(logits, points)[0]
-
-
-def largest_cell(maps: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Position ``[B, K, d]`` and value ``[B, K]`` of the largest cell of each map."""
-    peak, cell = maps.to(arithmetic_dtype(maps)).flatten(2).max(-1)
-    if points is not None:
-        return points.to(peak.dtype).gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2])), peak
-    index = torch.unravel_index(cell, maps.shape[2:])
-    return torch.stack(index[::-1], -1).to(peak.dtype), peak
 
 
 def local_soft_argmax(

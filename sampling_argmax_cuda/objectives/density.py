@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from ..cells import cell_offsets
 from ..checks import BASES, arithmetic_dtype, sigma_tensor
-from .rows import cell_offsets, check_rows
+from .rows import check_rows
 
 _WITH_DENSITY = tuple(basis for basis in BASES if basis != "none")
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from ..cells import cell_offsets
 from ..distances import mean_difference, metric_of
 from .marginals import grid_marginals, point_marginals
 from .objective import Objective
-from .rows import cell_offsets
 from .targets import Target
 
 
@@ -34,6 +34,10 @@ class Discrete(Objective):
         if spread > 0 and metric != "l1":
             raise ValueError(f"Discrete: the score of marginals needs metric l1, got {metric!r}")
         self.spread = spread
+
+    @property
+    def circles(self) -> bool:
+        return self.spread == 0
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         offsets = self.offsets(cell_offsets(output, target.position, target.points), target, output.dim() - 2)

@@ -8,7 +8,7 @@ CRPS). Without its second term, as the paper trains, the best law is all mass on
 
 from torch import Tensor
 
-from ..checks import check_device, check_spread
+from ..checks import check_device, check_spread, row_weight
 from ..distances import mask_rows, spread_error, weigh_rows
 
 
@@ -18,7 +18,7 @@ def energy_score(samples: Tensor, target: Tensor, weight: Tensor | None = None, 
     Args:
         samples: ``[B, K, S, d]``, S at least 2, e.g. of :func:`.sample`; differentiable.
         target: ``[B, K, d]`` in the samples' units.
-        weight: ``[B, K]`` or None for 1. Weight 0 gives score and gradients 0.
+        weight: ``[B, K]`` or ``[B, K, 1]``, or None for 1. Weight 0 gives score and gradients 0.
         metric: ``l1``, the sum of the axes' scores, or ``euclidean``; ``l2`` and ``smooth_l1`` have no proper score here.
 
     Returns:
@@ -31,6 +31,7 @@ def energy_score(samples: Tensor, target: Tensor, weight: Tensor | None = None, 
         raise ValueError(f"energy_score: samples must be [B, K, S, d], got {tuple(samples.shape)}")
     check_spread("energy_score", 0.5, metric, samples.shape[2])
     rows, axes = samples.shape[:2], samples.shape[3]
+    weight = row_weight(weight, rows)
     if target.shape != (*rows, axes):
         raise ValueError(f"energy_score: target must be [B, K, d] = {[*rows, axes]}, got {tuple(target.shape)}")
     if weight is not None and weight.shape != rows:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..cells import cell_offsets
 from ..distances import mean_difference
-from .rows import cell_offsets
 
 
 def grid_marginals(maps: Tensor, offsets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

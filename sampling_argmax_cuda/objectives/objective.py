@@ -1,16 +1,18 @@
 """What all objectives share: what is trained, how a position is read off, and what is not known."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import METRICS, arithmetic_dtype, seed_tensor
-from ..coords import CONVENTIONS, affine
+from ..checks import METRICS, arithmetic_dtype, check_periodic, row_weight, seed_tensor
+from ..coords import CONVENTIONS, affine, frame_of
 from ..distances import mask_rows, metric_of, weigh_rows
+from ..moments import heatmap_moments, soft_argmax
 from ..notices import notice_far_target
-from ..ops import heatmap_moments
+from ..units import Units, units_of
 from .decoders import Decoder
 from .rows import check_rows
 from .targets import Target
@@ -55,6 +57,8 @@ class Objective(nn.Module):
     tau = 1.0  # the temperature of the samples
     lr = 1.0  # the learning rate of its own parameters as a factor of the network's
     backend = "auto"  # what the operators run on
+    circles = False  # whether axes may be circles
+    coords, stride, periodic = "index", 1.0, ()  # what a user's positions are in, as of the operators
 
     def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
         super().__init__()
@@ -74,6 +78,32 @@ class Objective(nn.Module):
 
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
         """Move on what depends on the epoch, or on the part of the run that is done, in [0, 1]."""
+
+    def set_coords(self, coords: str, stride: float | Sequence[float] = 1.0, periodic: Sequence[int] = ()) -> None:
+        """Take targets that are no :class:`.Target`, and give positions, in ``coords``, as :func:`.sample` has them.
+
+        The distance is in their units. What a :class:`.Target` holds, and what a trainer sees of maps, stays in cells.
+        """
+        name = type(self).__name__
+        axes = len(stride) if isinstance(stride, Sequence) else 1
+        if frame_of(name, coords, stride, (2,) * axes) is not None and self.units != "index":
+            raise ValueError(f"{name}: units are those of coords {coords!r}, got units {self.units!r}")
+        if check_periodic(name, periodic, 3, None) and not self.circles:
+            raise ValueError(f"{name}: its axes are lines, got periodic {periodic!r}")
+        self.coords, self.stride, self.periodic = coords, stride, tuple(periodic)
+
+    def own_units(self, size: Sequence[int], points: Tensor | None = None) -> Units:
+        """The units of a user's positions on maps of ``size`` W(, H, D) cells."""
+        return units_of(type(self).__name__, size, points, self.coords, self.stride, self.periodic)
+
+    def shown(self, position: Tensor, output: Tensor, points: Tensor | None = None) -> Tensor:
+        """Positions or samples ``[B, K, ..., d]`` in cells of maps ``[B, K, *axes]`` as the user has them."""
+        return self.own_units(output.shape[2:][::-1], points).shown(position)
+
+    def coords_repr(self) -> str:
+        """What :meth:`extra_repr` says of coordinates that are not cells."""
+        shown = {name: getattr(self, name) for name in ("coords", "stride", "periodic")}
+        return "".join(f", {name}={value!r}" for name, value in shown.items() if value != getattr(Objective, name))
 
     def check_points(self, points: Tensor | None) -> None:
         """Raise ValueError for points where the objective needs a grid."""
@@ -97,24 +127,29 @@ class Objective(nn.Module):
 
         Args:
             output: what the network answers: maps ``[B, K, *axes]``, ``[B, K, N]`` with points, or positions ``[B, K, d]``.
-            target: a :class:`.Target`, or positions ``[B, K, d]`` in cells, of which ``weight``, ``points`` and ``sigma``
-                are said here.
+            target: a :class:`.Target`, or positions ``[B, K, d]`` in cells (or the objective's ``coords``), of which
+                ``weight`` (``[B, K]`` or ``[B, K, 1]``), ``points`` and ``sigma`` are said here.
             seed, generator: of the noise, where there is any, as :func:`.sample`.
 
         Returns:
             ``[B, K]``. What is not known reaches nothing.
         """
+        own = None
         if isinstance(target, Target):
             if any(x is not None for x in (weight, points, sigma)):
                 raise ValueError(
                     f"{type(self).__name__}: a Target has its own weight, points and sigma, got them twice"
                 )
         else:
-            size = tuple(reversed(output_of(output).shape[2:])) if points is None else (1,) * points.shape[2]
-            target = Target(target, weight, size, points=points, sigma=sigma)
+            shape = output_of(output).shape
+            size = tuple(reversed(shape[2:])) if points is None else (1,) * points.shape[2]
+            own = self.own_units(size, points)
+            target = Target(target, row_weight(weight, shape[:2]), size, points=points, sigma=sigma)
         self.check_points(target.points)
         if not self.regresses:
             check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
+        if own is not None:
+            target = dataclasses.replace(target, position=own.in_cells(target.position))
         if target.size and target.points is None:
             notice_far_target(target.position, target.weight, target.size, target.axes)
         if generator is not None:
@@ -148,6 +183,8 @@ class Objective(nn.Module):
             name = type(self).__name__
             cells = [affine(name, self.units, n)[0] for n in target.size]
             offsets = [x * cell for x, cell in zip(offsets, cells, strict=True)]
+        else:
+            offsets = self.own_units(target.size, target.points).offsets(offsets)
         if target.axes is None:
             return offsets
         known = target.axes.reshape(*target.axes.shape, *[1] * extra)
@@ -197,11 +234,11 @@ class Objective(nn.Module):
         return heatmap_moments(output, beta=self.beta, backend=self.backend).covariance[..., :2, :2]
 
     def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Positions ``[B, K, d]`` in cells (or the points' units) and peaks ``[B, K]`` of the network's output."""
+        """Positions ``[B, K, d]`` in cells (the points' units, or ``coords``) and peaks ``[B, K]`` of the network's output."""
         self.check_points(points)
         position, peak = self.locate(output, points)
         maps = None if self.decoder is None else self.maps(output_of(output))
-        return self.decoded(position, maps, points), peak
+        return self.shown(self.decoded(position, maps, points), output_of(output), points), peak
 
     def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None) -> Tensor:
         """What evaluation answers: the decoder's reading of the maps where there is one, under the constraint."""
@@ -210,7 +247,7 @@ class Objective(nn.Module):
         return self.possible(position)
 
     def read_as_trained(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What :meth:`read` gives without a decoder."""
+        """What :meth:`read` gives without a decoder, in cells."""
         self.check_points(points)
         position, peak = self.locate(output, points)
         return self.possible(position), peak
@@ -221,6 +258,8 @@ class Objective(nn.Module):
         return moments.mean, moments.peak
 
     def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What :meth:`read` gives, without decoder and constraint."""
+        """What :meth:`read` gives in cells, without decoder and constraint."""
         moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
-        return moments.mean, moments.peak
+        if not self.periodic:
+            return moments.mean, moments.peak
+        return soft_argmax(output, beta=self.beta, periodic=self.periodic, backend=self.backend), moments.peak

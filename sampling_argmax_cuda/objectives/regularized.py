@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor
 
+from ..cells import cell_offsets
 from ..checks import arithmetic_dtype, check_device
 from ..distances import mask_rows, weigh_rows
-from ..ops import heatmap_moments, soft_argmax
-from .rows import cell_offsets, check_rows
+from ..moments import heatmap_moments, soft_argmax
+from .rows import check_rows
 from .soft import SoftArgmax
 from .targets import Target
 
@@ -192,6 +193,8 @@ class VarianceRegularized(SoftArgmax):
         target_sigma: width, > 0, in cells (or the points' units) that it wants; a :class:`.Target` may have its own.
         beta, backend, metric, units: as :class:`.SoftArgmax`.
     """
+
+    circles = False
 
     def __init__(self, reg_weight: float = 1.0, target_sigma: float = 2.0, beta: float | str = 1.0, backend: str = "auto",
                  metric: str = "l1", units: str = "index") -> None:  # fmt: skip

@@ -1,11 +1,14 @@
 """Sampling-argmax: the expectation of the error over differentiable samples (Li et al., NeurIPS 2021)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..checks import check_sampling, check_spread, check_temperature
 from ..distances import spread_error
-from ..ops import axis_sample, expected_error, sample, soft_argmax
+from ..moments import soft_argmax
+from ..ops import axis_sample, expected_error, sample
 from .objective import Objective
 from .schedules import Schedule, make_schedule
 from .targets import Target
@@ -35,6 +38,7 @@ class SamplingArgmax(Objective):
             score, which is proper (:mod:`.energy`); metric ``l1`` or ``euclidean`` then.
         backend: auto, cpu, cuda, triton or reference.
         metric, units: as :class:`.Objective`.
+        coords, stride, periodic: what positions and the distance are in, as :func:`.sample`.
 
     The epoch and the part of the run that is done are buffers, so a loaded checkpoint has its temperature back;
     :meth:`set_epoch` moves them on.
@@ -57,6 +61,9 @@ class SamplingArgmax(Objective):
         backend: str = "auto",
         metric: str = "l1",
         units: str = "index",
+        coords: str = "index",
+        stride: float | Sequence[float] = 1.0,
+        periodic: Sequence[int] = (),
     ) -> None:
         super().__init__(metric, units, beta)
         if estimator not in ESTIMATORS:
@@ -72,6 +79,11 @@ class SamplingArgmax(Objective):
         self.set_epoch(0)
         self.num_samples = check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
         check_spread("SamplingArgmax", spread, metric, self.num_samples)
+        self.set_coords(coords, stride, periodic)
+
+    @property
+    def circles(self) -> bool:
+        return self.estimator == "cell" and self.spread == 0
 
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
         """Set the temperature to that of an epoch, or of the part of the run that is done, in [0, 1], as the schedule goes by.
@@ -115,12 +127,13 @@ class SamplingArgmax(Objective):
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Samples ``[B, K, S, d]`` in training, soft-argmax ``[B, K, d]`` in evaluation (index units).
+        """Samples ``[B, K, S, d]`` in training, soft-argmax ``[B, K, d]`` in evaluation, in ``coords``.
 
         ``sigma``, a number or a tensor that broadcasts to ``[B, K]``, stands for that of the module.
         """
         if not self.training:
-            return soft_argmax(logits, beta=self.beta, points=points, backend=self.backend)
+            return soft_argmax(logits, beta=self.beta, points=points, coords=self.coords, stride=self.stride,
+                               periodic=self.periodic, backend=self.backend)  # fmt: skip
         return self.samples(logits, points, sigma=sigma, seed=seed, generator=generator)
 
     def samples(self, output: Tensor, points: Tensor | None = None, *, num_samples: int | None = None,
@@ -131,20 +144,27 @@ class SamplingArgmax(Objective):
         options = {**self._options(sigma, seed), "generator": generator}
         if num_samples is not None:
             options["num_samples"] = num_samples
+        return self.shown(self._draw(output, points, options), output, points)
+
+    def _draw(self, output: Tensor, points: Tensor | None, options: dict) -> Tensor:
+        """Samples in cells."""
         if self.estimator == "axis":
             return self.possible(axis_sample(output, **options))
-        return self.possible(sample(output, points=points, **options))
+        return self.possible(sample(output, points=points, periodic=self.periodic, **options))
 
     def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        return self.samples(output, target.points, sigma=target.sigma, seed=seed)
+        self.check_points(target.points)
+        return self._draw(output, target.points, self._options(target.sigma, seed))
 
     def target_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        plain = self.units == "index" and target.axes is None and self.constraint is None
-        if plain and self.estimator == "cell":
-            options = self._options(target.sigma, seed)
-            return expected_error(output, target.position, target.weight, metric=self.metric, spread=self.spread,
-                                  points=target.points, **options)  # fmt: skip
-        return super().target_loss(output, target, seed)
+        fused = self.units == "index" and target.axes is None and self.constraint is None and self.estimator == "cell"
+        factor = self.own_units(target.size, target.points).factor(self.metric) if fused else None
+        if factor is None:
+            return super().target_loss(output, target, seed)
+        options = self._options(target.sigma, seed)
+        error = expected_error(output, target.position, target.weight, metric=self.metric, spread=self.spread,
+                               points=target.points, **options)  # fmt: skip
+        return error if factor == 1 else error * factor
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         draws = self.draws(output, target, seed)
@@ -163,7 +183,7 @@ class SamplingArgmax(Objective):
             text += f", spread={self.spread}"
         if self.estimator == "axis":
             text += f", reweight={self.reweight}, clip_grad={self.clip_grad}"
-        return text
+        return text + self.coords_repr()
 
 
 def axis_sampling_loss(

@@ -1,5 +1,7 @@
 """Soft-argmax: the error of the expectation. With metric l1 or l2 it is integral regression (Sun et al., ECCV 2018)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from .objective import Objective
@@ -15,13 +17,23 @@ class SoftArgmax(Objective):
         beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
         backend: auto, cpu, cuda, triton or reference.
         metric, units: as :class:`.Objective`.
+        coords, stride, periodic: what positions and the distance are in, as :func:`.soft_argmax`; a state dict of
+            :class:`.SamplingArgmax` is loaded too, so that a model may be read without samples.
     """
 
-    def __init__(
-        self, beta: float | str = 1.0, backend: str = "auto", metric: str = "l1", units: str = "index"
-    ) -> None:
+    circles = True
+
+    def __init__(self, beta: float | str = 1.0, backend: str = "auto", metric: str = "l1", units: str = "index",
+                 coords: str = "index", stride: float | Sequence[float] = 1.0, periodic: Sequence[int] = ()) -> None:  # fmt: skip
         super().__init__(metric, units, beta)
         self.backend = backend
+        self.set_coords(coords, stride, periodic)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        for name in ("epoch", "progress"):  # of a temperature, which there is none of here
+            if f"{prefix}{name}" in unexpected:
+                unexpected.remove(f"{prefix}{name}")
 
     def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
         """Positions ``[B, K, d]`` of logits ``[B, K, *axes]``, or ``[B, K, N]`` with points ``[B, N, d]``."""
@@ -31,7 +43,7 @@ class SoftArgmax(Objective):
         return self.distance(self.read_as_trained(output, target.points)[0], target)
 
     def extra_repr(self) -> str:
-        return f"beta={self.beta}"
+        return f"beta={self.beta}" + self.coords_repr()
 
 
 def soft_argmax_loss(

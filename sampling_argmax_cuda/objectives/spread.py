@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
-from ..ops import heatmap_moments
+from ..moments import heatmap_moments
 
 
 def plane_covariance(maps: Tensor, backend: str = "auto") -> Tensor:
