@@ -100,8 +100,10 @@ def soft_argmax(
     Without ``offset`` o is 0; the other arguments are those of :func:`heatmap_moments`.
     """
     check_logits("soft_argmax", logits, points)
-    check_positive("soft_argmax", "beta", beta)
     units = units_of("soft_argmax", logits.shape[2:][::-1], points, coords, stride, periodic)
+    if units.plain and window is None:
+        return heatmap_moments(logits, beta=beta, points=points, offset=offset, backend=backend).mean
+    check_positive("soft_argmax", "beta", beta)
     units.check_cells("soft_argmax", offset)
     if window is not None:
         check_positive("soft_argmax", "window", window)
