@@ -1,4 +1,4 @@
-# build: .venv with everything in it | test | test-long | demo | bench | lint. A second run does only what has changed.
+# build: .venv with everything in it | test | test-long | demo | bench | docs | lint. A second run does only what has changed.
 # cuda-check: what can be shown of the CUDA build without a GPU; downloads 5 GB, needs nvcc.
 PYTHON ?= python3
 # Installed first, and without a GPU from PyTorch's CPU index too (there 2.13.0+cpu, which pip prefers), so that no
@@ -12,7 +12,7 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 python_tests
 
-.PHONY: build test test-long cuda-check demo bench lint
+.PHONY: build test test-long cuda-check demo bench docs lint
 
 build: $(VENV)/.built
 
@@ -24,7 +24,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(BIN)/python -m pip install -q -e '.[train,export,dev,bench]' --no-build-isolation
+	$(BIN)/python -m pip install -q -e '.[train,export,dev,bench,docs]' --no-build-isolation
 	touch $@
 
 test: build
@@ -52,6 +52,10 @@ demo: build
 bench: build
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.plot
+
+# The pages as a site in build/docs; a broken link or any other warning stops it.
+docs: build
+	$(BIN)/mkdocs build
 
 lint: build
 	$(BIN)/ruff check .
