@@ -55,7 +55,7 @@ bench: build
 
 # The pages as a site in build/docs; a broken link or any other warning stops it.
 docs: build
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: build
 	$(BIN)/ruff check .

@@ -34,7 +34,8 @@ class SamplingArgmax(Objective):
         spread: factor, >= 0, of the mean distance between samples that is taken off: 0 is the paper's loss, 0.5 the energy
             score, which is proper (:mod:`.energy`); metric ``l1`` or ``euclidean`` then.
         backend: auto, cpu, cuda, triton or reference.
-        metric, units: as :class:`.Objective`.
+        metric: as :class:`.Objective`.
+        units: as :class:`.Objective`.
 
     The epoch and the part of the run that is done are buffers, so a loaded checkpoint has its temperature back;
     :meth:`set_epoch` moves them on.

@@ -14,7 +14,8 @@ class SoftArgmax(Objective):
     Args:
         beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
         backend: auto, cpu, cuda, triton or reference.
-        metric, units: as :class:`.Objective`.
+        metric: as :class:`.Objective`.
+        units: as :class:`.Objective`.
     """
 
     def __init__(
