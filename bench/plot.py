@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 try:
@@ -42,9 +43,10 @@ def named(row: dict) -> str:
 
 
 def milliseconds(row: dict) -> str:
-    """Three digits, or all before the point."""
-    value = float(row["median_ms"])
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    """Two digits after the point below 10, one below 1,000, none from there on."""
+    value = Decimal(row["median_ms"])
+    digits = (value < 1000) + (value < 10)
+    return f"{value.quantize(Decimal(10) ** -digits, ROUND_HALF_UP):,} ms"
 
 
 def against_ours(row: dict, ours: dict) -> str:

@@ -61,9 +61,9 @@ def test_the_figure_and_the_table_have_the_newest_times_of_one_batch(tmp_path):
         writer.writerow({"op": "sample", "provider": "ours", "batch": 2, "median_ms": 1, **more, "shape": "other"})
     groups = plot.newest(tmp_path / "cpu.csv", "coco")
     assert plot.table(groups).splitlines()[2:] == [
-        "| `sample` | 20 ms, 2.5 MB | eager PyTorch 2,500 ms (125.0x), 2.5 MB |",
-        "| `expected_error` | 1 ms, 2.5 MB | ours: sample, then L1 1.23 ms (1.2x), 2.5 MB |",
-        "| `soft_argmax` | 2 ms, 2.5 MB | dsntnn 1.9 ms (0.95x), 2.5 MB |",
+        "| `sample` | 20.0 ms, 2.5 MB | eager PyTorch 2,500 ms (125.0x), 2.5 MB |",
+        "| `expected_error` | 1.00 ms, 2.5 MB | ours: sample, then L1 1.23 ms (1.2x), 2.5 MB |",
+        "| `soft_argmax` | 2.00 ms, 2.5 MB | dsntnn 1.90 ms (0.95x), 2.5 MB |",
     ]
     (axes,) = plot.draw(groups, "coco").axes
     assert [float(line.get_xdata()[0]) for line in axes.lines] == [20, 2500, 1, 1.234, 2, 1.9]
