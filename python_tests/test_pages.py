@@ -266,8 +266,8 @@ def test_options_that_the_pages_name_exist():
     every = set()
     for task in ("keypoints", "coco", "mpii", "associative", "oct", "keypointnet", "skeleton"):
         every |= known(said("fit", "--config", task, "--help_all"))
-    for command in ("predict", "calibrate"):
-        every |= known(said(command, "--config", "coco", "--help_all"))
+    for command, task in (("predict", "coco"), ("predict", "oct"), ("predict", "keypointnet"), ("calibrate", "coco")):
+        every |= known(said(command, "--config", task, "--help_all"))
     named = set(re.findall(r"--((?:data|model|trainer)\.\w+)", DOCUMENTED))
     assert len(named) > 40 and {f"--{name}" for name in named} <= every
 
