@@ -1,5 +1,6 @@
 """Every command and every line of Python of README, docs/ and the other pages is run at smoke size, or parsed as it stands."""
 
+import json
 import re
 from contextlib import redirect_stdout
 from functools import cache
@@ -288,6 +289,15 @@ def test_the_readme_is_short_and_in_order():
 def test_the_table_of_speed_is_that_of_the_measurements(page):
     """As ``python -m bench.plot`` prints it."""
     assert plot.table(plot.newest(ROOT / "bench" / "results" / "cpu.csv", "coco")) in PAGES[page]
+
+
+def test_instructions_are_those_that_were_counted():
+    """Of the forward passes with noise, at both temperatures."""
+    results = json.loads((ROOT / "bench" / "results" / "cpu_instructions.json").read_text())
+    counts = results["instructions per (sample, cell)"]
+    for tau in ("1", "0.7"):
+        for kernel in ("sample uniform", "sample triangular", "sample gaussian", "axis_sample triangular"):
+            assert re.search(rf"\b{counts[f'{kernel} forward, tau {tau}']:.1f}\b", PAGES["docs/benchmarks.md"]), kernel
 
 
 def test_pictures_are_small_and_shown():
