@@ -1,6 +1,5 @@
 """Every command and every line of Python of README, docs/ and the other pages is run at smoke size, or parsed as it stands."""
 
-import json
 import re
 from contextlib import redirect_stdout
 from functools import cache
@@ -13,7 +12,6 @@ import yaml
 from pages import PAGES, PROGRAMS, ROOT, blocks, commands, mentioned, python_of
 from runs import logged
 
-from bench import plot
 from sampling_argmax_cuda.__main__ import COMMANDS, main
 from sampling_argmax_cuda.commands.configs import config_path
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
@@ -271,39 +269,6 @@ def test_options_that_the_pages_name_exist():
         every |= known(said(command, "--config", task, "--help_all"))
     named = set(re.findall(r"--((?:data|model|trainer)\.\w+)", DOCUMENTED))
     assert len(named) > 40 and {f"--{name}" for name in named} <= every
-
-
-# ---- the README, and numbers ----
-
-
-def test_the_readme_is_short_and_in_order():
-    text = PAGES["README.md"]
-    assert text.count("\n") <= 150
-    parts = ["![", "](docs/images/hard_case.png)", "Soft-argmax trains", "## Install", "```python", "## What is in the box",
-             "## Speed", "## Links"]  # fmt: skip
-    places = [text.index(part) for part in parts]
-    assert places == sorted(places) and text.count("![") == 1
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
-def test_the_table_of_speed_is_that_of_the_measurements(page):
-    """As ``python -m bench.plot`` prints it."""
-    assert plot.table(plot.newest(ROOT / "bench" / "results" / "cpu.csv", "coco")) in PAGES[page]
-
-
-def test_instructions_are_those_that_were_counted():
-    """Of the forward passes with noise, at both temperatures."""
-    results = json.loads((ROOT / "bench" / "results" / "cpu_instructions.json").read_text())
-    counts = results["instructions per (sample, cell)"]
-    for tau in ("1", "0.7"):
-        for kernel in ("sample uniform", "sample triangular", "sample gaussian", "axis_sample triangular"):
-            assert re.search(rf"\b{counts[f'{kernel} forward, tau {tau}']:.1f}\b", PAGES["docs/benchmarks.md"]), kernel
-
-
-def test_pictures_are_small_and_shown():
-    pictures = list((ROOT / "docs" / "images").iterdir())
-    assert {path.name for path in pictures} == set(re.findall(r"\]\((?:docs/)?images/([\w.]+)\)", DOCUMENTED))
-    assert all(path.stat().st_size < 150_000 for path in pictures)
 
 
 def test_every_public_name_has_its_place_in_the_api():

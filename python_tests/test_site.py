@@ -1,4 +1,4 @@
-"""docs/ as a site without a warning, and the first example: the page, its notebook and its pictures are one."""
+"""docs/ as a site without a warning; the first example, its notebook and its pictures are one; README and numbers of the pages."""
 
 import base64
 import importlib.util
@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import PAGES, ROOT
 
-ROOT = Path(__file__).parents[1]
+from bench import plot
+
 DOCS = ROOT / "docs"
 
 
@@ -57,3 +59,38 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert {path.with_suffix(".html").name for path in DOCS.glob("*.md")} | {"index.html", "equations.html"} <= pages
     api = (tmp_path / "site" / "api.html").read_text()
     assert 'id="sampling_argmax_cuda.sample"' in api and ":func:" not in api and ":class:" not in api
+
+
+# ---- the README, and numbers ----
+
+
+def test_the_readme_is_short_and_in_order():
+    text = PAGES["README.md"]
+    assert text.count("\n") <= 150
+    parts = ["![", "](docs/images/hard_case.png)", "Soft-argmax trains", "## Install", "```python", "## What is in the box",
+             "## Speed", "## Links"]  # fmt: skip
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places) and text.count("![") == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_the_table_of_speed_is_that_of_the_measurements(page):
+    """As ``python -m bench.plot`` prints it."""
+    assert plot.table(plot.newest(ROOT / "bench" / "results" / "cpu.csv", "coco")) in PAGES[page]
+
+
+def test_instructions_are_those_that_were_counted():
+    """Of the forward passes with noise, at both temperatures."""
+    results = json.loads((ROOT / "bench" / "results" / "cpu_instructions.json").read_text())
+    counts = results["instructions per (sample, cell)"]
+    for tau in ("1", "0.7"):
+        for kernel in ("sample uniform", "sample triangular", "sample gaussian", "axis_sample triangular"):
+            assert re.search(rf"\b{counts[f'{kernel} forward, tau {tau}']:.1f}\b", PAGES["docs/benchmarks.md"]), kernel
+
+
+def test_pictures_are_small_and_shown():
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert {path.name for path in pictures} == set(
+        re.findall(r"\]\((?:docs/)?images/([\w.]+)\)", "\n".join(PAGES.values()))
+    )
+    assert all(path.stat().st_size < 150_000 for path in pictures)
