@@ -1,4 +1,4 @@
-# build: .venv with everything in it | test | test-long | demo | bench | lint. A second run does only what has changed.
+# build: .venv with everything in it | test | test-long | demo | bench | docs | lint. A second run does only what has changed.
 # wheel: dist/*.whl, one for every PyTorch and Python that are supported, with CUDA where .venv's PyTorch and an nvcc have it.
 # cuda-check: what can be shown of the CUDA build without a GPU; downloads 5 GB, needs nvcc.
 PYTHON ?= python3
@@ -15,7 +15,7 @@ REQUIRE := SAMPLING_ARGMAX_REQUIRE=$(if $(shell command -v $(or $(CXX),c++)),cpu
 
 TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 python_tests
 
-.PHONY: build wheel test test-long cuda-check demo bench lint
+.PHONY: build wheel test test-long cuda-check demo bench docs lint
 
 build: $(VENV)/.built
 
@@ -27,7 +27,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(REQUIRE) $(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench]' --no-build-isolation
+	$(REQUIRE) $(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench,docs]' --no-build-isolation
 	$(BIN)/python -m pip install -q --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
 	touch $@
 
@@ -59,6 +59,10 @@ demo: build
 bench: build
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.plot
+
+# The pages as a site in build/docs; a broken link or any other warning stops it.
+docs: build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: build
 	$(BIN)/ruff check .

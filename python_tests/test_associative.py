@@ -418,7 +418,7 @@ def test_two_processes_equal_one(trained, data, tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="SAMPLING_ARGMAX_DATA has no COCO images")
 def test_real_images(tmp_path):
-    """Steps of the configuration that finds all twelve people after 800 (README): the loss falls, every image is scored."""
+    """Steps of the configuration that finds all twelve people after 800: the loss falls, every image is scored."""
     assert main(["fit", "--config", "associative_overfit", f"--data.root={REAL}", "--data.train_split=val2017",
                  "--data.val_split=val2017", "--data.image_size=[128,128]", "--trainer.max_epochs=8",
                  "--trainer.check_val_every_n_epoch=8", "--trainer.accelerator=cpu", "--trainer.devices=1",

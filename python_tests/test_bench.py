@@ -43,8 +43,34 @@ def test_measures_every_shape(tiny, tmp_path, monkeypatch, capsys):
     assert libraries == {("grid", "kornia"), ("grid", "dsntnn"), ("volume", "dsntnn"), ("line", "dsntnn")}
     text = capsys.readouterr()
     assert "volume      sample          peers run on 2 of 3 batch elements" in text.err and text.out == ""
-    plot.main([str(out)])
-    assert (tmp_path / "cpu.png").stat().st_size > 10_000
+    plot.main([str(out), "--shape", "grid", "--out", str(tmp_path / "times.png")])
+    assert (tmp_path / "times.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.count("\n| `") == 4
+
+
+def test_the_figure_and_the_table_have_the_newest_times_of_one_batch(tmp_path):
+    """By name: what was measured last, on the largest batch that all providers ran, and a peer that is faster below 1x."""
+    rows = [("sample", "ours", 4, 50), ("sample", "ours", 2, 90), ("sample", "ours", 2, 20), ("sample", "eager", 2, 2500),
+            ("sample + l1", "ours", 4, 1.234), ("expected_error", "ours", 4, 1), ("soft_argmax", "ours", 4, 2),
+            ("soft_argmax", "dsntnn", 4, 1.9)]  # fmt: skip
+    more = {"shape": "coco", "bytes": 2_500_000, "device": "a machine", "threads": 2}
+    with (tmp_path / "cpu.csv").open("w") as file:
+        writer = csv.DictWriter(file, ("op", "provider", "batch", "median_ms", *more))
+        writer.writeheader()
+        writer.writerows(dict(zip(("op", "provider", "batch", "median_ms"), row, strict=True)) | more for row in rows)
+        writer.writerow({"op": "sample", "provider": "ours", "batch": 2, "median_ms": 1, **more, "shape": "other"})
+    groups = plot.newest(tmp_path / "cpu.csv", "coco")
+    assert plot.table(groups).splitlines()[2:] == [
+        "| `sample` | 20.0 ms, 2.5 MB | eager PyTorch 2,500 ms (125.0x), 2.5 MB |",
+        "| `expected_error` | 1.00 ms, 2.5 MB | ours: sample, then L1 1.23 ms (1.2x), 2.5 MB |",
+        "| `soft_argmax` | 2.00 ms, 2.5 MB | dsntnn 1.90 ms (0.95x), 2.5 MB |",
+    ]
+    (axes,) = plot.draw(groups, "coco").axes
+    assert [float(line.get_xdata()[0]) for line in axes.lines] == [20, 2500, 1, 1.234, 2, 1.9]
+    assert "eager PyTorch  2,500 ms  125.0x" in [text.get_text() for text in axes.texts]
+    assert plot.title(groups, "coco").startswith("sample: 125.0x as fast as eager PyTorch\n")
+    with pytest.raises(SystemExit):
+        plot.main([str(tmp_path / "cpu.csv"), "--shape", "none"])
 
 
 def test_peers_that_do_not_fit_are_left_out_aloud(tiny, tmp_path, monkeypatch, capsys):

@@ -71,6 +71,17 @@ def test_flat_maps_sum_over_depth():
     assert np.allclose(maps, expected) and np.allclose(maps.sum((2, 3)), 1)
 
 
+def test_a_cell_is_drawn_about_its_position():
+    """Cell i lies about the centre of pixel i * stride, where samples and targets of cell i are drawn."""
+    heat = np.zeros((16, 12))
+    heat[5, 3] = 1
+    axes = Figure().subplots()
+    figures.draw_map(axes, np.zeros((64, 48, 3)), heat, None)
+    left, right, bottom, top = axes.images[1].get_extent()
+    assert (left + 3.5 * (right - left) / 12, top + 5.5 * (bottom - top) / 16) == (12, 20)
+    assert (right - left, bottom - top) == (48, 64)
+
+
 def test_curves_have_a_panel_a_number():
     history = [{"epoch": 1, "a": 3.0}, {"epoch": 2, "a": 2.0, "b": 5.0}]
     figure = figures.curves_figure(history, ["a", "b"])

@@ -92,7 +92,9 @@ def soft_argmax(
     """Soft-argmax ``sum_i p_i (c_i + o_i)``, ``p = softmax(beta * z)`` (paper Eq. 1): ``[B, K, d]`` in the units of ``coords``.
 
     Args:
-        coords, stride, periodic: as :func:`.sample`.
+        coords: as :func:`.sample`.
+        stride: as :func:`.sample`.
+        periodic: as :func:`.sample`.
         window: width s > 0, in cells or the points' units, of a Gaussian about the largest cell c* that p is multiplied by
             before it is normalised: ``p_i ~ exp(beta z_i - |c_i - c*|^2 / (2 s^2))``, c* without gradient. A window with a
             border is :func:`.local_soft_argmax`.

@@ -183,8 +183,9 @@ def expected_error(
             of Huber with threshold 1.
         spread: factor, >= 0, of the mean distance between two samples that is taken off: 0 is the paper's loss, 0.5 the
             energy score (:func:`.energy_score`), which is proper; metric ``l1`` or ``euclidean`` and two samples then.
-        coords, stride: as :func:`sample`. Where units are as long on every axis, and the metric is not ``smooth_l1``, the loss
-            is a factor times that in cells, in one pass; else samples are drawn and their distances taken.
+        coords: as :func:`sample`. Where units are as long on every axis, and the metric is not ``smooth_l1``, the loss is a
+            factor times that in cells, in one pass; else samples are drawn and their distances taken.
+        stride: as :func:`sample`.
         periodic: as :func:`sample`; distances go the shorter way round, of samples that are drawn. Not with ``spread``.
 
     The other arguments are those of :func:`sample`. Returns ``[B, K]``.

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch.profiler import ProfilerActivity, profile
 
+from ..calibration.laws import central_region
 from ..ops import sample
 from ..tasks.mtfl.task import MtflData, MtflLandmarks
-from ..trainers.figures import draw_map, flat_maps, save_figure, shown_image
+from ..trainers.figures import cells_extent, flat_maps, save_figure, shown_image
 from .naive import paper_samples
 
 OBJECTIVES = {
@@ -23,6 +24,8 @@ OBJECTIVES = {
     "sampling-argmax": {"name": "sampling", "num_samples": 30, "tau": 1.0},
     "energy score": {"name": "sampling", "num_samples": 30, "tau": 0.5, "spread": 0.5},
 }
+STRIDE, DRAWS = 4, 60  # pixels of the input a cell of the map, and draws shown of a map
+BLUE = {"color": "#1b6ca8", "mec": "white", "mew": 0.4}
 METRICS = ("val/abs_px", "val/crps", "val/cover_50", "val/cover_90")
 
 
@@ -108,12 +111,22 @@ def plot(rows: dict[str, History], path: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     labels = (("val/abs_px", "error (px)"), ("val/crps", "CRPS of the map (cells)"))
     for axes, (name, label) in zip(figure.subplots(1, 2), labels, strict=True):
-        for method, history in rows.items():
-            axes.plot(range(1, len(history.epochs) + 1), [e[name] for e in history.epochs], "o-", ms=3, label=method)
+        curves = {method: [epoch[name] for epoch in history.epochs] for method, history in rows.items()}
+        lines = {method: axes.plot(range(1, len(y) + 1), y, "o-", ms=3)[0] for method, y in curves.items()}
         axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-        axes.legend()
+        name_lines(axes, lines)
     save_figure(figure, path)
+
+
+def name_lines(axes, lines: dict) -> None:
+    """A name beside the end of each line, no two on one another."""
+    low = -1.0
+    for name, line in sorted(lines.items(), key=lambda item: item[1].get_ydata()[-1]):
+        end = axes.transAxes.inverted().transform(axes.transData.transform(line.get_xydata()[-1]))[1]
+        low = max(end, low + 0.07)
+        axes.text(1.02, low, name, transform=axes.transAxes, va="center", color=line.get_color())
 
 
 def hard_case(modules: dict[str, MtflLandmarks]) -> tuple[int, int]:
@@ -126,37 +139,54 @@ def hard_case(modules: dict[str, MtflLandmarks]) -> tuple[int, int]:
 
 
 def draw_law(axes, module: MtflLandmarks, image: int, point: int) -> float:
-    """A map over its image with draws of it and the region that holds 90 % of each coordinate; the region's sides in pixels."""
+    """A map over its image with draws and central regions of its law; the mean side of the 90 % region in pixels."""
     preview, objective = module.preview, module.objective
-    output = preview["output"][image : image + 1, point : point + 1].float()
-    draws = (
-        sample(output, num_samples=1000, tau=0.01, beta=objective.beta, basis="uniform", seed=0)[0, 0].cpu().numpy() * 4
+    output, shown = (
+        preview["output"][image : image + 1, point : point + 1].float(),
+        shown_image(preview["image"][image]),
     )
-    draw_map(axes, shown_image(preview["image"][image]), flat_maps(output, objective)[0, 0], None)
-    axes.plot(*draws[:60].T, ".", color="cyan", ms=3, label="60 draws of the map")
-    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-    axes.add_patch(Rectangle(low, *(high - low), fill=False, color="white", lw=1.2, label="90 % region"))
-    axes.plot(*(preview["position"][image, point].cpu().numpy() * 4), "x", color="red", ms=8, label="prediction")
-    axes.plot(*(preview["target"][image, point].cpu().numpy() * 4), "+", color="lime", ms=10, mew=2, label="truth")
+    law = flat_maps(output, objective)
+    axes.imshow(shown.mean(-1), cmap="gray", vmin=-1.2, vmax=1.2)
+    axes.imshow(np.ones_like(law[0, 0]), extent=cells_extent(shown, law[0, 0]), cmap="autumn", vmin=0, vmax=1.6,
+                alpha=0.85 * law[0, 0] / law.max())  # fmt: skip
+    # As good as cells of the map, drawn by their probabilities, and places within them: the law that the regions are of.
+    draws = sample(output, num_samples=DRAWS, tau=0.01, beta=objective.beta, basis="uniform", seed=0)
+    axes.plot(*(draws[0, 0].cpu().numpy() * STRIDE).T, "o", ms=3.6, label=f"{DRAWS} draws of the map", **BLUE)
+    for level, style in ((0.5, "-"), (0.9, "--")):
+        low, high = central_region(torch.from_numpy(law), level)[0, 0].numpy() * STRIDE
+        axes.add_patch(Rectangle(low, *(high - low), fill=False, color="white", lw=3.6, alpha=0.8))
+        axes.add_patch(Rectangle(low, *(high - low), fill=False, ls=style, lw=1.8, label=f"{100 * level:.0f} % region"))
+    axes.plot(*(preview["position"][image, point].cpu().numpy() * STRIDE), "X", ms=9, mec="white", color="tab:red",
+              label="prediction")  # fmt: skip
+    draw_truth(axes, module, image, point)
     return float((high - low).mean())
+
+
+def draw_truth(axes, module: MtflLandmarks, image: int, point: int) -> None:
+    where = module.preview["target"][image, point].cpu().numpy() * STRIDE
+    axes.plot(*where, "P", ms=10, mec="black", color="lime", label="truth")
 
 
 def cases_figure(modules: dict[str, MtflLandmarks]) -> Figure:
     """One hard point: the image, then what each objective's map says of it."""
     image, point = hard_case(modules)
-    figure = Figure(figsize=(3.2 * (len(modules) + 1), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.2 * (len(modules) + 1), 4.3), layout="constrained")
     first, *others = figure.subplots(1, len(modules) + 1)
-    preview = next(iter(modules.values())).preview
-    first.imshow(shown_image(preview["image"][image]))
-    first.plot(*(preview["target"][image, point].cpu().numpy() * 4), "+", color="lime", ms=10, mew=2)
-    first.set_title("the hardest point", fontsize=9)
+    module = next(iter(modules.values()))
+    shown = shown_image(module.preview["image"][image])
+    first.imshow(shown)
+    draw_truth(first, module, image, point)
+    first.set_title("image", fontsize=15, weight="bold")
+    first.set_xlabel("the point they miss by most", fontsize=13)
     for axes, (name, module) in zip(others, modules.items(), strict=True):
         side = draw_law(axes, module, image, point)
-        axes.set_title(f"{name}\n90 % within {side:.0f} px a side", fontsize=9)
-    others[0].legend(fontsize=6, loc="lower left")
+        axes.set_title(name, fontsize=15, weight="bold")
+        axes.set_xlabel(f"90 % region: {side:.0f} px wide", fontsize=13)
+    figure.legend(
+        *others[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=13, frameon=False
+    )
     for axes in (first, *others):
-        axes.set_axis_off()
-        axes.set(xlim=(0, preview["image"].shape[-1]), ylim=(preview["image"].shape[-2], 0))
+        axes.set(xlim=(-0.5, shown.shape[1] - 0.5), ylim=(shown.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
     return figure
 
 

@@ -129,7 +129,8 @@ class Objective(nn.Module):
             output: what the network answers: maps ``[B, K, *axes]``, ``[B, K, N]`` with points, or positions ``[B, K, d]``.
             target: a :class:`.Target`, or positions ``[B, K, d]`` in cells (or the objective's ``coords``), of which
                 ``weight`` (``[B, K]`` or ``[B, K, 1]``), ``points`` and ``sigma`` are said here.
-            seed, generator: of the noise, where there is any, as :func:`.sample`.
+            seed: of the noise, where there is any, as :func:`.sample`.
+            generator: as :func:`.sample`.
 
         Returns:
             ``[B, K]``. What is not known reaches nothing.

@@ -37,8 +37,11 @@ class SamplingArgmax(Objective):
         spread: factor, >= 0, of the mean distance between samples that is taken off: 0 is the paper's loss, 0.5 the energy
             score, which is proper (:mod:`.energy`); metric ``l1`` or ``euclidean`` then.
         backend: auto, cpu, cuda, triton or reference.
-        metric, units: as :class:`.Objective`.
-        coords, stride, periodic: what positions and the distance are in, as :func:`.sample`.
+        metric: as :class:`.Objective`.
+        units: as :class:`.Objective`.
+        coords: what positions and the distance are in, as :func:`.sample`.
+        stride: as :func:`.sample`.
+        periodic: as :func:`.sample`.
 
     The epoch and the part of the run that is done are buffers, so a loaded checkpoint has its temperature back;
     :meth:`set_epoch` moves them on.

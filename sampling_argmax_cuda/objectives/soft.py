@@ -16,9 +16,13 @@ class SoftArgmax(Objective):
     Args:
         beta: factor of the logits, > 0; ``tau``, the released form of samples, is 1 for a map without samples.
         backend: auto, cpu, cuda, triton or reference.
-        metric, units: as :class:`.Objective`.
-        coords, stride, periodic: what positions and the distance are in, as :func:`.soft_argmax`; a state dict of
-            :class:`.SamplingArgmax` is loaded too, so that a model may be read without samples.
+        metric: as :class:`.Objective`.
+        units: as :class:`.Objective`.
+        coords: what positions and the distance are in, as :func:`.soft_argmax`.
+        stride: as :func:`.soft_argmax`.
+        periodic: as :func:`.soft_argmax`.
+
+    A state dict of :class:`.SamplingArgmax` is loaded too, so that a model may be read without samples.
     """
 
     circles = True

@@ -87,11 +87,17 @@ def flat_maps(output: Tensor, objective: Objective) -> np.ndarray:
     return (maps.sum(2) if maps.dim() == 5 else maps).cpu().numpy()
 
 
+def cells_extent(image: np.ndarray, heat: np.ndarray) -> tuple[float, float, float, float]:
+    """Where the cells of a map lie on its image: cell i is about the centre of pixel ``i * stride``."""
+    (height, width), (rows, columns) = image.shape[:2], heat.shape
+    x, y = width / columns / 2, height / rows / 2
+    return -x, width - x, height - y, -y
+
+
 def draw_map(axes, image: np.ndarray, heat: np.ndarray, draws: np.ndarray | None) -> None:
     """A map over its image, with samples ``[S, 2]`` in pixels of it."""
-    height, width = image.shape[:2]
     axes.imshow(image, alpha=0.5)
-    axes.imshow(heat, extent=(0, width, height, 0), cmap="magma", alpha=0.7)
+    axes.imshow(heat, extent=cells_extent(image, heat), cmap="magma", alpha=0.7)
     if draws is not None:
         draw_spread(axes, draws)
 
