@@ -134,7 +134,13 @@ OTHER = {
 FIT = ["--model.depth=18", "--model.head_channels=16", "--objective.num_samples=2"]
 OWN = ["--trainer.max_epochs=1", "--model.head_channels=16", "--objective.num_samples=2", "--data.batch_size=4",
        "--data.image_size=[64,64]"]  # fmt: skip
-RUN_ELSEWHERE = {"calibrate", "convert", "export", "demo", "doctor"}  # test_calibration, below, test_export, test_demo, ...
+RUN_ELSEWHERE = {
+    "calibrate",
+    "convert",
+    "export",
+    "demo",
+    "doctor",
+}  # test_calibration, below, test_export, test_demo, ...
 
 
 def alone(task: str) -> list[str]:
@@ -210,7 +216,12 @@ def test_the_commands_of_own_data(tmp_path, monkeypatch, capfd):
 
 # ---- Python ----
 
-WITH_FILES = {"docs/deploy.md": "test_export.py", "docs/first_example.md": "test_site.py", "docs/drop_in.md": "test_drop_in.py"}  # their blocks are run there
+# Their blocks are run there.
+WITH_FILES = {
+    "docs/deploy.md": "test_export.py",
+    "docs/first_example.md": "test_site.py",
+    "docs/drop_in.md": "test_drop_in.py",
+}
 PASTED = [page for page, text in PAGES.items() if python_of(text) and page not in WITH_FILES]
 
 

@@ -103,7 +103,9 @@ class SpatialSoftArgmax2d(nn.Module):
     """:func:`spatial_soft_argmax2d` as a module; with ``sampling`` samples in training and positions in evaluation.
 
     Args:
-        temperature, normalized_coordinates, sampling: as :func:`spatial_soft_argmax2d`.
+        temperature: as :func:`spatial_soft_argmax2d`.
+        normalized_coordinates: as :func:`spatial_soft_argmax2d`.
+        sampling: as :func:`spatial_soft_argmax2d`.
     """
 
     def __init__(self, temperature: Tensor | float | None = None, normalized_coordinates: bool = True, *,

@@ -39,7 +39,7 @@ class LocalizationLoss(nn.Module):
             ``corners`` are of the image too where it is given; None for those of the map.
         periodic: axes (0 is x) that are circles, as :func:`.sample`; of ``sampling``, ``soft`` and ``discrete``.
         reduction: ``mean`` over the labelled points, by weight; ``sum``; or ``none``.
-        options: those of the method's class in :mod:`.objectives`, e.g. ``num_samples=30, tau=1.0, metric="euclidean"``. The
+        **options: those of the method's class in :mod:`.objectives`, e.g. ``num_samples=30, tau=1.0, metric="euclidean"``. The
             distance is in the units of ``coords``.
 
     Raises:
@@ -47,7 +47,7 @@ class LocalizationLoss(nn.Module):
     """
 
     def __init__(self, method: str = "sampling", *, coords: str = "unit", stride: float | Sequence[float] | None = None,
-                 periodic: Sequence[int] = (), reduction: str = "mean", **options) -> None:  # fmt: skip
+                 periodic: Sequence[int] = (), reduction: str = "mean", **options: object) -> None:  # fmt: skip
         super().__init__()
         if method not in METHODS:
             raise ValueError(f"LocalizationLoss: method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -74,7 +74,8 @@ class LocalizationLoss(nn.Module):
             target: ``[B, K, d]``, x, y, z. A point with a NaN is not labelled.
             weight: ``[B, K]`` or ``[B, K, 1]``, >= 0 or bool: 0 for a point that must not count, as one that is not visible
                 (of COCO's flags ``visibility > 0``). None for 1.
-            seed, generator: of the noise, as :func:`.sample`.
+            seed: of the noise, as :func:`.sample`.
+            generator: as :func:`.sample`.
 
         Returns:
             One number, 0 where nothing is labelled; ``[B, K]``, weighted, for reduction ``none``.
