@@ -35,8 +35,10 @@ def compiler_flags() -> list[str]:
     """The extension's own flags, read from setup.py, which cannot be imported."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "CPP_FLAGS":
-            return [flag for flag in ast.literal_eval(node.value) if flag != "-fopenmp"]
+        if (
+            isinstance(node, ast.Assign) and node.targets[0].id == "CPP_FLAGS"
+        ):  # a name in it is no flag of the compiler's own
+            return [flag.value for flag in node.value.elts if isinstance(flag, ast.Constant)]
     raise RuntimeError("setup.py has no CPP_FLAGS")
 
 

@@ -45,7 +45,7 @@ def _naive(module: torch.nn.Module) -> torch.nn.Module:
         draws = paper_samples(logits, objective.num_samples, objective.tau, objective.basis, points=points / scale)
         return draws * scale.unsqueeze(-1)
 
-    objective.samples = samples
+    objective.draws = lambda output, target, seed: samples(output, target.points, sigma=target.sigma)
     objective.target_loss = partial(Objective.target_loss, objective)  # not the fused pass, which draws its own
     return module
 

@@ -76,12 +76,12 @@ class TinyNet(nn.Module):
 
 
 def tiny_maps(
-    joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool, gain: float
+    joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool, gain: float, backbone: None
 ) -> TinyNet:
     return TinyNet(joints, volume, False, widths)
 
 
-def tiny_positions(joints: int, depth: int, norm: str, volume: int | None, widths: bool) -> TinyNet:
+def tiny_positions(joints: int, depth: int, norm: str, volume: int | None, widths: bool, backbone: None) -> TinyNet:
     return TinyNet(joints, volume, True, widths)
 
 

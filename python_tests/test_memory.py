@@ -9,6 +9,7 @@ from sampling_argmax_cuda import axis_sample, expected_error, sample, soft_argma
 BATCH, KEYPOINTS, SAMPLES, HEIGHT, WIDTH = 3, 5, 7, 24, 20
 ROWS, CELLS, BINS = BATCH * KEYPOINTS, HEIGHT * WIDTH, HEIGHT + WIDTH
 SEED = torch.tensor([1])
+NUMBER = 8  # tau or beta, float64 on the host
 SETTINGS = dict(num_samples=SAMPLES, tau=0.7, seed=SEED)
 
 
@@ -38,34 +39,34 @@ SAMPLE_SHAPE = (BATCH, KEYPOINTS, SAMPLES, 2)
 def test_sample(basis, statistics):
     """Samples, one log-sum a sample, and the gradient."""
     got = measure(lambda z: sample(z, basis=basis, **SETTINGS), SAMPLE_SHAPE)
-    assert got == 4 * ROWS * (SAMPLES * (2 + statistics) + CELLS)
+    assert got == 4 * ROWS * (SAMPLES * (2 + statistics) + CELLS) + 2 * NUMBER
 
 
 def test_sample_gaussian():
     """As above with the sum of squared weights, and one number for sigma."""
     got = measure(lambda z: sample(z, basis="gaussian", **SETTINGS), SAMPLE_SHAPE)
-    assert got == 4 * ROWS * (SAMPLES * (2 + 2) + CELLS) + 4
+    assert got == 4 * ROWS * (SAMPLES * (2 + 2) + CELLS) + 4 + 2 * NUMBER
 
 
 def test_axis_sample():
     """Samples, log-sums, the marginals of all axes, and the gradient."""
     got = measure(lambda z: axis_sample(z, **SETTINGS), SAMPLE_SHAPE)
-    assert got == 4 * ROWS * (SAMPLES * (2 + 1 + BINS) + CELLS)
+    assert got == 4 * ROWS * (SAMPLES * (2 + 1 + BINS) + CELLS) + 2 * NUMBER
 
 
 def test_expected_error():
     """Losses and both gradients in the forward pass; backward multiplies the saved gradient into a new one."""
     target = torch.ones(BATCH, KEYPOINTS, 2)
     got = measure(lambda z: expected_error(z, target, **SETTINGS), (BATCH, KEYPOINTS))
-    assert got == 4 * ROWS * (1 + 2 + CELLS + CELLS)
+    assert got == 4 * ROWS * (1 + 2 + CELLS + CELLS) + 2 * NUMBER
 
 
 def test_expected_error_without_gradient_is_small():
     logits, target = torch.randn(BATCH, KEYPOINTS, HEIGHT, WIDTH), torch.ones(BATCH, KEYPOINTS, 2)
-    assert allocated_bytes(lambda: expected_error(logits, target, **SETTINGS)) == 4 * ROWS * (1 + 2)
+    assert allocated_bytes(lambda: expected_error(logits, target, **SETTINGS)) == 4 * ROWS * (1 + 2) + 2 * NUMBER
 
 
 def test_soft_argmax():
     """Four moments, the cell of the peak, and the gradient of the logits; nothing for the gradients that nobody asked for."""
     got = measure(soft_argmax, (BATCH, KEYPOINTS, 2))
-    assert got == 4 * ROWS * ((2 + 4 + 1 + 1) + CELLS) + 8 * ROWS
+    assert got == 4 * ROWS * ((2 + 4 + 1 + 1) + CELLS) + 8 * ROWS + NUMBER

@@ -129,11 +129,11 @@ def test_modules_can_be_saved_whole(tmp_path):
 def test_an_operator_refuses_a_seed_that_it_would_read_wrongly(machine):
     """Called below the public functions, which make it contiguous."""
     z, namespace = logits(1, 2, 4, 5).to(machine_device()), backends.NAMESPACES[machine_device()]
-    op = getattr(torch.ops, namespace).sample
+    op, one = getattr(torch.ops, namespace).sample, torch.ones((), dtype=torch.float64)
     for seed in (
         torch.tensor([[3, 100], [8, 200]])[:, 0],
         torch.tensor([4]).expand(2),
         torch.zeros(0, dtype=torch.int64),
     ):
         with pytest.raises(ValueError, match="seed must be contiguous, of 1 or 2 words, got"):
-            op(z, None, None, seed.to(z.device), 2, 1.0, 1.0, "none")
+            op(z, None, None, seed.to(z.device), 2, one, one, "none")
