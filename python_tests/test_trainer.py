@@ -257,7 +257,7 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     parts = {"model": module, "data": data, **({} if default is None else {"objective": OBJECTIVES[default["name"]]})}
     if "adversary" in inspect.signature(module).parameters:
         parts["adversary"] = Adversary
-    linked = {"model": {"objective", "adversary"}, "data": {*module.linked.values()}, "objective": {"axes"},
+    linked = {"model": {"objective", "adversary"}, "data": {*module.linked.values()}, "objective": {*FROM_TRAINER},
               "adversary": {"maps", "norm", "plain"}}  # fmt: skip
     linked["model"] |= {*module.from_data}
     for name in unused_options(command, module, data):
