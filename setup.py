@@ -142,6 +142,9 @@ def build_commands() -> dict:
         """Builds each module by itself: one that fails is left out, with a line, where nobody asked for it."""
 
         def build_extensions(self) -> None:
+            # Of a build for one Python alone, which that Python would prefer and whose operators have other arguments.
+            for stale in (ROOT / "sampling_argmax_cuda").glob("_C.cpython-*.so"):
+                stale.unlink()
             wanted, built = list(self.extensions), []
             for extension in wanted:
                 self.extensions = [extension]
