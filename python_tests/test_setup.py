@@ -145,7 +145,9 @@ def test_a_broken_compiler_leaves_the_reference_or_stops(required, tmp_path):
     broken = executable(
         tmp_path / "c++", 'case "$*" in *-c*) echo broken >&2; exit 1;; *) exec /usr/bin/env -i g++ "$@";; esac'
     )
-    stale = ROOT / "sampling_argmax_cuda" / "_C.cpython-00-none.so"  # what an earlier version left, for one Python alone
+    stale = (
+        ROOT / "sampling_argmax_cuda" / "_C.cpython-00-none.so"
+    )  # what an earlier version left, for one Python alone
     stale.touch()
     done = run_setup("build_ext", "-b", str(tmp_path / "lib"), "-t", str(tmp_path / "temp"), CXX=str(broken),
                      SAMPLING_ARGMAX_REQUIRE=required)  # fmt: skip
