@@ -19,7 +19,7 @@ def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None 
         width = cell_sigma(sigma, logits)
         width = row_sigma(sigma, logits) if width is None else width
         own = (p * width.squeeze(2).square()).sum(-1)
-        covariance = covariance + own[..., None, None] * torch.eye(cells.shape[-1]).to(own)
+        covariance = covariance + own[..., None, None] * torch.eye(cells.shape[-1], dtype=own.dtype, device=own.device)
     entropy = -(p * torch.where(z == -torch.inf, 0, log_p)).sum(-1)
     return mean, covariance, p.gather(-1, z.argmax(-1, keepdim=True))[..., 0], entropy
 

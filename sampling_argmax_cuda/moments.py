@@ -72,9 +72,9 @@ def heatmap_moments(
     if sigma is None:
         return moments
     added = mixture_variance(partial(soft_argmax, beta=beta, backend=backend), logits, sigma)
-    return moments._replace(
-        covariance=moments.covariance + added[..., None, None] * torch.eye(moments.mean.shape[-1]).to(added)
-    )
+    # Made where it is needed: a copy from the host would make it wait, and no CUDA graph could be captured.
+    unit = torch.eye(moments.mean.shape[-1], dtype=added.dtype, device=added.device)
+    return moments._replace(covariance=moments.covariance + added[..., None, None] * unit)
 
 
 def soft_argmax(
