@@ -144,13 +144,14 @@ def test_wrong_arguments(more, message):
                basis="none")  # fmt: skip
 
 
-def test_compiled_whole():
+@pytest.mark.parametrize("tau", [1.0, torch.tensor(1.0)], ids=["number", "tensor"])
+def test_compiled_whole(tau):
     tensors = of_grid((1, 2, 4, 3), "gaussian", True)
 
     def loss(logits, offset, sigma):
         target = torch.ones(1, 2, 2)
         return expected_error(
-            logits, target, offset=offset, sigma=sigma, num_samples=3, tau=1.0, basis="gaussian", seed=1
+            logits, target, offset=offset, sigma=sigma, num_samples=3, tau=tau, basis="gaussian", seed=1
         )
 
     assert_close(

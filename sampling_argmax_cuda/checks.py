@@ -53,7 +53,7 @@ def as_integer(value) -> int | None:
     return int(value) if isinstance(value, Integral) else None
 
 
-def _visible(op: str, name: str, value: float | Tensor) -> float | None:
+def visible_number(op: str, name: str, value: float | Tensor) -> float | None:
     """A number; of a tensor, its value where it can be looked at without a wait: on the CPU, outside of graphs."""
     if not isinstance(value, Tensor):
         return value
@@ -65,14 +65,14 @@ def _visible(op: str, name: str, value: float | Tensor) -> float | None:
 
 
 def check_positive(op: str, name: str, value: float | Tensor) -> None:
-    number = _visible(op, name, value)
+    number = visible_number(op, name, value)
     if number is not None and not (number > 0 and number < math.inf):
         raise ValueError(f"{op}: {name} must be > 0, got {number}")
 
 
 def check_temperature(op: str, name: str, tau: float | Tensor) -> None:
     check_positive(op, name, tau)
-    number = _visible(op, name, tau)
+    number = visible_number(op, name, tau)
     if number is not None and number < SMALLEST_TAU:
         raise ValueError(
             f"{op}: {name} must be at least {SMALLEST_TAU}, below which float32 has no exact gradients, got {number}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import arithmetic_dtype
+from .reference.sample import grid_points
 
 _MOST = 3  # coordinates that a point set may have
 
@@ -55,10 +56,7 @@ def _cells(logits: Tensor, axis: int) -> int:
 
 def _along(logits: Tensor, axis: int) -> Tensor:
     """The coordinate ``[N]`` of every cell on an axis."""
-    shape = [1] * (logits.dim() - 2)
-    shape[-1 - axis] = -1
-    index = torch.arange(_cells(logits, axis), dtype=arithmetic_dtype(logits), device=logits.device)
-    return index.view(shape).expand(logits.shape[2:]).flatten()
+    return grid_points(logits.shape[2:], logits.device)[:, axis].to(arithmetic_dtype(logits))
 
 
 def _on_circle(logits: Tensor, axis: int) -> list[Tensor]:

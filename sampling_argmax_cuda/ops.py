@@ -195,6 +195,7 @@ def expected_error(
     weight = checks.check_error("expected_error", target, weight, metric, logits, points)
     checks.check_spread("expected_error", spread, metric, num_samples)
     check_sub_distributions("expected_error", logits, points, offset, sigma, basis, tau)
+    sigma = mask_rows(sigma, weight) if is_per_cell(sigma) else sigma
     units = units_of("expected_error", logits.shape[2:][::-1], points, coords, stride, periodic)
     if not units.plain:
         units.check_cells("expected_error", offset, sigma, spread)
@@ -203,7 +204,6 @@ def expected_error(
         target, factor = units.in_cells(target), units.factor(metric)
         if factor is not None:
             return expected_error(logits, target, weight, sigma=sigma, metric=metric, spread=spread, **form) * factor
-        sigma = mask_rows(sigma, weight) if is_per_cell(sigma) else sigma
         return units.error(
             partial(sample, sigma=sigma, periodic=periodic, **form), logits, target, weight, metric, spread
         )
@@ -219,13 +219,9 @@ def expected_error(
             metric=metric, spread=spread, points=points, offset=offset, seed=seed,
         )  # fmt: skip
     if offset is not None or is_per_cell(sigma):
-        sigma = mask_rows(sigma, weight) if is_per_cell(sigma) else _or_one(sigma)
-        y = sample(
-            mask_rows(logits, weight), num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=sigma, points=points,
-            offset=offset, seed=seed, backend=backend,
-        )  # fmt: skip
-        target = mask_rows(target.to(y.dtype), weight)
-        return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
+        draw = partial(sample, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
+                       offset=offset, seed=seed, backend=backend)  # fmt: skip
+        return units.error(draw, logits, target, weight, metric, spread)
     dtype = checks.arithmetic_dtype(logits)
     points, centre = checks.centred_points(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre

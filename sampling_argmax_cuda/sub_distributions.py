@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .checks import SMALLEST_TAU, arithmetic_dtype, check_device
+from .checks import SMALLEST_TAU, arithmetic_dtype, check_device, visible_number
 from .reference.sample import grid_points
 
 
@@ -18,7 +18,7 @@ def is_per_cell(sigma: float | Tensor | None) -> bool:
 
 
 def check_sub_distributions(op: str, logits: Tensor, points: Tensor | None, offset: Tensor | None,
-                            sigma: float | Tensor | None, basis: str = "gaussian", tau: float = 1.0) -> None:  # fmt: skip
+                            sigma: float | Tensor | None, basis: str = "gaussian", tau: float | Tensor = 1.0) -> None:  # fmt: skip
     """Raise ValueError for offsets or widths of cells that do not fit the rest."""
     rows, axes = list(logits.shape[:2]), logits.shape[2:]
     if offset is not None:
@@ -32,8 +32,9 @@ def check_sub_distributions(op: str, logits: Tensor, points: Tensor | None, offs
             raise ValueError(f"{op}: sigma of every cell must be {list(logits.shape)}, got {tuple(sigma.shape)}")
         if basis != "gaussian":
             raise ValueError(f"{op}: sigma of every cell needs basis 'gaussian', got {basis!r}")
-        if tau < 2 * SMALLEST_TAU:
-            raise ValueError(f"{op}: tau must be at least {2 * SMALLEST_TAU} with a sigma of every cell, got {tau}")
+        number = visible_number(op, "tau", tau)
+        if number is not None and number < 2 * SMALLEST_TAU:
+            raise ValueError(f"{op}: tau must be at least {2 * SMALLEST_TAU} with a sigma of every cell, got {number}")
         check_device(op, "sigma", sigma, logits)
 
 
@@ -50,7 +51,7 @@ def places(logits: Tensor, points: Tensor | None, offset: Tensor) -> Tensor:
     return grid_points(logits.shape[2:], logits.device).to(arithmetic_dtype(logits)) + moved
 
 
-def mixture_samples(draw: Callable[..., Tensor], logits: Tensor, *, tau: float, basis: str, points: Tensor | None,
+def mixture_samples(draw: Callable[..., Tensor], logits: Tensor, *, tau: float | Tensor, basis: str, points: Tensor | None,
                     offset: Tensor | None, sigma: float | Tensor) -> Tensor:  # fmt: skip
     """Samples ``[B, K, S, d]`` of :func:`.sample` for cells with an ``offset`` or a ``sigma`` of their own.
 
@@ -58,7 +59,7 @@ def mixture_samples(draw: Callable[..., Tensor], logits: Tensor, *, tau: float, 
     """
     rows = rows_as_batch(logits)
 
-    def of_rows(positions: Tensor, tau: float = tau, **more) -> Tensor:
+    def of_rows(positions: Tensor, tau: float | Tensor = tau, **more) -> Tensor:
         y = draw(rows, tau=tau, points=positions, **more)
         return y.view(*logits.shape[:2], *y.shape[2:])
 
