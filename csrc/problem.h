@@ -35,6 +35,10 @@ struct Problem {
   Basis basis;
 
   SA_BOTH int64_t rows() const { return batch * keypoints; }
+  int64_t longest_axis() const {
+    const int64_t flat = shape[2] > shape[1] ? shape[2] : shape[1];
+    return flat > shape[0] ? flat : shape[0];
+  }
   bool contiguous() const {  // the cells of a row
     return stride[2] == 1 && (shape[1] == 1 || stride[1] == shape[2]) &&
            (shape[0] == 1 || stride[0] == shape[1] * shape[2]);

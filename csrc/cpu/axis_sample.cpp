@@ -14,8 +14,7 @@ int64_t total_bins(const Tensor& logits) {
 
 // Room for the bins of a sample: five lines as long as the longest axis, padded on both sides, and the noise of all.
 int64_t bin_scratch(const Problem& p, int64_t bins) {
-  const int64_t longest = *std::max_element(p.shape, p.shape + 3);
-  return 5 * (longest + 3 * cell_padding) + bins + cell_padding;
+  return 5 * (p.longest_axis() + 3 * cell_padding) + bins + cell_padding;
 }
 
 template <class T>

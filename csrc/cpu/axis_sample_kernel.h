@@ -34,10 +34,6 @@ typename R::Scalar add_line(const typename R::Scalar* line, int64_t width, typen
 struct Bins {
   int64_t width, height, depth;
   int64_t total(int axes) const { return width + (axes > 1 ? height : 0) + (axes > 2 ? depth : 0); }
-  int64_t longest() const {
-    const int64_t flat = width > height ? width : height;
-    return flat > depth ? flat : depth;
-  }
 };
 
 inline Bins bins_of(const Problem& p) { return {p.shape[2], p.shape[1], p.shape[0]}; }
@@ -144,12 +140,10 @@ struct BinLine {
 // axes.
 template <class T>
 struct BinScratch {
-  int64_t longest;
   BinLine<T> number, h, noise, up, down;
   T* all_noise;
-  BinScratch(T* scratch, const Bins& bins)
-      : longest(bins.longest()),
-        number(scratch, longest),
+  BinScratch(T* scratch, int64_t longest)
+      : number(scratch, longest),
         h(scratch, longest),
         noise(scratch, longest),
         up(scratch, longest),
@@ -288,7 +282,7 @@ struct AxisSampleRow {
                  T* samples, T* marginals, T* stats) {
     const int64_t bins = bins_of(p).total(axes);
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
-    const BinScratch<T> lines(weights + p.padded(), bins_of(p));
+    const BinScratch<T> lines(weights + p.padded(), p.longest_axis());
     prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
@@ -338,7 +332,7 @@ struct AxisSampleRowBackward {
     const int64_t first = begin * p.shape[2] / block * block, last = (end * p.shape[2] + block - 1) / block * block;
     T *a = scratch, *shifted = scratch + p.padded(), *weights = shifted + p.padded();
     T* grad_h = weights + p.padded();
-    const BinScratch<T> lines(grad_h + bins + cell_padding, bins_of(p));
+    const BinScratch<T> lines(grad_h + bins + cell_padding, p.longest_axis());
     if constexpr (axes > 1) prepare_weights<R>(p, row, a);
     double grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s) {
