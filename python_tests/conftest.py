@@ -1,5 +1,6 @@
 """Shared by all tests: the one table of tolerances, and memory that is NaN until it is written."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,12 +110,14 @@ BUILDS = pytest.StashKey[cuda_shim.BackgroundBuild]()
 
 def pytest_collection_finish(session):
     """Begin to compile the CUDA kernels, in one process of the tests' (the controller of several collects none)."""
+    gc.freeze()  # what the modules imported stays: a test that collects garbage need not look at it
     first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     if first and not session.config.option.collectonly and any(needs_shim(item) for item in session.items):
         session.config.stash[BUILDS] = cuda_shim.BackgroundBuild(*shim_options(session.config))
 
 
 def pytest_sessionfinish(session):
+    gc.unfreeze()
     if BUILDS in session.config.stash:
         session.config.stash[BUILDS].stop()
 

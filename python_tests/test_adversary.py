@@ -139,6 +139,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     )
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     """Every step ends on both, with the losses and the balance of one process."""
     task, folders = trained

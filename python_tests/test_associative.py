@@ -391,7 +391,8 @@ SAME = ["--data.synthetic=false", "--data.train_split=val2017", "--data.val_spli
         "--data.flip=0", "--model.stacks=1", "--model.channels=24", "--model.lr=0.004", "--model.milestones=[]"]  # fmt: skip
 
 
-@pytest.mark.parametrize("own, epochs", [(SAME, 60), pytest.param(LONG, 12, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("own, epochs", [(SAME, 60), (LONG, 12)])
 def test_training_finds_people(own, epochs, tmp_path):
     """AR at an OKS of 0.5 above 0.3 without any box, on new images, or on the four of training; untrained it finds nobody."""
     more = [*own, "--data.image_size=[128,128]", "--data.scale=0", "--data.rotation=0", "--data.color=0",
@@ -411,6 +412,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     assert list(trained.whole.rglob("epoch_0001_people.png"))
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     two_processes_equal(trained.first, data, tmp_path, "--model.threshold=0.0", half=2, config="associative", options=options,
                         least_dims=4)  # fmt: skip

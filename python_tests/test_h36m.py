@@ -448,6 +448,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     assert list(trained.whole.rglob("epoch_0001_in_space.png"))
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     two_processes_equal(trained.first, data, tmp_path, *SMALL, "--data.epoch_size=8", config="h36m")
     assert logged(trained.first)["val/mpjpe_mm"] == pytest.approx(logged(tmp_path)["val/mpjpe_mm"], rel=2e-3)

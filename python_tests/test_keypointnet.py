@@ -423,6 +423,7 @@ def test_folders_of_unequal_point_clouds_are_refused(tmp_path):
         CloudFolder(tmp_path / "none")
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(data, tmp_path):
     one_and_two(data, tmp_path, "--model.norm=group", "--model.dropout=0.0", half=2, config="keypointnet", options=options,
                 last_bias="model.head.2.bias")  # fmt: skip

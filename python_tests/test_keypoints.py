@@ -151,6 +151,7 @@ def test_without_pairs_no_image_is_mirrored():
 # ---- the command line ----
 
 
+@pytest.mark.long
 def test_training_reaches_a_stated_error(data, tmp_path):
     """Below a third of 0.3, the NME of a network that has learnt nothing: it answers with the middle of the crop."""
     fit(tmp_path / "data", tmp_path / "run", "--data.synthetic_train=96", "--data.synthetic_val=16", "--data.rotation=0",
@@ -164,6 +165,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     assert resumed(trained)["global_step"] == 6
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     two_processes_equal(trained.first, data, tmp_path, config="keypoints")
     assert logged(trained.first)["val/mean_px"] == pytest.approx(logged(tmp_path)["val/mean_px"], rel=2e-3)

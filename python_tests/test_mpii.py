@@ -292,6 +292,7 @@ def trained(data, tmp_path_factory) -> Trained:
     return task_runs.trained(fit, data, tmp_path_factory.mktemp("runs"), "--config=triangular")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "adversary", [[], ["--config", "adversarial", "--adversary.stacks=1", "--adversary.channels=8"]],
     ids=["alone", "adversary"],
@@ -315,6 +316,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     assert resumed(trained)["global_step"] == 4
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     more = {"half": 2, "config": "mpii", "options": options, "least_dims": 4}
     two_processes_equal(trained.first, data, tmp_path, "--config=triangular", **more)

@@ -177,6 +177,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained):
     assert resumed(trained)["global_step"] == 6
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     two_processes_equal(trained.first, data, tmp_path, config="mtfl")
     for name in ("val/abs_px", "val/crps", "val/spread"):  # of the samples of both ranks

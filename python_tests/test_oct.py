@@ -442,6 +442,7 @@ def test_objectives_take_a_step_and_predict(config, data, volumes, tmp_path):
     assert len(list((tmp_path / "out").rglob("*_maps.png"))) == 4
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(trained, data, tmp_path):
     two_processes_equal(trained.first, data, tmp_path, "--model.norm=group", half=2, config="oct", options=options,
                         last_bias="model.head.1.bias")  # fmt: skip

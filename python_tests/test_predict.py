@@ -107,7 +107,7 @@ def test_every_input_is_one_ranks(count, world):
     assert sorted(seen) == list(range(count)) and lengths == {-(-count // world)}
 
 
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_two_ranks_write_one_file(count, tmp_path):
     names = write_inputs("coco", tmp_path / "inputs", count)
     assert main(["predict", *arguments("coco", tmp_path / "inputs", tmp_path / "one")]) == 0

@@ -335,6 +335,7 @@ def test_objectives_take_a_step(objective, data, tmp_path):
     assert [np.shape(record["keypoints"]) for record in json.loads(file.read_text())] == [(10, 3)] * 4
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(data, tmp_path):
     one = fit(data, tmp_path / "one", "--trainer.max_epochs=1", "--model.norm=group", "--trainer.limit_train_batches=1")
     two = run_two(data, tmp_path / "two", "--data.batch_size=2", "--model.norm=group", "--trainer.limit_train_batches=1",

@@ -73,18 +73,23 @@ def test_resumed_run_equals_an_uninterrupted_one(trained, data, tmp_path):
     assert all({"train/loss_epoch", "val/error", "val/AP", "lr"} <= row.keys() for row in curves[0])
 
 
-@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+@pytest.mark.parametrize("launcher", ["lightning", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_two_processes_equal_one(launcher, trained, data, tmp_path):
     two_processes_equal(trained.folder, data, tmp_path, "--model.flip_test=false", launcher=launcher)
 
 
-def test_rle_resumes_and_splits_over_processes(data, tmp_path):
-    """The flow is part of the checkpoint, and gradients are clipped one by one; Slurm starts the processes."""
+def test_rle_resumes(data, tmp_path):
+    """The flow is part of the checkpoint, and gradients are clipped one by one."""
     step = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0", "--config", "rle_released")
     whole = task_runs.resumed(task_runs.trained(fit, data, tmp_path, *step, "--model.clip_each=0.1"))
     assert any("likelihood.flows.0" in name for name in whole["state_dict"])
     free = fit(data, tmp_path / "free", *step, "--trainer.max_epochs=2")
     assert not same_weights(whole, free)
+
+
+@pytest.mark.long
+def test_rle_splits_over_processes(data, tmp_path):
+    """Slurm starts them."""
     one_and_two(data, tmp_path, "--config", "sampling_rle", "--trainer.limit_val_batches=0", launcher="slurm")
 
 
