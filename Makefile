@@ -9,6 +9,8 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,--extra-index-url https://do
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Modules are compiled to bytecode when they are first imported, which most never are.
+INSTALL := $(BIN)/python -m pip install -q --no-compile
 SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard csrc/*.* csrc/*/*.*)
 # Where there is a compiler, code that it refuses is an error and no reason to go on without kernels.
 REQUIRE := SAMPLING_ARGMAX_REQUIRE=$(if $(shell command -v $(or $(CXX),c++)),cpu)
@@ -22,13 +24,13 @@ build: $(VENV)/.built
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make a venv; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q setuptools wheel ninja numpy
-	$(BIN)/python -m pip install -q $(TORCH_INDEX) "$(TORCH)"
+	$(INSTALL) setuptools wheel ninja numpy
+	$(INSTALL) $(TORCH_INDEX) "$(TORCH)"
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(REQUIRE) $(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench,docs]' --no-build-isolation
-	$(BIN)/python -m pip install -q --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
+	$(REQUIRE) $(INSTALL) -e '.[train,export,formats,hf,dev,bench,docs]' --no-build-isolation
+	$(INSTALL) --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
 	touch $@
 
 wheel: build

@@ -11,6 +11,7 @@ import csv
 import datetime
 import os
 import platform
+import random
 import subprocess
 import sys
 import time
@@ -182,11 +183,14 @@ def milliseconds(call: Callable, x: dict) -> float:
 
 
 def measure(providers: dict, x: dict, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of forward + backward, in interleaved rounds after two to warm up."""
+    """Milliseconds of forward + backward, in interleaved rounds after two to warm up.
+
+    Each round has an order of its own: who comes after one that fills the caches finds nothing of its own in them.
+    """
     times = {name: [] for name in providers}
     for round_ in range(rounds + 2):
-        for name, call in providers.items():
-            elapsed = milliseconds(call, x)
+        for name in random.Random(round_).sample(list(providers), len(providers)):
+            elapsed = milliseconds(providers[name], x)
             if round_ >= 2:
                 times[name].append(elapsed)
     return times
