@@ -27,10 +27,12 @@ def pckh(distance: np.ndarray, visible: np.ndarray, head: np.ndarray, threshold:
 class PckhEvaluation(Evaluation):
     """Predictions and truths in pixels of the images. Results: ``index`` of the person, ``joints`` in pixels."""
 
+    extra = ("head", "head_boxed", "joints")  # what it needs of a person's record
+
     def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
         """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
         cells = (position - batch["target"]).norm(dim=-1)
-        known = {name: batch[name] for name in ("head", "head_boxed", "joints")}
+        known = {name: batch[name] for name in self.extra}
         self.record(batch["index"], **known, pixels=pixels, inside=truth[..., 2] > 0, cells=cells)
 
     def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
