@@ -105,13 +105,10 @@ class KeypointCrops(LandmarkCrops):
         size = (image.shape[1], image.shape[0])
         expected = (described.get("width", size[0]), described.get("height", size[1]))
         if size != expected:
-            turned = " (a photo that lies on its side is turned as its EXIF says, as browsers show it)" * (
-                size == expected[::-1]
-            )
-            raise ValueError(
-                f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.truth.path} "
-                f"is {expected[0]}x{expected[1]}{turned}"
-            )
+            turned = size == expected[::-1]
+            told = " (a photo that lies on its side is turned as its EXIF says, as browsers show it)" if turned else ""
+            raise ValueError(f"image {path} is {size[0]}x{size[1]}, but image {image_id} of {self.truth.path} is "
+                             f"{expected[0]}x{expected[1]}{told}")  # fmt: skip
         return image
 
     def box(self, record: dict, image: np.ndarray) -> np.ndarray:

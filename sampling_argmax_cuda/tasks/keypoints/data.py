@@ -20,7 +20,10 @@ class AnnotatedData(LandmarkData):
     def crops(
         self, train: bool, truth: Annotations, finder: ImageFinder | ImageFolders, boxes: str = "annotation"
     ) -> KeypointCrops:
-        """The samples of a split. Training has annotated boxes where detections are named, and mirrors nothing of unknown pairs."""
+        """The samples of a split. ``boxes`` are those of :class:`.KeypointCrops`; gt is annotation, as detections are in training.
+
+        Where nobody knows whose points change sides, nothing is mirrored.
+        """
         h, augment = self.hparams, self.augment
         if boxes == "gt" or (train and boxes not in BOXES):
             boxes = "annotation"
