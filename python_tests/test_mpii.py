@@ -39,6 +39,21 @@ def test_the_list_form(tmp_path):
     assert not plain["head_boxed"] and boxed["head_boxed"]
 
 
+def test_people_without_a_place_are_left_out(tmp_path):
+    """MPII's own mark of them is a scale of -1; a box without an area is none either, nor is one joint's."""
+    (tmp_path / "a.json").write_text(
+        json.dumps([record(scale=-1.0), record(image="b.jpg"), record(joints_vis=[0] * 16)])
+    )
+    assert [person["image_id"] for person in read_people(tmp_path / "a.json").people] == ["b.jpg"]
+    (tmp_path / "b.json").write_text(json.dumps(coco(bbox=[1, 2, 0, 40])))
+    with pytest.raises(ValueError, match="no person has joints"):
+        read_people(tmp_path / "b.json")
+    people = np.zeros((3, 14, 2))
+    people[:2, 3, 0], people[:2, :, 1] = 20, 10 + np.arange(14)
+    savemat(tmp_path / "joints.mat", {"joints": people})
+    assert [person["image_id"] for person in read_people(tmp_path / "joints.mat").people] == ["im0002.jpg"]
+
+
 @pytest.mark.parametrize("shape, digits", [((3, 14, 3), 4), ((14, 3, 3), 5)], ids=str)
 def test_lsp(shape, digits, tmp_path):
     """Both layouts; joints at 0 are not labelled, and pelvis and thorax are nobody's."""

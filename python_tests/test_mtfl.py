@@ -5,6 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import runs
@@ -94,6 +95,17 @@ def test_missing_files(tmp_path):
     (tmp_path / "a.txt").write_bytes(LINE.encode())
     with pytest.raises(FileNotFoundError, match=r"folder/one.jpg does not exist \(.*a.txt: line 1\)"):
         MtflData(root=str(tmp_path), val_file="a.txt").dataset(train=False)[0]
+
+
+def test_images_may_lie_where_the_released_code_has_them(tmp_path):
+    """Under AFLW/, which annotations do not name; an image in the place that they name goes before it."""
+    line = LINE.replace("folder\\", "")
+    (tmp_path / "a.txt").write_bytes(line.encode())
+    (tmp_path / "AFLW").mkdir()
+    data = MtflData(root=str(tmp_path), val_file="a.txt").dataset(train=False)
+    for folder, shade in ((tmp_path / "AFLW", 200), (tmp_path, 100)):
+        cv2.imwrite(str(folder / "one.jpg"), np.full((48, 64, 3), shade, np.uint8))
+        assert abs(data.read(data.records[0]).astype(int) - shade).max() <= 1
 
 
 # ---- samples ----
