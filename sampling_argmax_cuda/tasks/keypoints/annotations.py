@@ -70,7 +70,7 @@ def extent(keypoints: np.ndarray) -> np.ndarray:
 
 def named_images(people: list[dict]) -> dict[str, dict]:
     """The images of a format whose records name them."""
-    return {name: {"file_name": name} for name in (person["image_id"] for person in people)}
+    return {person["image_id"]: {"file_name": person["image_id"]} for person in people}
 
 
 def integer(record: dict, key: str, where: str) -> int:
