@@ -126,7 +126,7 @@ def passed_through(monkeypatch, place: str, argv: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     "task, start, read, loss",
     [
-        ("coco", "COCO, with", "tasks.coco.reader:read_image", "objectives.sampling:expected_error"),
+        ("coco", "COCO, with", "tasks.keypoints.crops:read_image", "objectives.sampling:expected_error"),
         ("oct", "Retinal surfaces.", "tasks.oct.volume:Volume._read", "objectives.sampling:sample"),
     ],
 )

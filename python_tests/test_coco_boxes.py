@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import runs
+from crops import coco_crops
 from test_coco_dialects import DOG, PERSON, category, regular
 
-from sampling_argmax_cuda.tasks.coco.boxes import read_boxes
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoData
+from sampling_argmax_cuda.tasks.keypoints.boxes import read_boxes
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData
 
 BOXES = [("a.png", [20, 30, 60.5, 90], 0.75), ("b.png", [5, 5, 200, 100], None), ("a.png", [100, 10, 50, 120], 0.25)]
@@ -57,7 +57,7 @@ def test_boxes_are_cropped_as_those_of_training(folder, tmp_path, content):
     path.write_text(
         json.dumps({"images": [{"id": i, "file_name": n} for n, i in named.items()], "annotations": people})
     )
-    truth = CocoKeypoints(folder, path, folder, image_size=(64, 96), heatmap_size=(16, 24))
+    truth = coco_crops(folder, path, folder, image_size=(64, 96), heatmap_size=(16, 24))
     given = written(tmp_path, content)
     data = CocoData(images=str(folder), boxes=str(given), image_size=(64, 96)).to_predict()
     assert len(data) == 3

@@ -7,12 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from crops import coco_crops
 from torch.utils.data import DataLoader
 
-from sampling_argmax_cuda.tasks.coco.annotations import FLIP_PAIRS, KEYPOINT_NAMES
-from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints, box_iou, match_people
+from sampling_argmax_cuda.tasks.coco.reader import PERSON as POINTS
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
+from sampling_argmax_cuda.tasks.keypoints.crops import KeypointCrops, box_iou, match_people
+from sampling_argmax_cuda.tasks.keypoints.oks import coco_results, evaluate_coco
 from sampling_argmax_cuda.trainers.transforms import MEAN, STD, Augment, apply, box_to_center_scale, crop_matrix, invert
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
@@ -39,9 +40,9 @@ def synthetic(tmp_path_factory) -> Path:
     return root
 
 
-def reader(root: Path, split: str = "train", **options) -> CocoKeypoints:
+def reader(root: Path, split: str = "train", **options) -> KeypointCrops:
     file = root / "annotations" / f"person_keypoints_{split}2017.json"
-    return CocoKeypoints(root, file, root / f"{split}2017", **{"train": split == "train", **options})
+    return coco_crops(root, file, root / f"{split}2017", **options)
 
 
 def with_joint(joint: int, x: float, y: float) -> dict:
@@ -72,8 +73,8 @@ def test_target_follows_the_pixels_through_every_augmentation(tmp_path, joint):
     picture = np.zeros((200, 240, 3), np.uint8)
     cv2.circle(picture, (100, 90), 5, (255, 255, 255), -1, cv2.LINE_AA)
     path = write(tmp_path, [with_joint(joint, 100, 90)], picture=picture)
-    data = CocoKeypoints(tmp_path, path, tmp_path, augment=Augment(0.3, 180, 0.5, 0.5, 0.2), seed=1)
-    other = {a: b for pair in FLIP_PAIRS for a, b in (pair, pair[::-1])}.get(joint, joint)
+    data = coco_crops(tmp_path, path, tmp_path, augment=Augment(0.3, 180, 0.5, 0.5, 0.2), seed=1)
+    other = {a: b for pair in POINTS.pairs for a, b in (pair, pair[::-1])}.get(joint, joint)
     y, x = np.mgrid[:256, :192]
     found_at = set()
     for epoch in range(16):
@@ -92,7 +93,7 @@ def test_a_mirrored_crop_swaps_sides(synthetic):
     """The mirror takes crop pixel x to 191 - x, hence cell c to 191 / 4 - c."""
     plain, mirrored = reader(synthetic)[0], reader(synthetic, augment=Augment(0, 0, 1.0, 0, 0))[0]
     order = np.arange(17)
-    for left, right in FLIP_PAIRS:
+    for left, right in POINTS.pairs:
         order[[left, right]] = right, left
     seen = (plain["weight"] > 0) & (mirrored["weight"][order] > 0)
     assert seen.sum() > 10
@@ -103,7 +104,7 @@ def test_a_mirrored_crop_swaps_sides(synthetic):
 def test_joints_outside_the_crop_have_weight_0(synthetic):
     data, hidden = reader(synthetic, augment=Augment(scale=0.7, rotation=40, flip=0.5)), 0
     for i in range(len(data)):
-        item, truth = data[i], data.people[i]["keypoints"]
+        item, truth = data[i], data.records[i]["keypoints"]
         seen = item["weight"] > 0
         hidden += (~seen & (truth[:, 2] > 0)).sum()
         back = apply(item["inverse"].astype(float), item["target"] * 4.0)
@@ -114,7 +115,7 @@ def test_joints_outside_the_crop_have_weight_0(synthetic):
 
 def test_float32_inverse_is_exact_over_a_whole_image(tmp_path):
     path = write(tmp_path, picture=np.zeros((200, 240, 3), np.uint8))
-    data = CocoKeypoints(tmp_path, path, tmp_path, augment=Augment())
+    data = coco_crops(tmp_path, path, tmp_path, augment=Augment())
     points = np.random.default_rng(0).random((100, 2)) * 640
     for epoch in range(20):
         data.set_epoch(epoch)
@@ -126,14 +127,14 @@ def test_float32_inverse_is_exact_over_a_whole_image(tmp_path):
 def test_normalisation_is_red_green_blue(tmp_path):
     picture = np.zeros((200, 240, 3), np.uint8)
     picture[...] = (0, 0, 255)  # OpenCV writes blue, green, red
-    item = CocoKeypoints(tmp_path, write(tmp_path, picture=picture), tmp_path)[0]
+    item = coco_crops(tmp_path, write(tmp_path, picture=picture), tmp_path)[0]
     assert np.allclose(item["image"][:, 128, 96], (np.array([1, 0, 0]) - MEAN) / STD, atol=1e-6)
 
 
 def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (200, 240, 3), np.uint8)
     path = write(tmp_path, [{**PERSON, "id": i} for i in range(6)], picture=picture)
-    data = CocoKeypoints(tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16), augment=Augment())
+    data = coco_crops(tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16), augment=Augment())
     data.set_epoch(3)
     backwards = {i: data[i]["image"] for i in reversed(range(6))}
     for workers in (0, 2):
@@ -192,7 +193,7 @@ def test_half_body_crops_the_drawn_half(tmp_path):
     keypoints = np.array([[100, 20 + 10 * i, 2] for i in range(17)], float)
     person = {**PERSON, "keypoints": keypoints.reshape(-1).tolist()}
     path = write(tmp_path, [person], picture=np.zeros((200, 240, 3), np.uint8))
-    data = CocoKeypoints(tmp_path, path, tmp_path, augment=Augment(0, 0, 0, 1.0, 0))
+    data = coco_crops(tmp_path, path, tmp_path, augment=Augment(0, 0, 0, 1.0, 0))
     kept = set()
     for epoch in range(12):
         data.set_epoch(epoch)
@@ -206,7 +207,7 @@ def test_image_is_found_by_its_address(tmp_path):
     (tmp_path / "val2017").mkdir()
     image = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/b.png", "width": 240, "height": 200}
     cv2.imwrite(str(tmp_path / "val2017" / "b.png"), np.zeros((200, 240, 3), np.uint8))
-    data = CocoKeypoints(tmp_path, write(tmp_path, images=[image]), tmp_path / "elsewhere")
+    data = coco_crops(tmp_path, write(tmp_path, images=[image]), tmp_path / "elsewhere")
     assert data.image_path(1) == tmp_path / "val2017" / "b.png" and data[0]["image"].shape == (3, 256, 192)
 
 
@@ -242,10 +243,10 @@ def test_a_detection_finds_one_free_person_of_its_image():
 
 def test_crops_of_detections_have_the_truth_of_the_person_they_match(synthetic):
     truth, data = reader(synthetic, "val"), reader(synthetic, "val", boxes=str(synthetic / "detections_val.json"))
-    found = [i for i, p in enumerate(data.people) if p["annotation_id"] >= 0]
-    assert [data.people[i]["annotation_id"] for i in found] == [p["annotation_id"] for p in truth.people]
-    for i, person in zip(found, truth.people, strict=True):
-        item, detected = data[i], data.people[i]
+    found = [i for i, p in enumerate(data.records) if p["annotation_id"] >= 0]
+    assert [data.records[i]["annotation_id"] for i in found] == [p["annotation_id"] for p in truth.records]
+    for i, person in zip(found, truth.records, strict=True):
+        item, detected = data[i], data.records[i]
         seen = item["weight"] > 0
         assert (seen == (person["keypoints"][:, 2] > 0)).mean() > 0.8 and detected["score"] < 1
         assert detected["truth_area"] == person["area"] != detected["area"]
@@ -259,24 +260,24 @@ def test_real_files_return_to_their_annotations():
     root = Path(REAL) / "coco"
     file = root / "annotations" / "person_keypoints_val2017.json"
     content = json.loads(file.read_text())
-    assert tuple(content["categories"][0]["keypoints"]) == KEYPOINT_NAMES and len(content["annotations"]) == 14
-    data = CocoKeypoints(root, file, root / "val2017", train=False)
-    assert len(data) == 12 and {p["image_id"] for p in data.people} == {785, 40083, 196141, 197388}
-    for i, person in enumerate(data.people):
+    assert tuple(content["categories"][0]["keypoints"]) == POINTS.names and len(content["annotations"]) == 14
+    data = coco_crops(root, file, root / "val2017")
+    assert len(data) == 12 and {p["image_id"] for p in data.records} == {785, 40083, 196141, 197388}
+    for i, person in enumerate(data.records):
         item, truth = data[i], person["keypoints"]
         seen = item["weight"] > 0
         assert (seen == (truth[:, 2] > 0)).mean() > 0.8
         assert np.abs(apply(item["inverse"], item["target"][seen] * 4) - truth[seen, :2]).max() <= 1e-3
-    boxes = CocoKeypoints(root, file, root / "val2017", boxes=str(root / "detections.json"), train=False)
-    assert len(boxes) == 118 and all(0 < boxes.people[i]["score"] <= 1 for i in range(118))
-    numbers = [person["annotation_id"] for person in boxes.people if person["annotation_id"] >= 0]
+    boxes = coco_crops(root, file, root / "val2017", boxes=str(root / "detections.json"))
+    assert len(boxes) == 118 and all(0 < boxes.records[i]["score"] <= 1 for i in range(118))
+    numbers = [person["annotation_id"] for person in boxes.records if person["annotation_id"] >= 0]
     assert len(numbers) == len(set(numbers)) >= 8
     assert evaluate_coco(data.truth, perfect(data))["AP"] == pytest.approx(1.0)
 
 
-def perfect(data: CocoKeypoints) -> list[dict]:
+def perfect(data: KeypointCrops) -> list[dict]:
     """The annotations themselves as results."""
-    people = data.people
+    people = data.records
     points = np.array([p["keypoints"] for p in people])
     return coco_results([p["image_id"] for p in people], points, [1.0] * len(people), [p["area"] for p in people])
 

@@ -13,19 +13,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from crops import coco_crops
 from torch.utils.data import default_collate
 
 from sampling_argmax_cuda.tasks.associative.metrics import BottomUpEvaluation
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages
-from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES, read_annotations
-from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
-from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
+from sampling_argmax_cuda.tasks.coco.reader import PERSON as POINTS
+from sampling_argmax_cuda.tasks.coco.reader import read_annotations
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
+from sampling_argmax_cuda.tasks.keypoints.crops import KeypointCrops
+from sampling_argmax_cuda.tasks.keypoints.oks import CocoEvaluation, coco_results, evaluate_coco
 from sampling_argmax_cuda.trainers.transforms import apply, invert
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
-PERSON = {"id": 1, "name": "person", "keypoints": list(KEYPOINT_NAMES)}
+PERSON = {"id": 1, "name": "person", "keypoints": list(POINTS.names)}
 SIZE = (240, 200)
 
 
@@ -199,7 +200,7 @@ def category_of(content: dict) -> int:
     return int(content["annotations"][-1].get("category_id", 1))
 
 
-def validated(data: CocoKeypoints) -> CocoEvaluation:
+def validated(data: KeypointCrops) -> CocoEvaluation:
     """The records of a validation by a network that finds every joint, in batches of two, as :class:`CocoPose` adds them."""
     evaluation = CocoEvaluation()
 
@@ -225,7 +226,7 @@ def test_perfect_people_have_ap_1(tmp_path, axis, name):
     """Through the crops, and in the file's own ids."""
     path, content = exported(tmp_path, (axis, name))
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
-    data = CocoKeypoints(tmp_path, path, tmp_path, train=False, image_size=(48, 64), heatmap_size=(12, 16))
+    data = coco_crops(tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16))
     evaluation = validated(data)
     assert_perfect(evaluation.compute(list, data))
     assert Counter(r["image_id"] for r in evaluation.results) == dict.fromkeys(ids_of(content)[:3], 2)

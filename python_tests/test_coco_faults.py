@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from crops import coco_crops
 from test_coco_data import DETECTION, IMAGE, PERSON, write
 
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.coco.task import CocoData, CocoFiles
 from sampling_argmax_cuda.trainers.data import LandmarkData, TaskData
 from sampling_argmax_cuda.trainers.sources import find_source
@@ -38,7 +38,7 @@ def test_malformed_people_are_named(tmp_path, change, message):
     person = {key: value for key, value in {**PERSON, **change}.items() if value is not MISSING}
     path = write(tmp_path, [person])
     with pytest.raises(ValueError, match=message) as error:
-        CocoKeypoints(tmp_path, path, tmp_path)
+        coco_crops(tmp_path, path, tmp_path)
     assert str(path) in str(error.value)
 
 
@@ -56,7 +56,7 @@ def test_malformed_structure_is_named(tmp_path, content, message):
     path = tmp_path / "annotations.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=message) as error:
-        CocoKeypoints(tmp_path, path, tmp_path)
+        coco_crops(tmp_path, path, tmp_path)
     assert str(path) in str(error.value)
 
 
@@ -77,7 +77,7 @@ def test_malformed_detections_are_named(tmp_path, content, message):
     boxes = tmp_path / "detections.json"
     boxes.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as error:
-        CocoKeypoints(tmp_path, write(tmp_path), tmp_path, boxes=str(boxes), train=False)
+        coco_crops(tmp_path, write(tmp_path), tmp_path, boxes=str(boxes))
     assert str(boxes) in str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_every_argument_has_its_check():
 
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="annotation file .*none.json does not exist"):
-        CocoKeypoints(tmp_path, tmp_path / "none.json", tmp_path)
+        coco_crops(tmp_path, tmp_path / "none.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_source(tmp_path / "none")
     with pytest.raises(ValueError, match="holds no image"):
@@ -126,14 +126,14 @@ def test_missing_files_are_named(tmp_path):
 def test_bad_images_are_named_with_their_record(tmp_path):
     path = write(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"a.png does not exist \(image 1 of .*annotations.json\)"):
-        CocoKeypoints(tmp_path, path, tmp_path)[0]
+        coco_crops(tmp_path, path, tmp_path)[0]
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"a.png cannot be read \(image 1 of .*annotations.json\)"):
-        CocoKeypoints(tmp_path, path, tmp_path)[0]
+        coco_crops(tmp_path, path, tmp_path)[0]
     write(tmp_path, picture=np.zeros((100, 120, 3), np.uint8))
     with pytest.raises(ValueError, match="a.png is 120x100, but image 1 of .* is 240x200"):
-        CocoKeypoints(tmp_path, path, tmp_path)[0]
+        coco_crops(tmp_path, path, tmp_path)[0]
     with pytest.raises(ValueError, match="image 1: fields 'file_name' and 'coco_url' are missing"):
-        CocoKeypoints(tmp_path, write(tmp_path, images=[{"id": 1}]), tmp_path)[0]
+        coco_crops(tmp_path, write(tmp_path, images=[{"id": 1}]), tmp_path)[0]
     with pytest.raises(ValueError, match="data: seed must be >= 0, got -1"):
-        CocoKeypoints(tmp_path, path, tmp_path, seed=-1)
+        coco_crops(tmp_path, path, tmp_path, seed=-1)

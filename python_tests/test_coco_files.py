@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import runs
+from crops import coco_crops
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_coco_dialects import (
@@ -34,10 +35,10 @@ from test_coco_dialects import (
 )
 
 from sampling_argmax_cuda.tasks.associative.reader import CocoImages
-from sampling_argmax_cuda.tasks.coco.annotations import person_category, read_annotations
-from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
+from sampling_argmax_cuda.tasks.coco.reader import read_annotations
 from sampling_argmax_cuda.tasks.coco.synthetic import write_synthetic_coco
+from sampling_argmax_cuda.tasks.keypoints.annotations import person_category
+from sampling_argmax_cuda.tasks.keypoints.oks import STATS, coco_results, evaluate_coco
 
 REAL = os.environ.get("SAMPLING_ARGMAX_DATA")
 
@@ -118,12 +119,12 @@ def test_who_cannot_be_cropped_is_not_scored(tmp_path, capsys):
     del content["annotations"][7]["bbox"]
     content["annotations"] += [person(9, 3, category_id=18), copy.deepcopy(content["annotations"][1])]
     path = write(tmp_path, content)
-    data = CocoKeypoints(tmp_path, path, tmp_path, train=False)
-    assert [p["annotation_id"] for p in data.people] == [2, 3, 4, 5, 6]
+    data = coco_crops(tmp_path, path, tmp_path)
+    assert [p["annotation_id"] for p in data.records] == [2, 3, 4, 5, 6]
     told = f"{path}: 6 annotations of category 1 are read; left out are 1 listed again, 1 of other categories, 2 without a box\n"
     assert capsys.readouterr().out == told
-    points = np.stack([p["keypoints"] for p in data.people])
-    found = coco_results([p["image_id"] for p in data.people], points, np.ones(5), np.ones(5))
+    points = np.stack([p["keypoints"] for p in data.records])
+    found = coco_results([p["image_id"] for p in data.records], points, np.ones(5), np.ones(5))
     assert_perfect(evaluate_coco(data.truth, found))
 
 
@@ -131,7 +132,7 @@ def test_predictions_that_are_not_finite_find_nobody(tmp_path):
     """pycocotools takes a NaN for a match, and a network that has diverged would score best."""
     path, _ = exported(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
-    data = CocoKeypoints(tmp_path, path, tmp_path, train=False, image_size=(48, 64), heatmap_size=(12, 16))
+    data = coco_crops(tmp_path, path, tmp_path, image_size=(48, 64), heatmap_size=(12, 16))
     for lost, recall in ((0, 1.0), (3, 0.5), (6, 0.0)):
         evaluation = validated(data)
         for record in evaluation.records[:lost]:
@@ -181,11 +182,11 @@ def test_detections_are_of_the_annotations_category(tmp_path, key, large):
         detection(large + 3, float(key)),
     ]
     boxes.write_text(json.dumps(listed))
-    data = CocoKeypoints(tmp_path, write(tmp_path, content), tmp_path, boxes=str(boxes), train=False)
-    assert [p["image_id"] for p in data.people] == [large + 1, large + 3]
+    data = coco_crops(tmp_path, write(tmp_path, content), tmp_path, boxes=str(boxes))
+    assert [p["image_id"] for p in data.records] == [large + 1, large + 3]
     boxes.write_text(json.dumps([detection(large + 1, key + 1), detection(large + 1, key + 3)]))
     with pytest.raises(ValueError, match=rf"whose category is {key}; the detections' are \[{key + 1}, {key + 3}\]"):
-        CocoKeypoints(tmp_path, write(tmp_path, content), tmp_path, boxes=str(boxes), train=False)
+        coco_crops(tmp_path, write(tmp_path, content), tmp_path, boxes=str(boxes))
 
 
 @pytest.mark.parametrize("image", [1.5, 2.0**54, " ", True, None])
@@ -193,7 +194,7 @@ def test_detections_of_images_without_an_exact_id_are_refused(tmp_path, image):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps([detection(image, 1)]))
     with pytest.raises(ValueError, match="detection 0: image_id must be an integer"):
-        CocoKeypoints(tmp_path, write(tmp_path, regular()), tmp_path, boxes=str(boxes), train=False)
+        coco_crops(tmp_path, write(tmp_path, regular()), tmp_path, boxes=str(boxes))
 
 
 # ---- regular files have the official numbers ----

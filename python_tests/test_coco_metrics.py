@@ -9,13 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crops import coco_crops
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sampling_argmax_cuda.tasks.coco.annotations import PERSON, read_annotations
-from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
-from sampling_argmax_cuda.tasks.coco.metrics import STATS, coco_results, evaluate_coco, oks, oks_nms, pearson, rescore
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
+from sampling_argmax_cuda.tasks.coco.reader import PERSON, read_annotations
+from sampling_argmax_cuda.tasks.keypoints.oks import (
+    STATS,
+    CocoEvaluation,
+    coco_results,
+    evaluate_coco,
+    oks,
+    oks_nms,
+    pearson,
+    rescore,
+)
 
 
 def annotations(people: int = 12, images: int = 3) -> dict:
@@ -170,7 +178,7 @@ def batch_of(content: dict, shift: np.ndarray, truth: np.ndarray):
 def evaluate(content: dict, folder: Path, shift: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     evaluation = CocoEvaluation()
     evaluation.add(*batch_of(content, shift, truth))
-    data = CocoKeypoints(folder, write(folder, content), folder, train=False)
+    data = coco_crops(folder, write(folder, content), folder)
     data.records = [{**person, "area": person["area"] / 0.6} for person in data.records]
     return evaluation.compute(list, data)
 

@@ -24,10 +24,10 @@ from labelling import (
 )
 
 from sampling_argmax_cuda.__main__ import main
+from sampling_argmax_cuda.tasks.keypoints.crops import KeypointCrops
 from sampling_argmax_cuda.tasks.keypoints.exports.dataset import split_images
 from sampling_argmax_cuda.tasks.keypoints.exports.deeplabcut import read_csv, read_deeplabcut, read_h5
 from sampling_argmax_cuda.tasks.keypoints.exports.labelled import Export, Individual, LabelledImage
-from sampling_argmax_cuda.tasks.keypoints.reader import KeypointCrops
 from sampling_argmax_cuda.tasks.keypoints.task import KeypointData
 from sampling_argmax_cuda.trainers.files import read_image
 

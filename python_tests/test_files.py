@@ -121,7 +121,7 @@ def test_images_of_a_folder_have_overlays_of_their_own_and_others_are_told(tmp_p
 FACE = "{name} 1 2 3 4 5 6 7 8 9 10 1 1 1 1\n"
 PCD = "# {name}\nFIELDS x y z\nPOINTS 2\nDATA ascii\n1 2 3\n4 5 6\n"
 READERS = {
-    "faces": (lambda path: str(read_faces(path)), "a.txt", FACE * 3, 1),
+    "faces": (lambda path: str(read_faces(path).records), "a.txt", FACE * 3, 1),
     "json": (lambda path: read_json(path, "annotation"), "a.json", '[\n"{name}",\n1]\n', 2),
     "cloud": (lambda path: read_pcd(path).tolist(), "a.pcd", PCD, 1),
     "points": (count_pcd, "a.pcd", PCD, None),

@@ -16,7 +16,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
-from sampling_argmax_cuda.tasks.coco.annotations import KEYPOINT_NAMES
+from sampling_argmax_cuda.tasks.coco.reader import PERSON
 from sampling_argmax_cuda.tasks.h36m.camera import back_project, pixels_per_mm, project
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation, align, lift_by_bones, mpjpe, pose_errors
 from sampling_argmax_cuda.tasks.h36m.reader import H36mPoses, HalfAndHalf, MpiiPeople, read_mpii, read_poses
@@ -87,7 +87,7 @@ def test_weak_perspective_of_a_flat_pose_is_exact():
 def test_joint_sets_agree_with_their_names():
     mpii = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "neck",
             "head", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist")  # fmt: skip
-    for order, names in ((MPII, mpii), (COCO, KEYPOINT_NAMES)):
+    for order, names in ((MPII, mpii), (COCO, PERSON.names)):
         for joint, other in enumerate(order):
             assert other < 0 or NAMES[joint] == names[other]
     assert sorted(i for i in MPII if i >= 0) == list(range(16)) and len(set(COCO)) == 14
@@ -97,7 +97,6 @@ def test_joint_sets_agree_with_their_names():
 
 def test_conversion_commutes_with_the_mirror():
     """Swapping a set's pairs and converting is converting and swapping ours."""
-    from sampling_argmax_cuda.tasks.coco.annotations import PERSON
 
     rng = np.random.default_rng(0)
     swapped = list(range(16))

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sampling_argmax_cuda.tasks.coco.annotations import read_annotations
-from sampling_argmax_cuda.tasks.coco.boxes import read_boxes
+from sampling_argmax_cuda.tasks.coco.reader import read_annotations
+from sampling_argmax_cuda.tasks.keypoints.boxes import read_boxes
+from sampling_argmax_cuda.tasks.keypoints.crops import KeypointCrops
 from sampling_argmax_cuda.tasks.keypoints.dialects import points_box
 from sampling_argmax_cuda.tasks.keypoints.files import ImageFinder, annotation_files, only_file, parts_of
-from sampling_argmax_cuda.tasks.keypoints.reader import KeypointCrops, mean_shape_errors
+from sampling_argmax_cuda.tasks.keypoints.reader import mean_shape_errors
 from sampling_argmax_cuda.tasks.keypoints.task import KeypointData
 from sampling_argmax_cuda.tasks.mpii.reader import read_people
 from sampling_argmax_cuda.trainers.points import package_points
@@ -514,25 +515,28 @@ def touched(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
+def found(root: Path, annotations: str, name: str) -> Path:
+    return ImageFinder(root, root / annotations).find({"file_name": name}, "here")
+
+
 def test_an_image_of_a_name_that_is_there_twice(tmp_path):
     """The folders before the name decide, then the annotations' own folder, then the split in both names."""
     touched(tmp_path, "train/1.jpg", "test/1.jpg", "annotations/train.json")
     for split in ("train", "test"):
-        finder = ImageFinder(tmp_path, tmp_path / "annotations" / f"person_keypoints_{split}.json")
-        assert finder.find("1.jpg", "here") == tmp_path / split / "1.jpg"
-        assert finder.find("test/1.JPG", "here") == tmp_path / "test" / "1.jpg"
-    assert ImageFinder(tmp_path, tmp_path / "train" / "test.json").find("1.jpg", "here") == tmp_path / "train" / "1.jpg"
+        own = f"annotations/person_keypoints_{split}.json"
+        assert found(tmp_path, own, "1.jpg") == tmp_path / split / "1.jpg"
+        assert found(tmp_path, own, "test/1.JPG") == tmp_path / "test" / "1.jpg"
+    assert found(tmp_path, "train/test.json", "1.jpg") == tmp_path / "train" / "1.jpg"
     with pytest.raises(ValueError, match=r"here: image 1.jpg may be .*1.jpg or .*1.jpg; --data.train_images"):
-        ImageFinder(tmp_path, tmp_path / "all.json").find("1.jpg", "here")
+        found(tmp_path, "all.json", "1.jpg")
     with pytest.raises(FileNotFoundError, match="here: image 2.jpg is not below"):
-        ImageFinder(tmp_path, tmp_path / "all.json").find("2.jpg", "here")
+        found(tmp_path, "all.json", "2.jpg")
 
 
 def test_names_of_other_systems(tmp_path):
     touched(tmp_path, "images/u\u0308ber \u732b.JPG")
-    finder = ImageFinder(tmp_path, tmp_path / "a.json")
-    assert finder.find("\u00fcber \u732b.jpg", "here").name == "u\u0308ber \u732b.JPG"
-    assert finder.find(str(tmp_path / "images" / "u\u0308ber \u732b.JPG"), "here").is_file()
+    assert found(tmp_path, "a.json", "\u00fcber \u732b.jpg").name == "u\u0308ber \u732b.JPG"
+    assert found(tmp_path, "a.json", str(tmp_path / "images" / "u\u0308ber \u732b.JPG")).is_file()
 
 
 def test_a_folder_of_images_is_named(tmp_path):
@@ -542,7 +546,8 @@ def test_a_folder_of_images_is_named(tmp_path):
     touched(tmp_path, "b/1.png", "b/2.png")
     with pytest.raises(ValueError, match="may be"):
         train_of(tmp_path)
-    assert {path.parent.name for path in train_of(tmp_path, train_images=str(tmp_path / "a")).paths.values()} == {"a"}
+    data = train_of(tmp_path, train_images=str(tmp_path / "a"))
+    assert {data.image_path(record["image_id"]).parent.name for record in data.records} == {"a"}
 
 
 def test_the_mean_shape(tmp_path):

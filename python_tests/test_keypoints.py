@@ -18,8 +18,8 @@ from test_keypoint_files import ANIMAL, NAMES, data_of, of_points, tool, write
 from torch.utils.data import default_collate
 
 from sampling_argmax_cuda.__main__ import main
-from sampling_argmax_cuda.tasks.coco.metrics import coco_results, evaluate_coco
 from sampling_argmax_cuda.tasks.keypoints.metrics import KeypointEvaluation, point_errors, summary
+from sampling_argmax_cuda.tasks.keypoints.oks import coco_results, evaluate_coco
 from sampling_argmax_cuda.tasks.keypoints.synthetic import draw_tool
 from sampling_argmax_cuda.tasks.keypoints.task import KeypointPose
 from sampling_argmax_cuda.trainers.landmarks import Landmarks
@@ -267,7 +267,7 @@ def test_real_faces_need_no_option():
     data = data_of(FACES)
     train, val = data.dataset(train=True), data.dataset(train=False)
     assert (len(train), len(val)) == (2000, 500) and data.landmarks.pairs == package_points("face_68").pairs
-    assert train.paths[1] == FACES / "train" / "000001.jpg" and val.paths[1] == FACES / "test" / "000001.jpg"
+    assert train.image_path(1) == FACES / "train" / "000001.jpg" and val.image_path(1) == FACES / "test" / "000001.jpg"
     item = val[0]
     assert item["weight"].sum() == 68
     assert np.allclose(apply(item["inverse"], item["target"] * 4), val.records[0]["keypoints"][:, :2], atol=1e-3)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from crops import coco_crops
 from test_coco_metrics import annotations, write
 from torch import Tensor
 
-from sampling_argmax_cuda.tasks.coco.evaluation import CocoEvaluation
-from sampling_argmax_cuda.tasks.coco.reader import CocoKeypoints
 from sampling_argmax_cuda.tasks.h36m.metrics import PoseEvaluation
 from sampling_argmax_cuda.tasks.keypointnet.metrics import KeypointEvaluation
+from sampling_argmax_cuda.tasks.keypoints.oks import CocoEvaluation
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation
 from sampling_argmax_cuda.tasks.mtfl.metrics import MtflEvaluation
 from sampling_argmax_cuda.tasks.oct.delineation import LAYERS, SURFACES
@@ -200,7 +200,7 @@ def test_coco_scores_do_not_see_what_is_masked(labelled, tmp_path):
             points[..., 2] *= weight
         for person, own in zip(content["annotations"], points, strict=True):
             person |= {"keypoints": own.flatten().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
-        data = CocoKeypoints(tmp_path, write(tmp_path, content), tmp_path, train=False)
+        data = coco_crops(tmp_path, write(tmp_path, content), tmp_path)
         found, target = answer(points[..., :2].float() / 4, weight[..., None], 1 - weight[..., None])
         pixels = points[..., :2].float() if labelled else 4 * found
         batch = {"index": torch.arange(len(points)), "target": target, "weight": weight}

@@ -14,7 +14,7 @@ from scipy.io import savemat
 from task_runs import NO_FIGURES, Trained, from_last, resumed, some_of
 
 from sampling_argmax_cuda.tasks.mpii.metrics import GROUPS, PckhEvaluation, pckh
-from sampling_argmax_cuda.tasks.mpii.reader import FIGURE, LSP, MpiiCrops, read_lsp, read_people
+from sampling_argmax_cuda.tasks.mpii.reader import FIGURE, LSP, read_lsp, read_people
 from sampling_argmax_cuda.tasks.mpii.task import MpiiData, MpiiPose
 from sampling_argmax_cuda.trainers.hourglass import HourglassNet
 from sampling_argmax_cuda.trainers.trained_module import OPTIMIZERS
@@ -33,10 +33,25 @@ def record(**more) -> dict:
 def test_the_list_form(tmp_path):
     """Counted from 1; heads are the box's or, without one, as long as the neck is from the top."""
     (tmp_path / "a.json").write_text(json.dumps([record(), record(head_box=[10, 10, 40, 50])]))
-    plain, boxed = read_people(tmp_path / "a.json")
+    plain, boxed = read_people(tmp_path / "a.json").people
     assert plain["keypoints"][3].tolist() == [12, 25, 1] and plain["box"].tolist() == [0, 17.5, 100, 100]
     assert plain["head"] == pytest.approx(5**0.5) and boxed["head"] == pytest.approx(0.6 * 50)
     assert not plain["head_boxed"] and boxed["head_boxed"]
+
+
+def test_people_without_a_place_are_left_out(tmp_path):
+    """MPII's own mark of them is a scale of -1; a box without an area is none either, nor is one joint's."""
+    (tmp_path / "a.json").write_text(
+        json.dumps([record(scale=-1.0), record(image="b.jpg"), record(joints_vis=[0] * 16)])
+    )
+    assert [person["image_id"] for person in read_people(tmp_path / "a.json").people] == ["b.jpg"]
+    (tmp_path / "b.json").write_text(json.dumps(coco(bbox=[1, 2, 0, 40])))
+    with pytest.raises(ValueError, match="no person has joints"):
+        read_people(tmp_path / "b.json")
+    people = np.zeros((3, 14, 2))
+    people[:2, 3, 0], people[:2, :, 1] = 20, 10 + np.arange(14)
+    savemat(tmp_path / "joints.mat", {"joints": people})
+    assert [person["image_id"] for person in read_people(tmp_path / "joints.mat").people] == ["im0002.jpg"]
 
 
 @pytest.mark.parametrize("shape, digits", [((3, 14, 3), 4), ((14, 3, 3), 5)], ids=str)
@@ -49,12 +64,12 @@ def test_lsp(shape, digits, tmp_path):
         tmp_path / "joints.mat", {"joints": people.transpose(2, 1, 0) if shape[0] == 3 else people.transpose(1, 2, 0)}
     )
     first, second, nobody = read_lsp(tmp_path / "joints.mat")
-    assert first["name"] == f"im{1:0{digits}d}.jpg" and first["box"].tolist() == [9, 16, 13, 13]
+    assert first["image_id"] == f"im{1:0{digits}d}.jpg" and first["box"].tolist() == [9, 16, 13, 13]
     assert first["keypoints"][8].tolist() == [21, 17, 1]  # LSP's neck is its joint 12
     assert first["keypoints"][:, 2].sum() == 14 and (first["keypoints"][[6, 7], 2] == 0).all()
     assert second["keypoints"][4, 2] == 0 and second["keypoints"][:, 2].sum() == 13
     assert first["head"] == pytest.approx(2**0.5) and nobody["keypoints"][:, 2].sum() == 0
-    assert len(read_people(tmp_path / "joints.mat")) == 2
+    assert len(read_people(tmp_path / "joints.mat").people) == 2
 
 
 def test_joints_agree_with_their_names():
@@ -106,7 +121,7 @@ def test_people_are_one_category(tmp_path):
     content["categories"] = [{"id": 0, "name": "person"}, {"id": 1, "name": "dog"}]
     content["annotations"] += [{**content["annotations"][0], "id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    (person,) = read_people(tmp_path / "a.json")
+    (person,) = read_people(tmp_path / "a.json").people
     assert person["box"].tolist() == [1, 2, 30, 40]
 
 
@@ -127,8 +142,9 @@ def test_malformed_lsp(tmp_path):
 
 
 def test_a_missing_image_is_named(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps([record()]))
-    data = MpiiCrops(tmp_path, read_people(tmp_path / "a.json"), (64, 64), (16, 16))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps([record()]))
+    data = MpiiData(root=str(tmp_path)).dataset(train=True)
     with pytest.raises(FileNotFoundError, match=r"a\.jpg does not exist .*record 0"):
         data[0]
 
@@ -139,7 +155,7 @@ def test_synthetic_people_are_read_back(tmp_path):
     )
     data.prepare_data()
     train, val = data.dataset(True), data.dataset(False)
-    assert (len(train), len(val)) == (3, 2) and train.records[0]["name"] != val.records[0]["name"]
+    assert (len(train), len(val)) == (3, 2) and train.image_path(0) != val.image_path(0)
     for sample in val:
         assert sample["weight"].sum() == 16 and sample["target"].shape == (16, 2) and 5 < sample["head"] < 60
     same = MpiiData(root=str(tmp_path / "data"), synthetic=False, train_file="train.json", val_file="train.json")

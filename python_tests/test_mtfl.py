@@ -5,6 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import runs
@@ -14,8 +15,9 @@ from task_runs import Trained, from_last, resumed
 
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.tasks.mtfl.metrics import landmark_errors
-from sampling_argmax_cuda.tasks.mtfl.reader import MtflFaces, read_faces
+from sampling_argmax_cuda.tasks.mtfl.reader import read_faces
 from sampling_argmax_cuda.tasks.mtfl.synthetic import draw_face, write_synthetic_mtfl
+from sampling_argmax_cuda.tasks.mtfl.task import MtflData
 from sampling_argmax_cuda.trainers.transforms import Augment
 
 pytestmark = pytest.mark.written_memory  # the loop's own tools read memory that they did not write
@@ -43,9 +45,9 @@ def trained(data, tmp_path_factory) -> Trained:
 
 @pytest.mark.skipif(not REAL.is_file(), reason="SAMPLING_ARGMAX_DATA has no MTFL lines")
 def test_real_lines():
-    faces = read_faces(REAL)
+    faces = read_faces(REAL).records
     assert len(faces) == len([line for line in REAL.read_text().splitlines() if line.strip()])
-    assert faces[0]["name"] == "lfw_5590/Aaron_Eckhart_0001.jpg"
+    assert faces[0]["image_id"] == "lfw_5590/Aaron_Eckhart_0001.jpg"
     assert faces[0]["keypoints"][:, 0].tolist() == [107.25, 147.75, 126.25, 106.25, 140.75]
     assert faces[0]["keypoints"][:, 1].tolist() == [108.75, 113.25, 143.75, 158.75, 162.75]
 
@@ -55,8 +57,8 @@ def test_text_and_json_are_the_same(tmp_path):
     text.write_bytes((LINE + "\r\n").encode())
     other.write_text(json.dumps([{"image_name": "folder/one.jpg", "landmarks": POINTS}]))
     for path in (text, other):
-        (face,) = read_faces(path)
-        assert face["name"] == "folder/one.jpg" and face["keypoints"][:, :2].tolist() == POINTS
+        (face,) = read_faces(path).records
+        assert face["image_id"] == "folder/one.jpg" and face["keypoints"][:, :2].tolist() == POINTS
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,18 @@ def test_missing_files(tmp_path):
         read_faces(tmp_path / "none.txt")
     (tmp_path / "a.txt").write_bytes(LINE.encode())
     with pytest.raises(FileNotFoundError, match=r"folder/one.jpg does not exist \(.*a.txt: line 1\)"):
-        MtflFaces(tmp_path, tmp_path / "a.txt", (64, 64), (16, 16))[0]
+        MtflData(root=str(tmp_path), val_file="a.txt").dataset(train=False)[0]
+
+
+def test_images_may_lie_where_the_released_code_has_them(tmp_path):
+    """Under AFLW/, which annotations do not name; an image in the place that they name goes before it."""
+    line = LINE.replace("folder\\", "")
+    (tmp_path / "a.txt").write_bytes(line.encode())
+    (tmp_path / "AFLW").mkdir()
+    data = MtflData(root=str(tmp_path), val_file="a.txt").dataset(train=False)
+    for folder, shade in ((tmp_path / "AFLW", 200), (tmp_path, 100)):
+        cv2.imwrite(str(folder / "one.jpg"), np.full((48, 64, 3), shade, np.uint8))
+        assert abs(data.read(data.records[0]).astype(int) - shade).max() <= 1
 
 
 # ---- samples ----
@@ -103,7 +116,7 @@ def test_synthetic_faces_are_read_as_they_were_drawn(tmp_path):
     write_synthetic_mtfl(root, 3, 2, image_size=96, seed=5)
     assert (root / "training.txt").read_bytes().startswith(b" drawn_train\\face_00000.png ")
     for file, test, count in (("training.txt", False, 3), ("testing.txt", True, 2)):
-        faces = MtflFaces(root, root / file, (96, 96), (24, 24))
+        faces = MtflData(root=str(root), val_file=file, image_size=(96, 96)).dataset(train=False)
         assert len(faces) == count
         for i in range(count):
             image, points = draw_face(96, np.random.default_rng((5, test, i)))
@@ -117,8 +130,8 @@ def test_synthetic_faces_are_read_as_they_were_drawn(tmp_path):
 
 def test_a_mirrored_face_has_its_eyes_swapped(tmp_path):
     write_synthetic_mtfl(tmp_path / "faces", 4, 1, image_size=96)
-    faces = [MtflFaces(tmp_path / "faces", tmp_path / "faces" / "training.txt", (96, 96), (24, 24), augment)
-             for augment in (None, Augment(0, 0, flip=1, normal=True))]  # fmt: skip
+    own = {"val_file": "training.txt", "image_size": (96, 96), "scale": 0, "rotation": 0, "flip": 1}
+    faces = [MtflData(root=str(tmp_path / "faces"), **own).dataset(train) for train in (False, True)]
     for plain, mirrored in zip(*faces, strict=True):
         assert np.allclose(mirrored["image"], plain["image"][:, :, ::-1], atol=0.02)
         expected = plain["target"][[1, 0, 2, 4, 3]] * [-1, 1] + [95 / 4, 0]
@@ -167,7 +180,7 @@ def test_training_reaches_a_stated_error(own, epochs, bound, tmp_path):
     fit(tmp_path / "data", run, *own, "--data.rotation=0", "--data.scale=0", "--data.flip=0", "--model.head_channels=32",
         "--model.norm=batch", "--objective.num_samples=10", "--objective.tau=1.0", "--model.lr=0.002",
         f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}")  # fmt: skip
-    truth = np.stack([face["keypoints"][:, :2] for face in read_faces(tmp_path / "data" / "testing.txt")])
+    truth = np.stack([face["keypoints"][:, :2] for face in read_faces(tmp_path / "data" / "testing.txt").records])
     assert landmark_errors(np.full_like(truth, 64), truth)["abs_px"] > 20
     assert logged(run)["val/abs_px"][-1] < bound
     assert list(run.rglob("epoch_*.png")) and (run / "checkpoints" / "best.ckpt").is_file()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sampling_argmax_cuda.tasks.coco import synthetic
-from sampling_argmax_cuda.tasks.coco.annotations import FLIP_PAIRS, KEYPOINT_NAMES
+from sampling_argmax_cuda.tasks.coco.reader import PERSON
 from sampling_argmax_cuda.tasks.coco.synthetic import cover, draw_image, paint_figure, write_synthetic_coco
 from sampling_argmax_cuda.trainers.synthetic import LEFT, RIGHT
 
@@ -38,7 +38,7 @@ def test_an_image_depends_on_seed_split_and_number_only(tmp_path):
 def test_files_have_cocos_fields(tmp_path):
     write_synthetic_coco(tmp_path / "d", 6, 6, image_size=96)
     data = content(tmp_path / "d", "val")
-    assert data["categories"][0]["keypoints"] == list(KEYPOINT_NAMES) and len(data["images"]) == 6
+    assert data["categories"][0]["keypoints"] == list(PERSON.names) and len(data["images"]) == 6
     for record in data["annotations"]:
         points = np.array(record["keypoints"]).reshape(17, 3)
         assert {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "num_keypoints"} <= record.keys()
@@ -106,12 +106,12 @@ def test_sides_have_their_colours():
     right_answers = []
     for i in range(40):
         image, people = draw_image(160, np.random.default_rng(i))
-        for joint in (joint for pair in FLIP_PAIRS[2:] for joint in pair):
+        for joint in (joint for pair in PERSON.pairs[2:] for joint in pair):
             x, y, v = people[-1][joint]
             if v == 2:
                 color = image[int(round(y)), int(round(x))].astype(float)
                 left = np.abs(color - LEFT).sum() < np.abs(color - RIGHT).sum()
-                right_answers.append(left == KEYPOINT_NAMES[joint].startswith("left"))
+                right_answers.append(left == PERSON.names[joint].startswith("left"))
     assert len(right_answers) > 300 and np.mean(right_answers) > 0.97
 
 

@@ -23,7 +23,7 @@ from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.commands.unused import unused_options
 from sampling_argmax_cuda.objectives import FROM_TRAINER, OBJECTIVES
-from sampling_argmax_cuda.tasks.coco.annotations import PERSON
+from sampling_argmax_cuda.tasks.coco.reader import PERSON
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.trainers.adversary import Adversary
 from sampling_argmax_cuda.trainers.resnet import PoseNet, ResNet

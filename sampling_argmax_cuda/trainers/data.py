@@ -1,6 +1,7 @@
 """Data modules: the same reader for real and synthetic files, and the options that the tasks share."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
 
@@ -166,6 +167,7 @@ class LandmarkData(TaskData):
     """
 
     padding = 1.0  # the share of a box that its crop shows
+    normal = False  # whether scale and rotation are drawn from normal laws
     # What `boxes` may be besides a file or a function; predict has whole images then.
     own_boxes: tuple[str, ...] = ("gt",)
     inputs = frozenset({"images"})
@@ -181,12 +183,8 @@ class LandmarkData(TaskData):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.augment = self.augmentation()
-
-    def augmentation(self) -> Augment:
-        """What training does to its images."""
-        h = self.hparams
-        return Augment(h.scale, h.rotation, h.flip, color=h.color)
+        known = {field.name for field in fields(Augment)} & self.hparams.keys()  # those that the task has options of
+        self.augment = Augment(**{name: self.hparams[name] for name in known}, normal=self.normal)
 
     @property
     def crop_rule(self) -> CropRule:

@@ -51,6 +51,35 @@ class Evaluation:
         raise NotImplementedError
 
 
+class PixelEvaluation(Evaluation):
+    """Errors of points in pixels of the images. Results: ``index`` of the sample and its points, by the name ``result``."""
+
+    result: str
+    extra: tuple[str, ...] = ()  # what it needs of a sample besides
+
+    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
+        """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
+        cells = (position - batch["target"]).norm(dim=-1)
+        more = {name: batch[name] for name in self.extra}
+        self.record(batch["index"], pixels=pixels, truth=truth, cells=cells, **more)
+
+    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
+        return [{"index": record["index"], self.result: record["pixels"].tolist()} for record in records]
+
+    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
+        """The mean error in cells of the points in their crop, and :meth:`errors`."""
+        if not records:
+            return {}
+        pixels, truth, cells = stacked(records, "pixels", "truth", "cells")
+        inside = truth[..., 2] > 0
+        error = {"error": float(cells[inside].mean())} if inside.any() else {}
+        return error | self.errors(pixels, truth, records)
+
+    def errors(self, pixels: np.ndarray, truth: np.ndarray, records: list[dict]) -> dict[str, float]:
+        """Scores of predictions ``[n, K, 2]`` and truths ``[n, K, 3]``, 0 outside the crop; what nobody has is left out."""
+        raise NotImplementedError
+
+
 class MapEvaluation(Evaluation):
     """How much of the truth the maps know: proper scores and coverage of each coordinate's law, over all points that are known."""
 

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from ...trainers.evaluation import Evaluation
-from ..coco.metrics import coco_results, evaluate_coco
+from ..keypoints.oks import coco_results, evaluate_coco
 from .reader import CocoImages, to_image
 
 

@@ -8,8 +8,10 @@ from pycocotools import mask as coco_mask
 
 from ...trainers.files import field, finite_numbers
 from ...trainers.transforms import Augment, apply
-from ..coco.annotations import integer, read_annotations
-from ..coco.reader import AnnotatedImages
+from ..coco.reader import read_annotations
+from ..keypoints.annotations import integer
+from ..keypoints.crops import KeypointCrops
+from ..keypoints.files import ImageFolders
 
 
 def _check_segmentation(shape, size: tuple[int, int], where: str) -> None:
@@ -47,7 +49,7 @@ def ignored_mask(regions: list[dict], size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-class CocoImages(AnnotatedImages):
+class CocoImages(KeypointCrops):
     """Whole images with their people, the largest first.
 
     ``target`` ``[most, 17, 2]`` in cells, ``weight`` ``[most, 17]``, ``mask`` ``[H/4, W/4]``, 0 where nobody knows. In training
@@ -60,8 +62,9 @@ class CocoImages(AnnotatedImages):
         for person in sorted(truth.people, key=lambda person: -person["area"]):
             people.setdefault(person["image_id"], []).append(person["keypoints"])
         chosen = sorted(people if train else truth.images)
-        records = [{"image_id": k, "keypoints": np.array(people.get(k, [])).reshape(-1, 17, 3)} for k in chosen]
-        super().__init__(root, truth, image_dir, records, image_size, heatmap_size, augment, seed, padding=1.0)
+        finder = ImageFolders(Path(image_dir), Path(root))
+        super().__init__(truth, finder, "image", 1.0, image_size, heatmap_size, augment, seed)
+        self.records = [{"image_id": k, "keypoints": np.array(people.get(k, [])).reshape(-1, 17, 3)} for k in chosen]
         self.most, self.ignored = most, self._regions()
 
     def _regions(self) -> dict[int, list[dict]]:
@@ -76,9 +79,6 @@ class CocoImages(AnnotatedImages):
     def _size(self, image_id: int) -> tuple[int, int]:
         described, where = self.truth.images[image_id], f"{self.truth.path}: image {image_id}"
         return integer(described, "width", where), integer(described, "height", where)
-
-    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
-        return np.array([0, 0, image.shape[1], image.shape[0]])
 
     def target(self, record: dict, points: np.ndarray, matrix: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
         flat = super().target(record, points.reshape(-1, 3), matrix, flip=False)

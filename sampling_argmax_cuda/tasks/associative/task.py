@@ -16,7 +16,7 @@ from ...trainers.tables import write_tables
 from ...trainers.trained_module import TrainedModule
 from ...trainers.tta import passes, resample
 from ...trainers.weights import start_from
-from ..coco.annotations import PERSON
+from ..coco.reader import PERSON
 from ..coco.synthetic import write_synthetic_coco
 from ..coco.task import CocoFiles
 from .grouping import Grouping

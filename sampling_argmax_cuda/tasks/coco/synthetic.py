@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from ...trainers.synthetic import LEFT, MIDDLE, RIGHT, background, distract, write_data_set, write_image
-from .annotations import KEYPOINT_NAMES, SKELETON
-from .reader import box_iou
+from ..keypoints.crops import box_iou
+from .reader import PERSON
 
 # Rest pose in units of the figure's height, x to the right of the image, y down, the pelvis at the origin.
 _TORSO, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.30, 0.17, 0.16, 0.24, 0.23
@@ -47,7 +47,7 @@ def draw_pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def side_color(joint: int) -> tuple[int, int, int]:
-    name = KEYPOINT_NAMES[joint]
+    name = PERSON.names[joint]
     return LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE
 
 
@@ -62,7 +62,7 @@ def paint_figure(image: np.ndarray, joints: np.ndarray, height: float, rng: np.r
 
     trunk = np.array([points[i] for i in (5, 6, 12, 11)])
     cv2.fillPoly(image, [trunk], shade(SHIRT), cv2.LINE_AA, 4)
-    for a, b in SKELETON:
+    for a, b in PERSON.bones:
         if a > 4 and b > 4 and {a, b} not in ({5, 6}, {11, 12}):
             color = side_color(a) if side_color(a) == side_color(b) else MIDDLE
             cv2.line(image, points[a], points[b], shade(color), width, cv2.LINE_AA, 4)
@@ -149,8 +149,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int, pai
             detections.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
         boxes = [annotation["bbox"] for annotation in annotations[-len(people) :]]
         detections += _false_alarms(image_id, boxes, size, rng)
-    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(KEYPOINT_NAMES),
-                "skeleton": [[a + 1, b + 1] for a, b in SKELETON]}  # fmt: skip
+    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(PERSON.names),
+                "skeleton": [[a + 1, b + 1] for a, b in PERSON.bones]}  # fmt: skip
     content = {"info": {"description": "drawn figures"}, "images": images, "annotations": annotations,
                "categories": [category]}  # fmt: skip
     (folder / "annotations").mkdir(exist_ok=True)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.transforms import Augment
-from .annotations import PERSON
-from .boxes import read_boxes
-from .evaluation import CocoEvaluation
-from .reader import CocoKeypoints
+from ..keypoints.crops import KeypointCrops
+from ..keypoints.data import AnnotatedData
+from ..keypoints.files import ImageFolders
+from ..keypoints.oks import CocoEvaluation
+from .reader import PERSON, read_annotations
 from .synthetic import write_synthetic_coco
 
 
@@ -27,7 +26,7 @@ class CocoPose(LandmarkModule):
         self.evaluation = CocoEvaluation(rescore)
 
 
-class CocoFiles(LandmarkData):
+class CocoFiles(AnnotatedData):
     """What the tasks on COCO's files share. ``root`` has annotations/ and the image folders.
 
     Args:
@@ -35,6 +34,8 @@ class CocoFiles(LandmarkData):
         train_split: name of the training image folder; its annotations are person_keypoints_<split>.json.
         val_split: name of the validation image folder; its annotations are person_keypoints_<split>.json.
     """
+
+    landmarks = PERSON
 
     def __init__(
         self, root: str = "data/coco", train_split: str = "train2017", val_split: str = "val2017", **kwargs
@@ -71,22 +72,10 @@ class CocoData(CocoFiles):
     ) -> None:
         super().__init__(image_size=image_size, **kwargs)
 
-    def augmentation(self) -> Augment:
-        h = self.hparams
-        return Augment(h.scale, h.rotation, h.flip, h.half_body, h.color)
-
     def write_synthetic(self) -> None:
         h = self.hparams
         write_synthetic_coco(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
-    def read_boxes(self, path: str, folder: Path) -> list[dict]:
-        return read_boxes(path, folder, len(PERSON))
-
-    def dataset(self, train: bool) -> CocoKeypoints:
-        h = self.hparams
+    def dataset(self, train: bool) -> KeypointCrops:
         annotations, images = self.files(train)
-        return CocoKeypoints(
-            self.root, annotations, images, boxes="gt" if train else h.boxes, train=train,
-            image_size=tuple(h.image_size), heatmap_size=self.heatmap_size,
-            augment=self.augment if train else None, seed=h.seed,
-        )  # fmt: skip
+        return self.crops(train, read_annotations(annotations), ImageFolders(images, self.root), self.hparams.boxes)

@@ -65,7 +65,9 @@ def read_poses(path: str | Path) -> list[dict]:
 
 def read_mpii(path: str | Path) -> list[dict]:
     """People of MPII (see :func:`..mpii.reader.read_people`), with 18 joints."""
-    return [{**person, "keypoints": from_joints(person["keypoints"], MPII)} for person in read_people(path)]
+    truth = read_people(path)
+    return [{**person, "name": str(field(truth.images[person["image_id"]], "file_name", person["where"])),
+             "keypoints": from_joints(person["keypoints"], MPII)} for person in truth.people]  # fmt: skip
 
 
 class VolumeCrops(LandmarkCrops):

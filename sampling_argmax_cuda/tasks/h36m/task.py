@@ -9,7 +9,6 @@ from torch import Tensor
 from ...trainers.data import LandmarkData, check_count
 from ...trainers.figures import draw_in_space
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.transforms import Augment
 from .metrics import PoseEvaluation
 from .reader import LIFTS, SIDE_MM, H36mPoses, HalfAndHalf, MpiiPeople
 from .skeletons import BODY, PELVIS
@@ -85,6 +84,8 @@ class H36mData(LandmarkData):
         occlusion: probability, in [0, 1], of a rectangle of noise over 0 to 70 % of the crop.
     """
 
+    normal = True
+
     def __init__(
         self,
         root: str = "data/h36m",
@@ -101,10 +102,6 @@ class H36mData(LandmarkData):
         check_count("volume", volume, 1)
         if epoch_size is not None:
             check_count("epoch_size", epoch_size, 1)
-
-    def augmentation(self) -> Augment:
-        h = self.hparams
-        return Augment(h.scale, h.rotation, h.flip, color=h.color, occlusion=h.occlusion, normal=True)
 
     def write_synthetic(self) -> None:
         h = self.hparams

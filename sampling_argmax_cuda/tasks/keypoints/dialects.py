@@ -9,7 +9,7 @@ import numpy as np
 from ...trainers.files import finite_numbers, records
 from ...trainers.landmarks import Landmarks, landmarks_of
 from ...trainers.points import package_points, pairs_of, recognised, same_names
-from ..coco.annotations import categories_of, category_named, of_category
+from .annotations import categories_of, category_named, of_category
 
 MARGIN = 0.25  # of a box that is made of points: what is added on each side, of its longer one
 

@@ -91,8 +91,22 @@ def parts_of(name: str) -> list[str]:
     return [part for part in re.split(r"[/\\]+", name) if part not in ("", ".")]
 
 
+class ImageFolders:
+    """Finds images in a format's own folders: by their name in the first that has it, or in the last as their URLs end."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
+
+    def find(self, image: dict, where: str) -> Path:
+        """The path of an image that has a ``file_name`` or a ``coco_url``, whether it is there or not."""
+        paths = [folder / str(image["file_name"]) for folder in self.folders if image.get("file_name")]
+        if image.get("coco_url"):
+            paths.append(self.folders[-1].joinpath(*str(image["coco_url"]).split("/")[-2:]))
+        return next((path for path in paths if path.is_file()), paths[0])
+
+
 class ImageFinder:
-    """Finds the images that an annotation file names, wherever they are below ``root``.
+    """Finds images wherever they are below ``root``.
 
     Of files with the name, in any case, those count that share most of the folders before it; then those in the annotation
     file's own folder; then those in folders that share a word with the annotation file's name, as train.
@@ -108,8 +122,9 @@ class ImageFinder:
             for name in names:
                 self.files[_key(name)].append(Path(folder) / name)
 
-    def find(self, name: str, where: str) -> Path:
+    def find(self, image: dict, where: str) -> Path:
         """The image's path. Raises FileNotFoundError or ValueError that begins with ``where``."""
+        name = str(image.get("file_name") or image["coco_url"])
         parts = [_key(part) for part in parts_of(name)]
         if Path(name).is_absolute() and Path(name).is_file():
             return Path(name)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ...trainers.landmarks import Landmarks
-from ..coco.evaluation import CocoEvaluation
-from .reader import KeypointCrops
+from .crops import KeypointCrops
+from .oks import CocoEvaluation
 
 THRESHOLDS = (0.05, 0.1, 0.2)  # of PCK, shares of the box's longer side
 

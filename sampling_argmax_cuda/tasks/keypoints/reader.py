@@ -1,4 +1,4 @@
-"""Key points of COCO-like files: which points there are, who is in which split, and crops as samples."""
+"""Key points of COCO-like files: which points there are, who is in which split, and what an untrained guess is off by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +8,8 @@ import numpy as np
 
 from ...trainers.files import read_json
 from ...trainers.landmarks import Landmarks
-from ...trainers.transforms import Augment
-from ..coco.annotations import Annotations, annotations_of, images_by_id
-from ..coco.reader import AnnotatedImages, match_people, read_detections
-from .dialects import check_names, choose_category, points_box, points_of, regular, regular_images
-from .files import ImageFinder
-
-BOXES = ("annotation", "points", "image")
+from .annotations import Annotations, annotations_of, images_by_id
+from .dialects import check_names, choose_category, points_of, regular, regular_images
 
 
 @dataclass(frozen=True)
@@ -81,50 +76,6 @@ def split_by_image(truth: Annotations, fraction: float, seed: int) -> tuple[Anno
         images = {key: image for key, image in truth.images.items() if (key in drawn) == own}
         parts.append(replace(truth, images=images, records=[r for r in truth.records if r["image_id"] in images]))
     return parts[0], parts[1]
-
-
-class KeypointCrops(AnnotatedImages):
-    """Crops of what is annotated (see :class:`LandmarkCrops`), or of detections, which have the points of whom they match.
-
-    Args:
-        root: folder that the images are below.
-        truth: annotations.
-        boxes: annotation, points (see :func:`.points_box`), image (whole), or a JSON of detections.
-        margin: how many times as long as the box's the crop's sides are; a whole image has none.
-    """
-
-    def __init__(self, root: Path, truth: Annotations, boxes: str, margin: float, image_size: tuple[int, int],
-                 heatmap_size: tuple[int, int], augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        self.boxes = boxes
-        people = [
-            {**person, "truth_area": person["area"], "truth_box": person["box"], "score": 1.0}
-            for person in truth.people
-        ]
-        if boxes not in BOXES:
-            people = match_people(read_detections(Path(boxes), truth), people)
-        super().__init__(root, truth, root, people, image_size, heatmap_size, augment, seed,
-                         padding=1.0 if boxes == "image" else margin)  # fmt: skip
-        finder = ImageFinder(root, truth.path)
-        shown = {record["image_id"] for record in people}
-        self.paths = {key: self._find(finder, key) for key in truth.images if key in shown}
-
-    def _find(self, finder: ImageFinder, image_id: int | str) -> Path:
-        record, where = self.truth.images[image_id], f"{self.truth.path}: image {image_id}"
-        name = record.get("file_name") or record.get("coco_url")
-        if not isinstance(name, str):
-            raise ValueError(f"{where}: fields 'file_name' and 'coco_url' are missing")
-        return finder.find(name, where)
-
-    def image_path(self, image_id: int | str) -> Path:
-        return self.paths[image_id]
-
-    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
-        if self.boxes == "image":
-            return np.array([0, 0, image.shape[1], image.shape[0]])
-        seen = record["keypoints"][record["keypoints"][:, 2] > 0, :2]
-        if self.boxes == "points" and len(seen) and np.ptp(seen, 0).max() > 0:
-            return points_box(seen)
-        return record["box"]
 
 
 def one_sided(truth: Annotations, least: int = 20) -> list[str]:

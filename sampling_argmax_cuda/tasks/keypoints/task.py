@@ -1,20 +1,20 @@
 """The task keypoints: any key points of COCO-like files: its module and its data."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
 from ...trainers.landmarks import Landmarks, check_points, landmarks_of
 from ...trainers.points import read_points
-from ..coco.annotations import Annotations
-from ..coco.boxes import read_boxes
+from .annotations import Annotations
+from .boxes import read_boxes
+from .crops import BOXES, KeypointCrops
+from .data import AnnotatedData
 from .dialects import described
-from .files import AUTO, annotation_files, given_file, only_file
+from .files import AUTO, ImageFinder, annotation_files, given_file, only_file
 from .metrics import KeypointEvaluation
-from .reader import BOXES, KeypointCrops, KeypointFile, mean_shape_errors, one_sided, read_keypoint_file, split_by_image
+from .reader import KeypointFile, mean_shape_errors, one_sided, read_keypoint_file, split_by_image
 from .synthetic import write_synthetic_keypoints
 
 
@@ -41,7 +41,7 @@ class KeypointPose(LandmarkModule):
         return landmarks_of(self.hparams.points or {}, "model: points")
 
 
-class KeypointData(LandmarkData):
+class KeypointData(AnnotatedData):
     """Key points of COCO-like files, each annotated object in a box of its own.
 
     Args:
@@ -60,8 +60,8 @@ class KeypointData(LandmarkData):
         image_size: width and height of the network's input in pixels, multiples of 32.
     """
 
-    free = LandmarkData.free | {"data.train_images", "data.val_images"}
-    shared = LandmarkData.shared | {"boxes", "category", "margin", "points"}
+    free = AnnotatedData.free | {"data.train_images", "data.val_images"}
+    shared = AnnotatedData.shared | {"boxes", "category", "margin", "points"}
     own_boxes = BOXES
 
     def __init__(
@@ -164,13 +164,13 @@ class KeypointData(LandmarkData):
             return None
         truth, notes = split
         folder = h.train_images if train else h.val_images
-        augment = replace(self.augment, flip=0.0) if self.landmarks.pairs is None else self.augment
-        boxes = "annotation" if train and h.boxes not in BOXES else h.boxes
-        data = KeypointCrops(self.root if folder == AUTO else Path(folder), truth, boxes, h.margin, tuple(h.image_size),
-                             self.heatmap_size, augment if train else None, h.seed)  # fmt: skip
+        finder = ImageFinder(self.root if folder == AUTO else Path(folder), truth.path)
+        data = self.crops(train, truth, finder, h.boxes)
+        for image_id in dict.fromkeys(record["image_id"] for record in data.records):
+            data.image_path(image_id)  # what is not there is told before anything is read
         if train:
             notes = [*described(self.landmarks), *notes]
-            doubtful = one_sided(truth) if augment.flip > 0 else []
+            doubtful = one_sided(truth) if data.augment.flip > 0 else []
             if doubtful:
                 notes.append(f"warning: images are mirrored, but {', '.join(doubtful)} are on one side of nearly everybody "
                              "and have no partner; say the pairs in --data.points FILE, or --data.flip 0 and "

@@ -1,10 +1,8 @@
 """PCKh: the share of joints closer to the truth than half of the head's length (Andriluka et al., CVPR 2014)."""
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from ...trainers.evaluation import Evaluation, stacked
+from ...trainers.evaluation import PixelEvaluation, stacked
 
 GROUPS = {"head": (9,), "shoulder": (12, 13), "elbow": (11, 14), "wrist": (10, 15), "hip": (2, 3), "knee": (1, 4),
           "ankle": (0, 5)}  # fmt: skip
@@ -24,33 +22,22 @@ def pckh(distance: np.ndarray, visible: np.ndarray, head: np.ndarray, threshold:
     return {name: float(near[:, list(groups[name])].sum() / count) for name, count in counts.items() if count}
 
 
-class PckhEvaluation(Evaluation):
-    """Predictions and truths in pixels of the images. Results: ``index`` of the person, ``joints`` in pixels."""
+class PckhEvaluation(PixelEvaluation):
+    """Results: ``index`` of the person, ``joints`` in pixels."""
 
-    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
-        """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
-        cells = (position - batch["target"]).norm(dim=-1)
-        known = {name: batch[name] for name in ("head", "head_boxed", "joints")}
-        self.record(batch["index"], **known, pixels=pixels, inside=truth[..., 2] > 0, cells=cells)
+    result, extra = "joints", ("head", "head_boxed", "joints")
 
-    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
-        return [{"index": record["index"], "joints": record["pixels"].tolist()} for record in records]
-
-    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
-        """Shares of joints at 0.5 (of all and by group) and at 0.1 heads, and the mean error in cells of joints in their crop.
+    def errors(self, pixels: np.ndarray, truth: np.ndarray, records: list[dict]) -> dict[str, float]:
+        """Shares of joints at 0.5 (of all and by group) and at 0.1 heads.
 
         ``pckh`` is of people with a box of their head, ``pck_neck_head`` of the others, whose head is as long as the upper
-        neck is from its top; ``pck`` is of both. A joint that lies outside the crop counts. What nobody has is left out.
+        neck is from its top; ``pck`` is of both. A joint that lies outside the crop counts.
         """
-        if not records:
-            return {}
-        head, boxed, joints = stacked(records, "head", "head_boxed", "joints")
-        pixels, inside, cells = stacked(records, "pixels", "inside", "cells")
-        visible, seen = joints[..., 2] > 0, inside > 0
+        head, boxed, joints = stacked(records, *self.extra)
+        visible = joints[..., 2] > 0
         distance = np.linalg.norm(pixels - joints[..., :2], axis=-1)
-        out = {"error": float(cells[seen].mean())} if seen.any() else {}
         both = pckh(distance, visible, head)
-        out |= {"pck": both[""]} if both else {}
+        out = {"pck": both[""]} if both else {}
         for name, own in (("pckh", boxed > 0), ("pck_neck_head", boxed == 0)):
             lengths = np.where(own, head, np.nan)
             out |= {f"{name}{group}": value for group, value in pckh(distance, visible, lengths).items()}

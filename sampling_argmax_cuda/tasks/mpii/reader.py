@@ -1,15 +1,13 @@
-"""People of MPII and LSP: three annotation formats, 16 joints, and crops as samples."""
+"""People of MPII and LSP: three annotation formats of 16 joints."""
 
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from ...trainers.crops import LandmarkCrops
-from ...trainers.files import field, finite_numbers, read_image, read_json
+from ...trainers.files import field, finite_numbers, read_json
 from ...trainers.points import package_points
-from ...trainers.transforms import Augment
-from ..coco.annotations import check_same_points, identity, images_by_id, of_category, person_category
+from ..keypoints.annotations import Annotations, extent, identity, named_images, of_category, people_in, record_of
 
 NECK, HEAD_TOP = 8, 9
 FIGURE = package_points("mpii")
@@ -17,19 +15,23 @@ FIGURE = package_points("mpii")
 LSP = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 
 
-def _person(joints: np.ndarray, box, name: str, where: str, head: float | None = None) -> dict:
+def _person(image: int | str, joints: np.ndarray, box, where: str, head: float = np.nan) -> dict:
+    """A record with what PCKh needs: ``joints`` ``[16, 3]``, in their crop or not, and ``head``, a length in pixels.
+
+    That is PCKh's own where ``head_boxed``, else the distance of the upper neck and the top of the head, NaN without these.
+    """
     joints[(joints[:, :2] == 0).all(1), 2] = 0  # a joint at (0, 0) was not annotated, whatever its flag says
-    boxed = head is not None
+    boxed = bool(np.isfinite(head))
     if not boxed and (joints[[NECK, HEAD_TOP], 2] > 0).all():
-        head = float(np.linalg.norm(joints[NECK, :2] - joints[HEAD_TOP, :2]))
-    return {"name": name, "where": where, "box": np.asarray(box, float), "keypoints": joints, "head": head,
-            "head_boxed": boxed}  # fmt: skip
+        head = np.linalg.norm(joints[NECK, :2] - joints[HEAD_TOP, :2])
+    return record_of(image, joints, np.asarray(box, float), where=where, head=np.float32(head), head_boxed=boxed,
+                     joints=joints.astype(np.float32))  # fmt: skip
 
 
-def _head(record: dict, where: str) -> float | None:
-    """The length that PCKh counts in: 0.6 of the diagonal of ``head_box`` (x1, y1, x2, y2), or None without one."""
+def _head(record: dict, where: str) -> float:
+    """The length that PCKh counts in: 0.6 of the diagonal of ``head_box`` (x1, y1, x2, y2), or NaN without one."""
     if "head_box" not in record:
-        return None
+        return np.nan
     x1, y1, x2, y2 = finite_numbers(record["head_box"], (4,), where, "head_box")
     return float(0.6 * np.hypot(x2 - x1, y2 - y1))
 
@@ -43,25 +45,22 @@ def _list_record(record: dict, where: str) -> dict:
     side = 200 * scale
     box = (center[0] - side / 2, center[1] + 15 * scale - side / 2, side, side)
     person = np.concatenate([joints, (visible > 0)[:, None] * (joints >= 0).all(1, keepdims=True)], 1)
-    return _person(person, box, str(field(record, "image", where)), where, _head(record, where))
+    return _person(str(field(record, "image", where)), person, box, where, _head(record, where))
 
 
-def _read_coco(content: dict, where: str) -> list[dict]:
-    """People of COCO's structure with 16 joints (see :func:`..coco.annotations.person_category`)."""
-    images, people = images_by_id(content, where), []
-    files = {key: str(field(image, "file_name", where)) for key, image in images.items()}
-    category = person_category(content, len(FIGURE), where)
-    check_same_points(content, category, FIGURE, where)
-    own, _ = of_category(content, category, where)
+def _read_coco(content: dict, where: str) -> tuple[dict[int | str, dict], list[dict]]:
+    """Images and people of COCO's structure with 16 joints."""
+    images, category = people_in(content, FIGURE, where)
+    (own, _), people = of_category(content, category, where), []
     for i, record in enumerate(own):
         place = f"{where}: annotation {record.get('id', i)}"
         joints = finite_numbers(field(record, "keypoints", place), (48,), place, "keypoints").reshape(16, 3)
         box = finite_numbers(field(record, "bbox", place), (4,), place, "bbox")
         image = identity(record, "image_id", place)
-        if image not in files:
+        if image not in images:
             raise ValueError(f"{place}: no image {image!r}")
-        people.append(_person(joints, box, files[image], place, _head(record, place)))
-    return people
+        people.append(_person(image, joints, box, place, _head(record, place)))
+    return images, people
 
 
 def read_lsp(path: str | Path) -> list[dict]:
@@ -87,15 +86,14 @@ def read_lsp(path: str | Path) -> list[dict]:
         labelled = (record[:, :2] > 0).all(1)
         person = np.zeros((16, 3))
         person[list(LSP)] = np.concatenate([record[:, :2] - 1, labelled[:, None]], 1)
-        low, high = (f(record[labelled, :2] - 1, 0) if labelled.any() else np.zeros(2) for f in (np.min, np.max))
         digits = 4 if shape[0] == 3 else 5
-        people.append(_person(person, (*low, *(high - low)), f"im{i + 1:0{digits}d}.jpg", where))
+        people.append(_person(f"im{i + 1:0{digits}d}.jpg", person, extent(person), where))
     return people
 
 
-def read_people(path: str | Path) -> list[dict]:
+def read_people(path: str | Path) -> Annotations:
     """People with 16 joints: COCO's structure, the list that HRNet's users have, or LSP's ``joints.mat``."""
-    path, where = Path(path), str(path)
+    path, where, images = Path(path), str(path), None
     if path.suffix.lower() == ".mat":
         people = read_lsp(path)
     else:
@@ -103,31 +101,8 @@ def read_people(path: str | Path) -> list[dict]:
         if isinstance(content, list):
             people = [_list_record(record, f"{where}: record {i}") for i, record in enumerate(content)]
         else:
-            people = _read_coco(content, where)
-    people = [p for p in people if (p["keypoints"][:, 2] > 0).any() and (p["box"][2:] > 0).all()]
+            images, people = _read_coco(content, where)
+    people = [person for person in people if not person["ignored"] and (person["box"][2:] > 0).all()]
     if not people:
         raise ValueError(f"{where}: no person has joints")
-    return people
-
-
-class MpiiCrops(LandmarkCrops):
-    """Crops of one person each, and what PCKh needs: ``joints`` ``[16, 3]`` as the file has them, in the crop or not.
-
-    ``head`` is a length in pixels of the image, NaN if not known: where ``head_boxed`` PCKh's own, 0.6 of the diagonal of
-    the head's box, else the distance of the upper neck and the top of the head.
-    """
-
-    def __init__(self, image_dir, people: list[dict], image_size: tuple[int, int], heatmap_size: tuple[int, int],
-                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        self.image_dir = Path(image_dir)
-        super().__init__(FIGURE, people, image_size, heatmap_size, augment, seed, padding=1.25)
-
-    def read(self, record: dict) -> np.ndarray:
-        return read_image(self.image_dir / record["name"], record["where"])
-
-    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
-        return record["box"]
-
-    def extras(self, record: dict) -> dict:
-        head = np.float32(np.nan if record["head"] is None else record["head"])
-        return {"head": head, "head_boxed": record["head_boxed"], "joints": record["keypoints"].astype(np.float32)}
+    return Annotations(path, FIGURE, named_images(people) if images is None else images, people)

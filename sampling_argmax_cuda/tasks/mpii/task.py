@@ -1,19 +1,19 @@
 """The task mpii: single-person pose, by stacked hourglasses or by the ResNet of the other tasks."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 
 from torch import Tensor
 
 from ...distances import mask_rows
 from ...objectives.targets import Target, person_maps
 from ...trainers.adversary import make_adversary
-from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.transforms import Augment
-from ..coco.boxes import read_boxes
+from ..keypoints.crops import KeypointCrops
+from ..keypoints.data import AnnotatedData
+from ..keypoints.files import ImageFolders
 from .metrics import PckhEvaluation
-from .reader import FIGURE, MpiiCrops, read_people
+from .reader import FIGURE, read_people
 from .synthetic import write_synthetic_mpii
 
 
@@ -52,7 +52,7 @@ class MpiiPose(LandmarkModule):
         return loss + self.adversary.step(self, batch["image"], mask_rows(outputs[-1], target.weight), truth)
 
 
-class MpiiData(LandmarkData):
+class MpiiData(AnnotatedData):
     """MPII or LSP. ``root`` has annotations/ and images/.
 
     Args:
@@ -63,8 +63,8 @@ class MpiiData(LandmarkData):
         half_body: probability of cropping the upper or lower body, in [0, 1].
     """
 
-    padding = 1.25
-    inputs = LandmarkData.inputs | {"boxes"}
+    landmarks, padding, extra = FIGURE, 1.25, PckhEvaluation.extra
+    inputs = AnnotatedData.inputs | {"boxes"}
 
     def __init__(
         self,
@@ -77,23 +77,15 @@ class MpiiData(LandmarkData):
     ) -> None:
         super().__init__(root=root, **kwargs)
 
-    def augmentation(self) -> Augment:
-        h = self.hparams
-        return Augment(h.scale, h.rotation, h.flip, h.half_body, h.color)
-
     def write_synthetic(self) -> None:
         h = self.hparams
         files = (h.train_file, h.val_file)
         write_synthetic_mpii(self.root, h.synthetic_train, h.synthetic_val, files, seed=h.seed)
 
-    def read_boxes(self, path: str, folder: Path) -> list[dict]:
-        return read_boxes(path, folder, len(FIGURE))
-
-    def dataset(self, train: bool) -> MpiiCrops:
+    def dataset(self, train: bool) -> KeypointCrops:
         h = self.hparams
-        people = read_people(self.root / "annotations" / (h.train_file if train else h.val_file))
+        truth = read_people(self.root / "annotations" / (h.train_file if train else h.val_file))
         if h.train_file == h.val_file:
-            half = len(people) // 2
-            people = people[:half] if train else people[half:]
-        augment = self.augment if train else None
-        return MpiiCrops(self.root / "images", people, tuple(h.image_size), self.heatmap_size, augment, h.seed)
+            half = len(truth.records) // 2
+            truth = replace(truth, records=truth.records[:half] if train else truth.records[half:])
+        return self.crops(train, truth, ImageFolders(self.root / "images"))

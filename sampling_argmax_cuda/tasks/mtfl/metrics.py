@@ -1,10 +1,8 @@
 """The errors that are reported on MTFL: absolute, and relative to the distance of the eyes."""
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from ...trainers.evaluation import Evaluation, stacked
+from ...trainers.evaluation import PixelEvaluation
 
 
 def landmark_errors(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -21,29 +19,12 @@ def landmark_errors(prediction: np.ndarray, truth: np.ndarray) -> dict[str, floa
     return out
 
 
-class MtflEvaluation(Evaluation):
-    """Predictions and truths in pixels of the images. Results: ``index`` in the annotation file, ``landmarks`` in pixels."""
+class MtflEvaluation(PixelEvaluation):
+    """Results: ``index`` in the annotation file, ``landmarks`` in pixels."""
 
-    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
-        """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
-        cells = (position - batch["target"]).norm(dim=-1)
-        self.record(batch["index"], pixels=pixels, truth=truth, cells=cells)
+    result = "landmarks"
 
-    def results_of(self, records: list[dict], data: Dataset | None) -> list[dict]:
-        return [{"index": record["index"], "landmarks": record["pixels"].tolist()} for record in records]
-
-    def scores_of(self, records: list[dict], data: Dataset | None) -> dict[str, float]:
-        """Errors of the faces with all points in their crop, and the mean error in cells of the points that are.
-
-        What nobody has is left out.
-        """
-        if not records:
-            return {}
-        pixels, truths, cells = stacked(records, "pixels", "truth", "cells")
-        visible = truths[..., 2] > 0
-        whole, out = visible.all(1), {}
-        if visible.any():
-            out["error"] = float(cells[visible].mean())
-        if whole.any():
-            out |= landmark_errors(pixels[whole], truths[whole, :, :2])
-        return out
+    def errors(self, pixels: np.ndarray, truth: np.ndarray, records: list[dict]) -> dict[str, float]:
+        """Errors of the faces with all points in their crop."""
+        whole = (truth[..., 2] > 0).all(1)
+        return landmark_errors(pixels[whole], truth[whole, :, :2]) if whole.any() else {}

@@ -1,20 +1,20 @@
-"""MTFL's facial landmarks (Zhang et al., ECCV 2014): both annotation formats, and faces as samples."""
+"""MTFL's facial landmarks (Zhang et al., ECCV 2014): both annotation formats."""
 
 from pathlib import Path
 
 import numpy as np
 
-from ...trainers.crops import LandmarkCrops
-from ...trainers.files import field, finite_numbers, read_image, read_json, read_text
+from ...trainers.files import field, finite_numbers, read_json, read_text
 from ...trainers.points import package_points
-from ...trainers.transforms import Augment
+from ..keypoints.annotations import Annotations, extent, named_images, record_of
 
 FACE = package_points("mtfl")
 
 
 def _record(name: str, points: np.ndarray, where: str) -> dict:
     name = name.replace("\\", "/")  # the original training file was written on Windows
-    return {"name": name, "where": where, "keypoints": np.concatenate([points, np.full((5, 1), 2.0)], 1)}
+    keypoints = np.concatenate([points, np.full((5, 1), 2.0)], 1)
+    return record_of(name, keypoints, extent(keypoints), where=where)
 
 
 def read_training_text(path: Path) -> list[dict]:
@@ -34,7 +34,7 @@ def read_training_text(path: Path) -> list[dict]:
     return out
 
 
-def read_faces(path: str | Path) -> list[dict]:
+def read_faces(path: str | Path) -> Annotations:
     """Faces of an annotation file: the original text, or JSON of ``{"image_name", "landmarks": 5 x [x, y]}``."""
     path = Path(path)
     if not path.is_file():
@@ -51,22 +51,4 @@ def read_faces(path: str | Path) -> list[dict]:
         faces = read_training_text(path)
     if not faces:
         raise ValueError(f"{path}: no faces")
-    return faces
-
-
-class MtflFaces(LandmarkCrops):
-    """Whole images of one face each, under ``root`` or, as the released code has them, under ``root``/AFLW."""
-
-    def __init__(self, root, annotation_file, image_size: tuple[int, int], heatmap_size: tuple[int, int],
-                 augment: Augment | None = None, seed: int = 0) -> None:  # fmt: skip
-        self.root = Path(root)
-        super().__init__(FACE, read_faces(annotation_file), image_size, heatmap_size, augment, seed, padding=1.0)
-
-    def read(self, record: dict) -> np.ndarray:
-        path = self.root / record["name"]
-        if not path.is_file() and (self.root / "AFLW" / record["name"]).is_file():
-            path = self.root / "AFLW" / record["name"]
-        return read_image(path, record["where"])
-
-    def box(self, record: dict, image: np.ndarray) -> np.ndarray:
-        return np.array([0, 0, image.shape[1], image.shape[0]])
+    return Annotations(path, FACE, named_images(faces), faces)

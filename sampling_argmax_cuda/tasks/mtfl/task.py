@@ -1,10 +1,11 @@
 """The task mtfl: five facial landmarks: its module and its data."""
 
-from ...trainers.data import LandmarkData
 from ...trainers.landmark_module import LandmarkModule
-from ...trainers.transforms import Augment
+from ..keypoints.crops import KeypointCrops
+from ..keypoints.data import AnnotatedData
+from ..keypoints.files import ImageFolders
 from .metrics import MtflEvaluation
-from .reader import FACE, MtflFaces
+from .reader import FACE, read_faces
 from .synthetic import write_synthetic_mtfl
 
 
@@ -18,7 +19,7 @@ class MtflLandmarks(LandmarkModule):
         self.evaluation = MtflEvaluation()
 
 
-class MtflData(LandmarkData):
+class MtflData(AnnotatedData):
     """MTFL's faces: each image whole, with five landmarks.
 
     Args:
@@ -27,21 +28,20 @@ class MtflData(LandmarkData):
         val_file: validation annotations under root: the original testing.txt, or JSON.
     """
 
+    landmarks, normal = FACE, True
+
     def __init__(
         self, root: str = "data/mtfl", train_file: str = "training.txt", val_file: str = "testing.txt", **kwargs
     ) -> None:
         super().__init__(root=root, **kwargs)
 
-    def augmentation(self) -> Augment:
-        h = self.hparams
-        return Augment(h.scale, h.rotation, h.flip, color=h.color, normal=True)
-
     def write_synthetic(self) -> None:
         h = self.hparams
         write_synthetic_mtfl(self.root, h.synthetic_train, h.synthetic_val, seed=h.seed)
 
-    def dataset(self, train: bool) -> MtflFaces:
+    def dataset(self, train: bool) -> KeypointCrops:
+        """Whole images, under root or, as the released code has them, under root/AFLW."""
         h = self.hparams
         synthetic, given = ("training.txt", h.train_file) if train else ("testing.txt", h.val_file)
-        path, augment = self.root / (synthetic if h.synthetic else given), self.augment if train else None
-        return MtflFaces(self.root, path, tuple(h.image_size), self.heatmap_size, augment, h.seed)
+        faces = read_faces(self.root / (synthetic if h.synthetic else given))
+        return self.crops(train, faces, ImageFolders(self.root, self.root / "AFLW"), "image")

@@ -1,16 +1,23 @@
-"""COCO's keypoint metrics: object keypoint similarity, NMS, rescoring, AP by pycocotools, calibration."""
+"""COCO's scores of any points: object keypoint similarity, NMS, rescoring, AP by pycocotools, calibration."""
 
 import contextlib
 import io
+import math
+from collections import defaultdict
 
 import numpy as np
+from torch import Tensor
 
-from .annotations import PERSON, Annotations
+from ...trainers.evaluation import Evaluation
+from ...trainers.points import package_points
+from .annotations import Annotations
+from .crops import KeypointCrops
 
+SIGMAS = package_points("coco").sigmas
 STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
-def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray, sigmas=PERSON.sigmas) -> np.ndarray:
+def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray, sigmas=SIGMAS) -> np.ndarray:
     """Object keypoint similarity ``[n]`` of predictions ``[n, K, >=2]`` to truths ``[n, K, 3]``, of points with ``sigmas``.
 
     ``mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2))``, areas in pixels; 0 if none is visible.
@@ -22,7 +29,7 @@ def oks(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray, sigmas=PERS
     return np.where(visible, np.exp(-exponent), 0).sum(-1) / np.maximum(count, 1)
 
 
-def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False, sigmas=PERSON.sigmas) -> list[dict]:
+def oks_nms(results: list[dict], threshold: float = 0.9, soft: bool = False, sigmas=SIGMAS) -> list[dict]:
     """Results of one image without those whose OKS to a better one exceeds ``threshold``.
 
     ``soft`` multiplies their scores by ``1 - OKS`` instead (linear soft-NMS).
@@ -123,3 +130,64 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
+
+
+class CocoEvaluation(Evaluation):
+    """One record a person. Results are in COCO's result format.
+
+    Args:
+        rule: how joint scores make an instance score, ``sum`` or ``product``.
+    """
+
+    def __init__(self, rule: str = "sum") -> None:
+        if rule not in ("sum", "product"):
+            raise ValueError(f"model: rescore must be sum or product, got {rule!r}")
+        super().__init__()
+        self.rule = rule
+
+    def add(self, batch: dict[str, Tensor], position: Tensor, peak: Tensor, pixels: Tensor, truth: Tensor) -> None:
+        """Record a batch: positions in cells, peaks, and prediction and truth (x, y, weight) in pixels of the image."""
+        self.record(batch["index"], position=position, target=batch["target"], weight=batch["weight"], peak=peak,
+                    pixels=pixels, truth=truth)  # fmt: skip
+
+    def scores_of(self, records: list[dict], data: KeypointCrops) -> dict[str, float]:
+        """AP and AR by pycocotools, mean error and bias in cells, and the Pearson correlation of peak and OKS.
+
+        ``data`` is what the samples came from; they know their index in it, and it knows ids, areas and boxes exactly.
+        The bias is the length of the median error: what all positions are off by together. The last three are over the
+        people with a visible truth, which a detection has if it matched an annotation. What cannot be had is left out: AP
+        and AR of a size that no person has, the error of nobody, the correlation of fewer than two people or of equal
+        numbers. AP is always there.
+        """
+        scores = evaluate_coco(data.truth, self.results)
+        scores = {name: value for name, value in scores.items() if value != -1 or name == "AP"}
+        calibration = self._calibration(_described(records, data), data.truth.points.sigmas)
+        return {**scores, **{name: value for name, value in calibration.items() if not math.isnan(value)}}
+
+    def results_of(self, records: list[dict], data: KeypointCrops) -> list[dict]:
+        per_image, category, sigmas = defaultdict(list), data.truth.category, data.truth.points.sigmas
+        for r in _described(records, data):
+            score = rescore(r["score"], r["peak"], self.rule)
+            keypoints = np.concatenate([r["pixels"], r["peak"][:, None]], 1)
+            per_image[r["image_id"]] += coco_results([r["image_id"]], keypoints[None], [score], [r["area"]], category)
+        return [result for results in per_image.values() for result in oks_nms(results, sigmas=sigmas)]
+
+    def _calibration(self, records: list[dict], sigmas) -> dict[str, float]:
+        errors, offsets, peaks, similarity = [], [], [], []
+        for r in records:
+            visible = r["weight"] > 0
+            if visible.any():
+                offsets.append((r["position"] - r["target"])[visible])
+                errors.append(np.linalg.norm(offsets[-1], axis=-1).mean())
+                peaks.append(r["peak"][visible].mean())
+                similarity.append(oks(r["pixels"][None], r["truth"][None], np.array([r["truth_area"]]), sigmas)[0])
+        correlation = pearson(np.array(peaks), np.array(similarity))
+        if not errors:
+            return {"pearson": correlation}
+        bias = np.linalg.norm(np.median(np.concatenate(offsets), axis=0))
+        return {"error": float(np.mean(errors)), "bias": float(bias), "pearson": correlation}
+
+
+def _described(records: list[dict], data: KeypointCrops) -> list[dict]:
+    """Records with what the data set knows of their people."""
+    return [{**data.records[record["index"]], **record} for record in records]

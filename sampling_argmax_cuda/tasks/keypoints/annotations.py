@@ -1,4 +1,4 @@
-"""COCO's annotation files, checked once: what is cropped and what is scored are the same people."""
+"""Annotations, checked once: what is cropped and what is scored are the same people. COCO's files are read here."""
 
 import math
 from collections import Counter
@@ -7,34 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from ...trainers.files import field, finite_numbers, read_json, records
+from ...trainers.files import field, finite_numbers, records
 from ...trainers.landmarks import Landmarks
-from ...trainers.points import package_points, same_names
+from ...trainers.points import same_names
 
-PERSON = package_points("coco")
-KEYPOINT_NAMES, FLIP_PAIRS, SKELETON = PERSON.names, PERSON.pairs, PERSON.bones
 OTHERS = "--config keypoints trains any key points"
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """A checked annotation file.
+    """A checked annotation file of any format.
 
     Args:
         path: of the file.
         points: K points that everybody has.
+        images: the file's images by id: each a ``file_name`` or ``coco_url`` and, if known, ``width`` and ``height``.
+        records: the annotations that count, in the file's order (see :func:`record_of`).
         category: the file's id of the category that is read.
-        images: the file's images by id.
-        records: the annotations that count, in the file's order: ``image_id`` and ``annotation_id`` of the file,
-            ``keypoints`` ``[K, 3]`` (x, y in pixels, visibility 0, 1 or 2), ``box`` (x, y, w, h in pixels), ``area`` in
-            pixels, ``crowd``, ``ignored`` (a crowd, or without a labelled point) and then its ``segmentation``.
     """
 
     path: Path
     points: Landmarks
-    category: int | str
     images: dict[int | str, dict]
     records: list[dict]
+    category: int | str = 1
 
     @property
     def people(self) -> list[dict]:
@@ -45,6 +41,36 @@ class Annotations:
     def ignored(self) -> list[dict]:
         """Crowds and people without points: nobody knows what is there."""
         return [record for record in self.records if record["ignored"]]
+
+
+def record_of(
+    image_id: int | str, keypoints: np.ndarray, box: np.ndarray, area: float = 0.0, crowd: bool = False, **more
+) -> dict:
+    """An annotation of :class:`Annotations`.
+
+    Args:
+        image_id: of the file's images.
+        keypoints: ``[K, 3]``: x, y in pixels of the image, visible (1 or 2) or not labelled (0).
+        box: x, y, w, h in pixels.
+        area: in pixels; that of the box if it is not > 0.
+        crowd: several people in one; nobody knows what is there, and it is ``ignored``, as one without a labelled point is.
+        more: what else a format has. ``where``, the record's place in its file, is said of an image that cannot be read.
+    """
+    area = area if area > 0 else float(box[2:].clip(0).prod())
+    ignored = crowd or not (keypoints[:, 2] > 0).any()
+    return {"image_id": image_id, "keypoints": keypoints, "box": box, "area": area, "crowd": crowd, "ignored": ignored,
+            **more}  # fmt: skip
+
+
+def extent(keypoints: np.ndarray) -> np.ndarray:
+    """The box of the labelled points of ``[K, 3]``; an empty one without any."""
+    seen = keypoints[keypoints[:, 2] > 0, :2]
+    return np.concatenate([seen.min(0), np.ptp(seen, 0)]) if len(seen) else np.zeros(4)
+
+
+def named_images(people: list[dict]) -> dict[str, dict]:
+    """The images of a format whose records name them."""
+    return {person["image_id"]: {"file_name": person["image_id"]} for person in people}
 
 
 def integer(record: dict, key: str, where: str) -> int:
@@ -164,17 +190,8 @@ def _whole(content: dict, points: int) -> bool:
     return all(count % 3 == 0 and count != 3 * points for count in found)
 
 
-def _extent(record: dict, seen: np.ndarray, where: str) -> tuple[np.ndarray, float]:
-    """Box and area of an annotation: an empty box becomes that of the points ``seen``, an area of 0 that of the box."""
-    box = finite_numbers(record["bbox"], (4,), where, "bbox") if "bbox" in record else np.zeros(4)
-    if not (box[2:] > 0).all() and len(seen):
-        box = np.concatenate([seen.min(0), np.ptp(seen, 0)])
-    area = number(record, "area", where) if "area" in record else 0.0
-    return box, area if area > 0 else float(box[2:].clip(0).prod())
-
-
 def _annotation(record: dict, points: int, where: str) -> dict:
-    """One annotation, checked."""
+    """One annotation, checked; an empty box becomes that of the labelled points."""
     key = identity(record, "id", where)
     where = f"{where}: annotation {key}"
     keypoints = finite_numbers(field(record, "keypoints", where), (3 * points,), where, "keypoints").reshape(-1, 3)
@@ -183,10 +200,11 @@ def _annotation(record: dict, points: int, where: str) -> dict:
     crowd = record.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise ValueError(f"{where}: iscrowd must be 0 or 1, got {crowd!r}")
-    seen = keypoints[keypoints[:, 2] > 0, :2]
-    box, area = _extent(record, seen, where)
-    out = {"image_id": identity(record, "image_id", where), "annotation_id": key, "keypoints": keypoints, "box": box,
-           "area": area, "crowd": bool(crowd), "ignored": bool(crowd) or not len(seen)}  # fmt: skip
+    box = finite_numbers(record["bbox"], (4,), where, "bbox") if "bbox" in record else np.zeros(4)
+    if not (box[2:] > 0).all() and (keypoints[:, 2] > 0).any():
+        box = extent(keypoints)
+    area = number(record, "area", where) if "area" in record else 0.0
+    out = record_of(identity(record, "image_id", where), keypoints, box, area, bool(crowd), annotation_id=key)
     return {**out, "segmentation": record.get("segmentation")} if out["ignored"] else out
 
 
@@ -210,16 +228,11 @@ def of_category(content: dict, category: int | str, where: str) -> tuple[list[di
     return own, others
 
 
-def read_annotations(path: Path) -> Annotations:
-    """The people of an annotation file of COCO's 17 keypoints: those of :func:`annotations_of` its category of people.
-
-    Raises ValueError or FileNotFoundError that name the file and the record.
-    """
-    content = read_json(path, "annotation")
-    images_by_id(content, str(path))
-    category = person_category(content, len(PERSON), str(path))
-    check_same_points(content, category, PERSON, str(path))
-    return annotations_of(content, path, PERSON, category)
+def people_in(content: dict, points: Landmarks, where: str) -> tuple[dict[int | str, dict], int | str]:
+    """The images of a file by id, and its category of people, which has these points."""
+    images, category = images_by_id(content, where), person_category(content, len(points), where)
+    check_same_points(content, category, points, where)
+    return images, category
 
 
 def annotations_of(content: dict, path: Path, points: Landmarks, category: int | str) -> Annotations:
@@ -246,7 +259,7 @@ def annotations_of(content: dict, path: Path, points: Landmarks, category: int |
     if others:
         told = ", ".join(f"{count} {why}" for why, count in sorted(others.items()))
         print(f"{where}: {len(kept)} annotations of category {category} are read; left out are {told}")
-    found = Annotations(Path(path), points, category, images, kept)
+    found = Annotations(Path(path), points, images, kept, category)
     if not found.people:
         raise ValueError(f"{where}: no annotation has keypoints (of category {category}; left out: {dict(others)})")
     return found
