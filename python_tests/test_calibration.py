@@ -26,8 +26,8 @@ from sampling_argmax_cuda.calibration.laws import (
 from sampling_argmax_cuda.calibration.report import as_json
 from sampling_argmax_cuda.calibration.scores import Points, scores_of
 from sampling_argmax_cuda.objectives import SoftArgmax, SoftRle
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.heatmap import Heatmap
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.spread import plane_covariance
 from sampling_argmax_cuda.trainers import calibrating
 from sampling_argmax_cuda.trainers.certainty import certainty, covariance_of, crop_side, spread_in_radii

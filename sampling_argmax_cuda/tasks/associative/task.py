@@ -14,7 +14,7 @@ from ...trainers.figures import draw_skeleton, save_figure, shown_image
 from ...trainers.hourglass import HourglassNet
 from ...trainers.tables import write_tables
 from ...trainers.trained_module import TrainedModule
-from ...trainers.tta import passes, resample
+from ...trainers.tta import STRIDE, passes, resample
 from ...trainers.weights import start_from
 from ..coco.annotations import PERSON
 from ..coco.synthetic import write_synthetic_coco
@@ -209,6 +209,8 @@ class BottomUpData(CocoFiles):
         super().__init__(image_size=image_size, **kwargs)
         if any(n % 64 for n in image_size):
             raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
+        if self.hparams.stride != STRIDE:
+            raise ValueError(f"data: stride must be the hourglasses' {STRIDE}, got {self.hparams.stride}")
 
     def write_synthetic(self) -> None:
         h = self.hparams
