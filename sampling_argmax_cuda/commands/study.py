@@ -42,9 +42,9 @@ class Setting:
     basis: str = ""
     num_samples: str = ""
     tau: str = ""
+    rate: str = ""
     stride: str = ""
     cells: str = ""
-    rate: str = ""
 
     @property
     def name(self) -> str:
