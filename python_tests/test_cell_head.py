@@ -99,6 +99,9 @@ def test_cells_that_have_all_moved_alike_are_a_target_that_moved_back(name):
         moved = SubDistributions(z, offset, sigma)
         assert_close(name, objective.loss(moved, target, seed=5), objective.loss(z, back, seed=5))
         assert_close(name, objective.read(moved)[0], objective.read(z)[0] + step)
+        if "num_samples" in LEARN[name]:  # called as a module
+            assert_close(name, objective.train()(moved, seed=5), objective(z, seed=5) + step)
+            assert torch.equal(objective.eval()(moved), objective.read(moved)[0])
 
 
 def test_the_score_of_cells_that_moved_is_that_of_all_pairs():
@@ -155,6 +158,21 @@ def test_decoders_add_the_offset_of_their_cells():
 def test_what_has_no_meaning_is_refused():
     with pytest.raises(ValueError, match="learned sub-distributions are no law of cells"):
         make_objective("soft").law(answer())
+    for name, own, message in (
+        (
+            "soft_dr",
+            answer(),
+            "DistributionRegularized: knows of no sub-distributions offset; soft, discrete or sampling",
+        ),
+        (
+            "soft",
+            answer(sigma=True),
+            "SoftArgmax: knows of no sub-distributions offset_sigma; sampling with estimator cell",
+        ),
+        ("discrete", answer()._replace(offset=torch.zeros(2, 3, 2, 1, 1)), r"offset must be \[B, K, d, \*axes\] = "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_objective(name).loss(own, target_of())
     for options, message in (
         (dict(sub_distributions="width"), "sub_distributions must be offset or offset_sigma, got 'width'"),
         (

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import METRICS, arithmetic_dtype, check_periodic, row_weight, seed_tensor
+from ..checks import METRICS, arithmetic_dtype, check_logits, check_periodic, row_weight, seed_tensor
 from ..coords import CONVENTIONS, affine, frame_of
 from ..distances import mask_rows, metric_of, weigh_rows
 from ..moments import heatmap_moments, soft_argmax
 from ..notices import notice_far_target
+from ..sub_distributions import check_sub_distributions
 from ..units import Units, units_of
-from .answers import Answer, SubDistributions, cells_of, output_of
+from .answers import SUB_DISTRIBUTIONS, Answer, SubDistributions, cells_of, output_of
 from .decoders import Decoder
 from .rows import check_rows
 from .targets import Target
@@ -138,6 +139,8 @@ class Objective(nn.Module):
             own = self.own_units(size, points)
             target = Target(target, row_weight(weight, shape[:2]), size, points=points, sigma=sigma)
         self.check_points(target.points)
+        if isinstance(output, SubDistributions):
+            self._check_cells(output, target.points)
         if not self.regresses:
             check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
         if own is not None:
@@ -147,6 +150,14 @@ class Objective(nn.Module):
         if generator is not None:
             seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
         return self.target_loss(output, target, seed)
+
+    def _check_cells(self, output: SubDistributions, points: Tensor | None) -> None:
+        """Raise ValueError for sub-distributions that the objective does not know of, or that do not fit their maps."""
+        name, kind = type(self).__name__, "offset" if output.sigma is None else "offset_sigma"
+        if kind not in self.sub_distributions:
+            raise ValueError(f"{name}: knows of no sub-distributions {kind}; {SUB_DISTRIBUTIONS[kind]} does")
+        check_logits(name, output.output, points)
+        check_sub_distributions(name, output.output, points, output.offset, output.sigma)
 
     def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """What :meth:`loss` gives, for arguments that fit."""

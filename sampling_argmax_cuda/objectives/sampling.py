@@ -130,7 +130,7 @@ class SamplingArgmax(Objective):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Answer,
         points: Tensor | None = None,
         *,
         sigma: float | Tensor | None = None,
@@ -142,8 +142,9 @@ class SamplingArgmax(Objective):
         ``sigma``, a number or a tensor that broadcasts to ``[B, K]``, stands for that of the module.
         """
         if not self.training:
-            return soft_argmax(logits, beta=self.beta, points=points, coords=self.coords, stride=self.stride,
-                               periodic=self.periodic, backend=self.backend)  # fmt: skip
+            offset = cells_of(logits).get("offset")
+            return soft_argmax(output_of(logits), beta=self.beta, points=points, offset=offset, coords=self.coords,
+                               stride=self.stride, periodic=self.periodic, backend=self.backend)  # fmt: skip
         return self.samples(logits, points, sigma=sigma, seed=seed, generator=generator)
 
     def samples(self, output: Answer, points: Tensor | None = None, *, num_samples: int | None = None,

@@ -206,11 +206,9 @@ class BottomUpData(CocoFiles):
     """
 
     def __init__(self, image_size: tuple[int, int] = (512, 512), **kwargs) -> None:
-        super().__init__(image_size=image_size, **kwargs)
+        super().__init__(image_size=image_size, stride=STRIDE, **kwargs)  # the hourglasses'
         if any(n % 64 for n in image_size):
             raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
-        if self.hparams.stride != STRIDE:
-            raise ValueError(f"data: stride must be the hourglasses' {STRIDE}, got {self.hparams.stride}")
 
     def write_synthetic(self) -> None:
         h = self.hparams
