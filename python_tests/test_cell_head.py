@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from combinations import make
@@ -315,8 +316,8 @@ def test_a_run_with_offsets_is_resumed_bit_for_bit(runs_of_mtfl):
     assert checkpoint["datamodule_hyper_parameters"]["stride"] == 8
 
 
-@pytest.mark.parametrize("flip", ["true", pytest.param("false", marks=pytest.mark.long)])
-def test_predictor_and_files_answer_as_the_command(runs_of_mtfl, flip, tmp_path):
+@pytest.mark.parametrize("kind, flip", [("pt2", "true"), pytest.param("onnx", "false", marks=pytest.mark.long)])
+def test_predictor_and_files_answer_as_the_command(runs_of_mtfl, kind, flip, tmp_path):
     """With the maps' figures; an exported file holds the offsets too."""
     checkpoint = runs_of_mtfl[0].first / "checkpoints" / "last.ckpt"
     arrays = write_images(tmp_path / "photos")
@@ -329,12 +330,17 @@ def test_predictor_and_files_answer_as_the_command(runs_of_mtfl, flip, tmp_path)
     assert np.allclose(found.covariance, [record["covariance"] for record in records], rtol=1e-4, atol=1e-4)
     assert (found.covariance[..., 0, 0] > 0).all()
     crops = torch.randn(3, 3, *predictor.rule.image_size[::-1])
-    path = tmp_path / "file.pt2"
-    assert main(["export", f"--ckpt_path={checkpoint}", "--format=pt2", f"--output={path}", f"--flip_test={flip}"]) == 0
+    path = tmp_path / f"file.{kind}"
+    given = [f"--ckpt_path={checkpoint}", f"--format={kind}", f"--output={path}", f"--flip_test={flip}"]
+    assert main(["export", *given]) == 0
     with torch.inference_mode():
-        answers, expected = torch.export.load(path).module()(crops), predictor.reader(crops)
-    for name, own in expected._asdict().items():
-        assert torch.allclose(answers[name], own, rtol=1e-4, atol=1e-4), name
+        expected = predictor.reader(crops)
+        if kind == "pt2":
+            answers = torch.export.load(path).module()(crops).values()
+        else:
+            answers = onnxruntime.InferenceSession(str(path)).run(None, {"images": crops.numpy()})
+    for name, own, other in zip(expected._fields, expected, answers, strict=True):
+        assert torch.allclose(torch.as_tensor(other), own, rtol=1e-4, atol=1e-4), name
 
 
 def test_a_mirrored_image_has_the_mirrored_points(runs_of_mtfl):
