@@ -52,10 +52,8 @@ def certainty(law: Tensor, images: Tensor, inverse: Tensor, calibration: Calibra
         corners = [central_region(plane, level) for level in levels]
         found["regions"] = torch.stack([boxes_of(own, _stride(law, images), inverse) for own in corners], 2)
     if calibration is not None:
-        covariance, radius = (
-            covariance_of(plane, images, inverse),
-            calibration.radius.pixels(crop_side(images, inverse)),
-        )
+        covariance = covariance_of(plane, images, inverse)
+        radius = calibration.radius.pixels(crop_side(images, inverse))
         confidence = calibration.confidence(spread_in_radii(covariance, radius))
         found |= {"covariance": covariance, "radius": radius, "confidence": confidence}
     return found
