@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 
 from sampling_argmax_cuda.commands.tasks import TASKS
 from sampling_argmax_cuda.objectives import OBJECTIVES, Debiased, options_of
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma, SubDistributions
 from sampling_argmax_cuda.tasks.skeleton import task as skeleton_task
-from sampling_argmax_cuda.trainers import adversary, networks, objective_module, trained_module
+from sampling_argmax_cuda.trainers import adversary, networks, objective_module, resnet, trained_module
 from sampling_argmax_cuda.trainers.landmark_module import LandmarkModule
 from sampling_argmax_cuda.trainers.objective_module import REDUCTIONS, ObjectiveModule
 from sampling_argmax_cuda.trainers.points import package_points
@@ -48,26 +48,43 @@ OF_OBJECTIVES = {
     ),  # samples far apart, so that edges have other lengths in other batches
 }
 ADVERSARY = dict(stacks=1, channels=8, factor=0.1, rate=0.1, gamma=3.0)
-VARIANTS = {"spread": dict(spread=0.5), "fading": dict(beta="tau", tau="fading")}
+VARIANTS = {
+    "spread": dict(spread=0.5),
+    "fading": dict(beta="tau", tau="fading"),
+    "offset_sigma": dict(basis="gaussian"),
+}
+CELLS = ("offset", "offset_sigma")  # what cells learn, as a variant
+LEARN = [*((name, "offset") for name in ("soft", "discrete", "sampling")), ("sampling", "offset_sigma")]
 ROWS = [*((task, objective) for task in TASKS if task != "associative"
           for objective in (*OBJECTIVES, "discrete, spread", "sampling, spread", "sampling, fading")),
-        ("associative", "tags"), ("associative", "tags, adversary"), ("mpii", "heatmap, adversary")]  # fmt: skip
+        ("associative", "tags"), ("associative", "tags, adversary"), ("mpii", "heatmap, adversary"),
+        # One task has every objective; others share its network, or have a volume, or hourglasses, which refuse.
+        *(("coco", f"{objective}, {cells}") for objective in OBJECTIVES for cells in CELLS),
+        *(("h36m", f"{objective}, {cells}") for objective, cells in LEARN),
+        *((task, "sampling, offset_sigma") for task in ("keypoints", "mtfl", "mpii"))]  # fmt: skip
 
 
 class TinyNet(nn.Module):
     """Maps, positions and widths of the shapes of the networks on images, from one convolution."""
 
-    def __init__(self, joints: int, volume: int | None, regresses: bool, widths: bool) -> None:
+    def __init__(
+        self, joints: int, volume: int | None, regresses: bool, widths: bool, cells: str | None = None
+    ) -> None:
         super().__init__()
         self.shape, self.axes = (joints,) if volume is None else (joints, volume), 2 if volume is None else 3
         self.regresses, self.widths = regresses, widths
         self.maps = nn.Conv2d(3, joints * (volume or 1), 4, 4)
         self.position, self.sigma = (nn.Linear(3, joints * self.axes) for _ in range(2))
+        self.cells = None if cells is None else resnet.CellHead(3, self.shape, 1.0 if cells == "offset_sigma" else None)
+        for layer in [] if cells is None else self.cells.children():
+            nn.init.normal_(layer.weight, std=0.3)
 
     def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
         images = images.to(self.maps.weight.dtype)
         mean = images.mean((2, 3))
         place = self.maps(images).unflatten(1, self.shape)
+        if self.cells is not None:
+            return self.cells(nn.functional.avg_pool2d(images, 4), place)
         if self.regresses:
             place = self.position(mean).unflatten(1, (-1, self.axes))
         return (
@@ -76,13 +93,26 @@ class TinyNet(nn.Module):
 
 
 def tiny_maps(
-    joints: int, depth: int, channels: int, norm: str, volume: int | None, widths: bool, gain: float, backbone: None
+    joints: int,
+    depth: int,
+    channels: int,
+    norm: str,
+    volume: int | None,
+    widths: bool,
+    gain: float,
+    backbone: None,
+    **cells,
 ) -> TinyNet:
-    return TinyNet(joints, volume, False, widths)
+    return TinyNet(joints, volume, False, widths, cells.get("sub_distributions"))
 
 
 def tiny_positions(joints: int, depth: int, norm: str, volume: int | None, widths: bool, backbone: None) -> TinyNet:
     return TinyNet(joints, volume, True, widths)
+
+
+def variant_of(name: str, variant: str) -> dict[str, object]:
+    """The options of a variant that an objective has."""
+    return {key: value for key, value in VARIANTS.get(variant, {}).items() if key in options_of(name)}
 
 
 def make(task: str, objective: str, own: dict | None = None, **more) -> trained_module.TrainedModule:
@@ -94,6 +124,7 @@ def make(task: str, objective: str, own: dict | None = None, **more) -> trained_
     options = {
         **OPTIONS[task],
         **(dict(adversary=ADVERSARY) if variant == "adversary" else {}),
+        **(dict(sub_distributions=variant) if variant in CELLS else {}),
         "optimizer": "sgd",
         "lr": 0.01,
         **more,
@@ -102,7 +133,7 @@ def make(task: str, objective: str, own: dict | None = None, **more) -> trained_
         usual = {"num_samples": 3, "tau": 1.0, "units": "centered", **OF_OBJECTIVES.get(task, {})}
         known = {key: value for key, value in usual.items() if key in options_of(name)}
         options = {
-            "objective": {"name": name, **known, **VARIANTS.get(variant, {}), **(own or {})},
+            "objective": {"name": name, **known, **variant_of(name, variant), **(own or {})},
             "reduction": "mean",
             **options,
         }
@@ -256,6 +287,12 @@ class DotNet(nn.Module):
             maps = (1 + 500 * maps.exp()).log()
         maps = maps[:, None].expand(-1, self.joints, -1, -1)
         output = maps if self.volume is None else maps.unsqueeze(2).expand(-1, -1, self.volume, -1, -1)
+        if self.made[0].hparams.sub_distributions is not None:  # every cell knows how far the dot is
+            to = [x[:, None, None] - cells[0], y[:, None, None] - cells[1][:, None], torch.zeros(len(images), 1, 1)]
+            offset = torch.stack(torch.broadcast_tensors(*to)[: output.dim() - 2], 1)
+            offset = offset[:, None] if self.volume is None else offset[:, None, :, None]
+            shape = (len(images), self.joints, output.dim() - 2, *output.shape[2:])
+            return SubDistributions(output * 0, offset.expand(shape), torch.ones_like(output))
         if objective.regresses:
             axes = [x, y, torch.zeros_like(x)][: 2 if self.volume is None else 3]
             output = torch.stack(axes, -1)[:, None].expand(-1, self.joints, -1)

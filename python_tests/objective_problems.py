@@ -3,7 +3,7 @@
 import torch
 
 from sampling_argmax_cuda.objectives import OBJECTIVES, LikelihoodOf, Objective, make_objective, options_of
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 
 SEED = torch.tensor([5, 0])

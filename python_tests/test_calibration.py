@@ -26,8 +26,8 @@ from sampling_argmax_cuda.calibration.laws import (
 from sampling_argmax_cuda.calibration.report import as_json
 from sampling_argmax_cuda.calibration.scores import Points, scores_of
 from sampling_argmax_cuda.objectives import SoftArgmax, SoftRle
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.heatmap import Heatmap
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
 from sampling_argmax_cuda.objectives.spread import plane_covariance
 from sampling_argmax_cuda.trainers import calibrating
 from sampling_argmax_cuda.trainers.certainty import certainty, covariance_of, crop_side, spread_in_radii
@@ -122,20 +122,21 @@ def test_the_law_is_the_mean_of_the_passes(average):
     assert law[0, 0, 3, 2].item() == pytest.approx(0.5) and law[0, 0, 5, 9:11].tolist() == pytest.approx([0.125, 0.375])
 
 
-def test_pixels_of_a_turned_crop():
+@pytest.mark.parametrize("stride", [4, 8])
+def test_pixels_of_a_turned_crop(stride):
     """Covariance and boxes against cells that are drawn and taken to the image one by one."""
     law, angle = law_of(1, 1, 8, 8), 0.4
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     inverse = np.concatenate([turn * 1.7, [[30.0], [40.0]]], 1)[None].astype(np.float32)
-    images, affine = torch.zeros(1, 3, 32, 32), torch.from_numpy(inverse)
-    pixels = 4 * draws_of(law[0, 0], 200_000).round().numpy() @ inverse[0, :, :2].T + inverse[0, :, 2]
-    assert np.allclose(covariance_of(law, affine)[0, 0], np.cov(pixels.T), rtol=0.03)
+    images, affine = torch.zeros(1, 3, 8 * stride, 8 * stride), torch.from_numpy(inverse)
+    pixels = stride * draws_of(law[0, 0], 200_000).round().numpy() @ inverse[0, :, :2].T + inverse[0, :, 2]
+    assert np.allclose(covariance_of(law, images, affine)[0, 0], np.cov(pixels.T), rtol=0.03)
     found = certainty(law, images, affine, None, (0.9,))
     assert set(found) == {"regions"} and found["regions"].shape == (1, 1, 1, 4)
-    corners = 4 * central_region(law, 0.9)[0, 0].numpy() @ inverse[0, :, :2].T + inverse[0, :, 2]
+    corners = stride * central_region(law, 0.9)[0, 0].numpy() @ inverse[0, :, :2].T + inverse[0, :, 2]
     assert found["regions"][0, 0, 0].tolist() == pytest.approx([*corners.min(0), *corners.max(0)], rel=1e-5)
-    assert crop_side(images, affine).item() == pytest.approx(1.7 * 32)
-    assert Radius.of("5%").pixels(crop_side(images, affine)).item() == pytest.approx(0.05 * 1.7 * 32)
+    assert crop_side(images, affine).item() == pytest.approx(1.7 * 8 * stride)
+    assert Radius.of("5%").pixels(crop_side(images, affine)).item() == pytest.approx(0.05 * 1.7 * 8 * stride)
 
 
 def test_confidence_is_that_of_the_tempered_spread():

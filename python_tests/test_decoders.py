@@ -16,8 +16,8 @@ from test_tta import CELLS, POINTS, SWAPPED, Mirror, image_of
 from sampling_argmax_cuda import heatmap_mode, local_soft_argmax, soft_argmax
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.objectives import OBJECTIVES, SoftArgmax
+from sampling_argmax_cuda.objectives.answers import output_of
 from sampling_argmax_cuda.objectives.decoders import DECODERS, Decoder
-from sampling_argmax_cuda.objectives.objective import output_of
 from sampling_argmax_cuda.trainers.tta import EnsembleMember, TestTimeAugmentation
 
 GRIDS = [(9,), (7, 6), (5, 4, 6)]

@@ -19,7 +19,7 @@ from sampling_argmax_cuda import load
 from sampling_argmax_cuda.__main__ import main
 from sampling_argmax_cuda.calibration.calibration import Calibration, Radius
 from sampling_argmax_cuda.objectives import OBJECTIVES, make_objective
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.trainers.exporting import OUTPUTS, traced, write_onnx, write_pt2
 from sampling_argmax_cuda.trainers.landmarks import Landmarks
 from sampling_argmax_cuda.trainers.predictor import Predictor

@@ -10,7 +10,7 @@ from objective_problems import SEED, SIZES, Problem, objective_of
 
 from sampling_argmax_cuda import axis_sample, sample
 from sampling_argmax_cuda.objectives import OBJECTIVES
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints

@@ -9,7 +9,7 @@ import torch
 from objective_problems import RLE, SEED, SIZES, Problem, objective_of, options
 
 from sampling_argmax_cuda.objectives import OBJECTIVES
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target, gaussian_maps
 from sampling_argmax_cuda.tasks.keypointnet.task import PointCloudKeypoints, nearest_copy
 from sampling_argmax_cuda.tasks.mpii.task import MpiiPose

@@ -23,7 +23,7 @@ from sampling_argmax_cuda.objectives import (
     make_objective,
     options_of,
 )
-from sampling_argmax_cuda.objectives.objective import OutputWithSigma
+from sampling_argmax_cuda.objectives.answers import OutputWithSigma
 from sampling_argmax_cuda.objectives.targets import Target
 from sampling_argmax_cuda.tasks.coco.task import CocoPose
 from sampling_argmax_cuda.trainers.resnet import NormedLinear, PoseNet, RegressionNet, SigmaHead

@@ -21,6 +21,8 @@ def grid(**more) -> list[study.Setting]:
         bases=["uniform", "gaussian"],
         samples=[1, 30],
         taus=None,
+        strides=[""],
+        sub_distributions=["none"],
     )
     return study.settings_of(Namespace(**{**defaults, **more}))
 
@@ -57,6 +59,22 @@ def test_released_options_are_those_of_the_task():
     assert "--objective.reweight=2.0" in mtfl and not [o for o in (*mtfl, *h36m) if "clip_grad" in o]
     assert not [o for o in h36m if "reweight" in o]
     assert study.Setting("soft").options("coco") == ["--objective=soft"]
+
+
+def test_sub_distributions_are_those_that_an_objective_knows():
+    """Each at every stride; the released form, and soft-argmax with widths, are no cells of the grid."""
+    cells = grid(objectives=["soft", "heatmap", "crps", "energy"], samples=[30], strides=["4", "16"],
+                 sub_distributions=["none", "offset", "offset_sigma"])  # fmt: skip
+    assert [(cell.name, cell.stride) for cell in cells[:4]] == [
+        ("soft stride=4", "4"), ("soft stride=16", "16"), ("soft offset stride=4", "4"), ("soft offset stride=16", "16")
+    ]  # fmt: skip
+    learnt = {(cell.objective, cell.form, cell.basis, cell.cells) for cell in cells if cell.cells}
+    assert learnt == {("soft", "", "", "offset"), ("crps", "", "", "offset"), ("energy", "paper", "uniform", "offset"),
+                      ("energy", "paper", "gaussian", "offset"), ("energy", "paper", "gaussian", "offset_sigma")}  # fmt: skip
+    assert len(cells) == len(set(cells)) == 2 * (1 + 1 + 1 + 4 + len(learnt))
+    assert study.Setting("soft", stride="16", cells="offset", rate="0.1").options("coco") == [
+        "--objective=soft", "--model.lr=0.1", "--model.stride=16", "--model.sub_distributions=offset"
+    ]  # fmt: skip
 
 
 def fake(monkeypatch, fail_at: int | None = None) -> list[list[str]]:
@@ -127,6 +145,17 @@ def test_differences_are_of_the_same_seeds():
     own, soft = {"0": 1.0, "1": 3.0, "2": 2.0}, {"0": 0.5, "1": 2.0, "3": 9.0}
     assert study_table.difference(own, soft) == "+0.750 ± 3.177"  # t of 1 degree of freedom: 12.706
     assert study_table.difference(own, {"0": 1.0}) == ""
+
+
+def test_what_a_coarser_map_loses():
+    """The paired difference in pixels to the same setting at the finest stride; of that one itself, and of other lengths, none."""
+    common = {"form": "", "basis": "", "num_samples": "", "pckh": "0.5", "objective": "soft"}
+    rows = [{**common, "seed": str(seed), "epochs": epochs, "stride": stride, "cells": cells, "crop_px": str(px + 0.1 * seed)}
+            for epochs, stride, cells, px in (("8", "4", "", 2), ("8", "16", "", 3), ("8", "4", "offset", 1),
+                                              ("8", "16", "offset", 1.5), ("9", "16", "", 7)) for seed in (0, 1)]  # fmt: skip
+    head, _, *lines = study_table.table(rows, "mpii").splitlines()
+    assert head == "| setting | seeds | pckh | crop_px | crop_px - finest stride's (95 %) |"
+    assert [line.split(" | ")[-1].strip(" |") for line in lines] == ["", "+1.000 ± 0.000", "", "+0.500 ± 0.000", ""]
 
 
 def test_a_task_that_the_paper_does_not_have():

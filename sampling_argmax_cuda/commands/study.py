@@ -1,7 +1,6 @@
 """``sampling-argmax study``: objectives over learning rates, lengths and seeds; CSV, table and plot with the spread."""
 
 import argparse
-import csv
 import fcntl
 import sys
 import time
@@ -11,10 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from ..objectives import OBJECTIVES, LikelihoodOf
+from ..objectives.answers import SUB_DISTRIBUTIONS
 from ..trainers.figures import save_figure
 from ..trainers.files import write_atomically, write_rows
 from . import fit
-from .study_table import CLAIMS, LOWER, Row, label, plot, table
+from .study_table import CLAIMS, LOWER, Row, label, last_numbers, plot, read_rows, table
 
 FORMS = {"paper": {"estimator": "cell", "beta": "1.0"}, "released": {"estimator": "axis", "beta": "tau"}}
 BASES = ("uniform", "triangular", "gaussian")
@@ -32,7 +32,10 @@ SYNTHETIC = {name: f"synthetic_{name}" for name in ("mpii", "oct", "keypointnet"
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the grid; form, basis, num_samples and tau are those of samples and empty otherwise."""
+    """One cell of the grid; form, basis, num_samples and tau are those of samples and empty otherwise.
+
+    ``stride`` and ``cells``, the sub-distributions that cells learn, are the model's options, empty for its own.
+    """
 
     objective: str
     form: str = ""
@@ -40,6 +43,8 @@ class Setting:
     num_samples: str = ""
     tau: str = ""
     rate: str = ""
+    stride: str = ""
+    cells: str = ""
 
     @property
     def name(self) -> str:
@@ -47,7 +52,8 @@ class Setting:
 
     def options(self, task: str) -> list[str]:
         """The options of ``fit`` that this cell stands for."""
-        rate = [f"--model.lr={self.rate}"] if self.rate else []
+        model = {"lr": self.rate, "stride": self.stride, "sub_distributions": self.cells}
+        rate = [f"--model.{name}={value}" for name, value in model.items() if value]
         if self.objective in CONFIGS:
             return ["--config", self.objective, *self._of_samples(task), *rate]
         out = [f"--objective={self.objective}", *rate]
@@ -85,7 +91,17 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
                     for form in forms for basis in bases for count in args.samples for tau in taus]  # fmt: skip
         else:
             out.append(Setting(name))
-    return out
+    return [replace(own, stride=stride, cells="" if cells == "none" else cells)
+            for own in out for cells in args.sub_distributions if learns(own, cells) for stride in args.strides]  # fmt: skip
+
+
+def learns(own: Setting, cells: str) -> bool:
+    """Whether the objective of a setting knows of these sub-distributions."""
+    if cells == "none":
+        return True
+    if own.objective in SAMPLED:
+        return own.form == "paper" and (cells == "offset" or own.basis == "gaussian")
+    return cells == "offset" and own.objective in ("soft", "discrete", "crps")
 
 
 @dataclass(frozen=True)
@@ -102,9 +118,14 @@ class Run:
         return (self.task, *astuple(self.setting), str(self.seed), str(self.epochs))
 
 
+def setting_of(row: Row) -> Setting:
+    """The setting that a row is a run of; a file from before there was an option has none of it."""
+    return Setting(**{f.name: row.get(f.name) or "" for f in fields(Setting)})
+
+
 def key_of(row: Row) -> tuple[str, ...]:
     """The :attr:`Run.key` that a row has."""
-    return tuple(row[name] for name in ("task", *(f.name for f in fields(Setting)), "seed", "epochs"))
+    return (row["task"], *astuple(setting_of(row)), row["seed"], row["epochs"])
 
 
 def runs_of(args: argparse.Namespace, rows: list[Row]) -> Iterator[Run]:
@@ -134,24 +155,6 @@ def chosen(args: argparse.Namespace, rows: list[Row], setting: Setting) -> Setti
     return min(candidates, key=lambda own: sign * found[Run(args.task, own, args.tuning_seed, args.tuning_epochs).key])
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file, none if there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def last_numbers(run: Path) -> Row:
-    """The last value of every validation metric of a run, to 6 digits."""
-    files = sorted(run.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_")))
-    numbers: Row = {}
-    for row in read_rows(files[-1]):
-        numbers |= {name.removeprefix("val/"): f"{float(value):.6g}" for name, value in row.items()
-                    if name.startswith("val/") and value}  # fmt: skip
-    return numbers
-
-
 def arguments_of(args: argparse.Namespace, rest: list[str], run: Run, folder: Path) -> list[str]:
     """The command line of ``fit`` that a run is."""
     real = args.root is not None
@@ -173,9 +176,11 @@ def train(args: argparse.Namespace, rest: list[str], run: Run) -> Row:
     start = time.perf_counter()
     if fit.main(arguments_of(args, rest, run, folder)) != 0:
         raise ValueError(f"{run.setting.name} with seed {run.seed} failed")
-    seconds = f"{time.perf_counter() - start:.0f}"
+    seconds, numbers = f"{time.perf_counter() - start:.0f}", last_numbers(folder)
+    if run.setting.stride and "error" in numbers:  # in cells, which are no unit of several strides
+        numbers["crop_px"] = f"{float(numbers['error']) * int(run.setting.stride):.6g}"
     return {"task": run.task, **asdict(run.setting), "seed": str(run.seed), "epochs": str(run.epochs), "seconds": seconds,
-            **last_numbers(folder)}  # fmt: skip
+            **numbers}  # fmt: skip
 
 
 def hours_left(rows: list[Row], epochs: int) -> str:
@@ -209,8 +214,7 @@ def shown_rows(args: argparse.Namespace, rows: list[Row]) -> list[Row]:
     own = [row for row in rows if row["task"] == args.task and int(row["seed"]) in args.seeds]
 
     def place(row: Row) -> tuple[int, int]:
-        setting = Setting(**{f.name: row[f.name] for f in fields(Setting)})
-        return order.get(replace(setting, rate=""), len(order)), int(row["epochs"])
+        return order.get(replace(setting_of(row), rate=""), len(order)), int(row["epochs"])
 
     return sorted(own, key=place)
 
@@ -236,6 +240,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bases", nargs="+", choices=BASES, help="bases of sampling (point clouds: gaussian)")
     parser.add_argument("--samples", type=int, nargs="+", default=[30], help="numbers of samples S")
     parser.add_argument("--taus", nargs="+", help="temperatures of samples (default: the config's)")
+    parser.add_argument("--strides", nargs="+", default=[""], choices=("4", "8", "16", "32"),
+                        help="pixels a cell, the first of which others are compared with (default: the task's)")  # fmt: skip
+    parser.add_argument("--sub_distributions", nargs="+", default=["none"], choices=("none", *SUB_DISTRIBUTIONS),
+                        help="what cells learn besides, where the objective knows of it")  # fmt: skip
     return parser
 
 

@@ -1,6 +1,8 @@
-"""The table and the plot of a study, from the rows of its CSV."""
+"""The rows of a study's CSV, their table and their plot."""
 
+import csv
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,16 +27,36 @@ CLAIMS = {
 }  # fmt: skip
 LOWER = ("mpjpe_mm", "abs_px", "mad_px")  # main metrics of which less is better
 # The columns besides, where a task has them: errors, then what the maps are worth as laws.
-SHOWN = ("error", "pearson", "std_px", "dice", "crps", "spread", "cover_50", "cover_90")
+SHOWN = ("error", "crop_px", "pearson", "std_px", "dice", "crps", "spread", "cover_50", "cover_90")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV file, none if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def last_numbers(run: Path) -> Row:
+    """The last value of every validation metric of a run, to 6 digits."""
+    files = sorted(run.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_")))
+    numbers: Row = {}
+    for row in read_rows(files[-1]):
+        numbers |= {name.removeprefix("val/"): f"{float(value):.6g}" for name, value in row.items()
+                    if name.startswith("val/") and value}  # fmt: skip
+    return numbers
 
 
 def label(row: Row) -> str:
     """What a row, or a setting by its fields, is a run of, but for its seed."""
-    numbers = {"S": row["num_samples"], "tau": row.get("tau"), "lr": row.get("rate"), "epochs": row.get("epochs")}
+    named = {"S": "num_samples", "tau": "tau", "stride": "stride", "lr": "rate", "epochs": "epochs"}
+    numbers = {key: row.get(name) for key, name in named.items()}
     parts = [
         row["objective"],
         row["form"],
         row["basis"],
+        row.get("cells"),
         *(f"{key}={value}" for key, value in numbers.items() if value),
     ]
     return " ".join(part for part in parts if part)
@@ -63,21 +85,36 @@ def difference(values: dict[str, float], other: dict[str, float]) -> str:
     return f"{np.mean(pairs):+.3f} ± {half:.3f}"
 
 
+def finest(row: Row, rows: list[Row]) -> str:
+    """The label of what a row's setting is at the finest stride, with the same epochs and its own learning rate; "" for itself."""
+    same = [name for name in row if name in ("objective", "form", "basis", "num_samples", "tau", "cells", "epochs")]
+    alike = [other for other in rows if all(other.get(name) == row[name] for name in same) and other.get("stride")]
+    found = min(alike, key=lambda other: int(other["stride"]), default=row)
+    return "" if found.get("stride") == row.get("stride") else label(found)
+
+
 def table(rows: list[Row], task: str) -> str:
-    """A Markdown table: mean and standard deviation over seeds, the paired difference to soft-argmax, the paper's number."""
+    """A Markdown table: mean and standard deviation over seeds, paired differences to soft-argmax and to the finest stride, the
+    paper's number."""
     main, claims = CLAIMS[task]
     names = [name for name in (main, *SHOWN) if any(row.get(name) for row in rows)]
     columns = {name: collect(rows, name) for name in names}
-    soft = {row["epochs"]: columns[main][label(row)] for row in rows if row["objective"] == "soft" and row.get(main)}
+    plain = [row for row in rows if row["objective"] == "soft" and not row.get("cells") and row.get(main)]
+    soft = {(row["epochs"], row.get("stride")): columns[main][label(row)] for row in plain}
     paired = len({row["objective"] for row in rows}) > 1 and bool(soft)
+    coarse = len({row.get("stride") or "" for row in rows}) > 1
     head = ["setting", "seeds", *names] + ([f"{main} - soft's (95 %)"] if paired else [])
+    head += ["crop_px - finest stride's (95 %)"] if coarse else []
     head += [f"{main}, paper"] if claims else []
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for name, row in {label(row): row for row in rows if row.get(main)}.items():
         cells = [mean_and_spread(list(columns[x][name].values())) if name in columns[x] else "" for x in names]
         if paired:
-            own = soft.get(row["epochs"], {}) if row["objective"] != "soft" else {}
+            own = soft.get((row["epochs"], row.get("stride")), {}) if row["objective"] != "soft" else {}
             cells.append(difference(columns[main][name], own))
+        if coarse:
+            found = columns.get("crop_px", {})
+            cells.append(difference(found.get(name, {}), found.get(finest(row, rows), {})))
         if claims:
             cells.append(str(claims.get(row["basis"] or row["objective"], "")))
         lines.append(" | ".join([name, str(len(columns[main][name])), *cells]))

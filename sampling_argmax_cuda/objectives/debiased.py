@@ -20,6 +20,7 @@ class Debiased(SoftArgmax):
     """
 
     point_sets, circles, averages = False, False, ("coords",)
+    sub_distributions = ()  # the background's mean is in the middle of cells that stay where they are
 
     def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, peak = super().locate(output, points)

@@ -10,23 +10,31 @@ from ..cells import cell_offsets, largest_cell
 from ..checks import check_logits, check_positive
 from ..distances import metric_of
 from ..moments import soft_argmax
+from ..sub_distributions import check_sub_distributions
 
 DECODERS = ("mean", "mode", "local")
 _RADIUS = 3.0  # cells
 
 
-def heatmap_mode(logits: Tensor, *, points: Tensor | None = None) -> Tensor:
+def heatmap_mode(logits: Tensor, *, points: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
     """The position of the largest cell, the first of equal ones.
 
     Args:
         logits: ``[B, K, *axes]`` or, with ``points``, ``[B, K, N]``; any map whose largest cell is wanted.
         points: positions ``[B, N, d]`` of unordered cells.
+        offset: what moves every cell, as :func:`.sample` has it: that of the largest is added.
 
     Returns:
         ``[B, K, d]`` in cell-index units (x, y, z), or the points' units; without gradient in the logits.
     """
     check_logits("heatmap_mode", logits, points)
-    return largest_cell(logits, points)[0]
+    check_sub_distributions("heatmap_mode", logits, points, offset, None)
+    position = largest_cell(logits, points)[0]
+    if offset is None:
+        return position
+    moved = offset.flatten(3) if points is None else offset.mT
+    cell = logits.flatten(2).argmax(-1)[..., None, None].expand(*moved.shape[:3], 1)
+    return position + moved.gather(-1, cell).squeeze(-1).to(position.dtype)
 
 
 def local_soft_argmax(
@@ -35,6 +43,7 @@ def local_soft_argmax(
     radius: float | None = None,
     beta: float = 1.0,
     points: Tensor | None = None,
+    offset: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Soft-argmax of the cells about the largest one: ``sum p_i c_i / sum p_i`` within its window, ``p = softmax(beta * z)``.
@@ -47,6 +56,7 @@ def local_soft_argmax(
             None, or the points at most so far from it, which has to be said.
         beta: factor of the logits, > 0.
         points: positions ``[B, N, d]`` of unordered cells.
+        offset: what moves every cell, as :func:`.sample` has it; the window is of cells where they were.
         backend: as :func:`.soft_argmax`.
 
     Returns:
@@ -66,7 +76,7 @@ def local_soft_argmax(
     else:
         distance = metric_of(offsets, "euclidean")
     near = torch.where(distance <= radius, logits, -math.inf)
-    return soft_argmax(near, beta=beta, points=points, backend=backend)
+    return soft_argmax(near, beta=beta, points=points, offset=offset, backend=backend)
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,11 @@ class Decoder:
         if self.radius is not None and not 0 < self.radius < math.inf:
             raise ValueError(f"decoder_radius must be > 0, got {self.radius}")
 
-    def __call__(self, logits: Tensor, points: Tensor | None = None, backend: str = "auto") -> Tensor:
+    def __call__(self, logits: Tensor, points: Tensor | None = None, backend: str = "auto",
+                 offset: Tensor | None = None) -> Tensor:  # fmt: skip
         """Positions ``[B, K, d]``."""
         if self.name == "mode":
-            return heatmap_mode(logits, points=points)
+            return heatmap_mode(logits, points=points, offset=offset)
         if self.name == "local":
-            return local_soft_argmax(logits, radius=self.radius, points=points, backend=backend)
-        return soft_argmax(logits, points=points, backend=backend)
+            return local_soft_argmax(logits, radius=self.radius, points=points, offset=offset, backend=backend)
+        return soft_argmax(logits, points=points, offset=offset, backend=backend)

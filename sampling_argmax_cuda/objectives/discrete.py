@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ..cells import cell_offsets
 from ..distances import mean_difference, metric_of
+from .answers import Answer, cells_of, output_of
 from .marginals import grid_marginals, point_marginals
 from .objective import Objective
 from .targets import Target
@@ -26,6 +27,7 @@ class Discrete(Objective):
     """
 
     constrained = False
+    sub_distributions = ("offset",)
 
     def __init__(self, beta: float | str = 1.0, spread: float = 0.0, metric: str = "l1", units: str = "index") -> None:
         super().__init__(metric, units, beta)
@@ -39,13 +41,20 @@ class Discrete(Objective):
     def circles(self) -> bool:
         return self.spread == 0
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        offsets = self.offsets(cell_offsets(output, target.position, target.points), target, output.dim() - 2)
-        maps = self.maps(output)
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
+        logits, moved = output_of(output), cells_of(output).get("offset")
+        apart = cell_offsets(logits, target.position, target.points)
+        if moved is not None:  # a marginal's cells are no line any more, but points
+            moved = moved.to(apart[0].dtype).unbind(2 if target.points is None else -1)
+            apart = [x + own for x, own in zip(apart, moved, strict=True)]
+        offsets, maps = self.offsets(apart, target, logits.dim() - 2), self.maps(logits)
         error = (maps * metric_of(offsets, self.metric)).flatten(2).sum(-1)
         if self.spread == 0:
             return error
-        laws = point_marginals(maps, offsets) if target.points is not None else grid_marginals(maps, offsets)
+        if moved is not None:
+            laws = point_marginals(maps.flatten(2), [x.flatten(2) for x in offsets])
+        else:
+            laws = point_marginals(maps, offsets) if target.points is not None else grid_marginals(maps, offsets)
         return error - self.spread * sum(mean_difference(p, x) for p, x in laws)
 
 

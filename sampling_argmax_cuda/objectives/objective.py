@@ -2,32 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import METRICS, arithmetic_dtype, check_periodic, row_weight, seed_tensor
+from ..checks import METRICS, arithmetic_dtype, check_logits, check_periodic, row_weight, seed_tensor
 from ..coords import CONVENTIONS, affine, frame_of
 from ..distances import mask_rows, metric_of, weigh_rows
 from ..moments import heatmap_moments, soft_argmax
 from ..notices import notice_far_target
+from ..sub_distributions import check_sub_distributions
 from ..units import Units, units_of
+from .answers import SUB_DISTRIBUTIONS, Answer, SubDistributions, cells_of, output_of
 from .decoders import Decoder
 from .rows import check_rows
 from .targets import Target
-
-
-class OutputWithSigma(NamedTuple):
-    """What a network with widths answers: maps or positions ``[B, K, ...]``, and sigma ``[B, K, d]`` in the objective's units."""
-
-    output: Tensor
-    sigma: Tensor
-
-
-def output_of(answer: Tensor | OutputWithSigma) -> Tensor:
-    """The maps or positions of a network's answer."""
-    return answer.output if isinstance(answer, OutputWithSigma) else answer
 
 
 class Objective(nn.Module):
@@ -58,6 +47,9 @@ class Objective(nn.Module):
     lr = 1.0  # the learning rate of its own parameters as a factor of the network's
     backend = "auto"  # what the operators run on
     circles = False  # whether axes may be circles
+    sub_distributions: tuple[
+        str, ...
+    ] = ()  # what cells may learn: to move (offset), and how wide they are (offset_sigma)
     coords, stride, periodic = "index", 1.0, ()  # what a user's positions are in, as of the operators
 
     def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
@@ -114,7 +106,7 @@ class Objective(nn.Module):
 
     def loss(
         self,
-        output: Tensor | OutputWithSigma,
+        output: Answer,
         target: Target | Tensor,
         weight: Tensor | None = None,
         *,
@@ -147,6 +139,8 @@ class Objective(nn.Module):
             own = self.own_units(size, points)
             target = Target(target, row_weight(weight, shape[:2]), size, points=points, sigma=sigma)
         self.check_points(target.points)
+        if isinstance(output, SubDistributions):
+            self._check_cells(output, target.points)
         if not self.regresses:
             check_rows(type(self).__name__, output_of(output), target.position, target.weight, target.points)
         if own is not None:
@@ -157,7 +151,15 @@ class Objective(nn.Module):
             seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
         return self.target_loss(output, target, seed)
 
-    def target_loss(self, output: Tensor | OutputWithSigma, target: Target, seed: int | Tensor | None) -> Tensor:
+    def _check_cells(self, output: SubDistributions, points: Tensor | None) -> None:
+        """Raise ValueError for sub-distributions that the objective does not know of, or that do not fit their maps."""
+        name, kind = type(self).__name__, "offset" if output.sigma is None else "offset_sigma"
+        if kind not in self.sub_distributions:
+            raise ValueError(f"{name}: knows of no sub-distributions {kind}; {SUB_DISTRIBUTIONS[kind]} does")
+        check_logits(name, output.output, points)
+        check_sub_distributions(name, output.output, points, output.offset, output.sigma)
+
+    def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """What :meth:`loss` gives, for arguments that fit."""
         target = target.known()
         return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
@@ -170,9 +172,13 @@ class Objective(nn.Module):
         """The positions that are trained, ``[B, K, S, d]``: one, which is what is read, or samples of it."""
         return self.read_as_trained(output, target.points)[0].unsqueeze(2)
 
-    def kept(self, output: Tensor, target: Target) -> Tensor:
+    def kept(self, output: Answer, target: Target) -> Answer:
         """Maps or positions ``[B, K, ...]`` with 0 in the rows that do not count, where no other row needs them."""
-        return output if self.constrained and self.constraint is not None else mask_rows(output, target.weight)
+        if self.constrained and self.constraint is not None:
+            return output
+        if isinstance(output, SubDistributions):
+            return SubDistributions(*(None if own is None else mask_rows(own, target.weight) for own in output))
+        return mask_rows(output, target.weight)
 
     def offsets(self, offsets, target: Target, extra: int = 0) -> list[Tensor]:
         """Distances per axis in the objective's units, 0 where a coordinate is not known.
@@ -217,8 +223,13 @@ class Objective(nn.Module):
         """The logarithm of maps of :meth:`maps`, up to a constant."""
         return maps.log()
 
-    def law(self, output: Tensor | OutputWithSigma) -> Tensor:
-        """The law of the position that a map stands for: the probability of each cell, ``[B, K, *axes]``, in float64."""
+    def law(self, output: Answer) -> Tensor:
+        """The law of the position that a map stands for: the probability of each cell, ``[B, K, *axes]``, in float64.
+
+        Raises ValueError for cells that a network has moved: where they are then is no map.
+        """
+        if isinstance(output, SubDistributions):
+            raise ValueError(f"{type(self).__name__}: learned sub-distributions are no law of cells")
         maps = self.maps(output_of(output).double())
         return self.log_maps(maps).flatten(2).softmax(-1).view_as(maps)
 
@@ -227,27 +238,30 @@ class Objective(nn.Module):
         position, peak = self.locate_maps(maps)
         return self.decoded(position, maps), peak
 
-    def covariance(self, output: Tensor | OutputWithSigma, size: tuple[int, int]) -> Tensor:
+    def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:
         """How uncertain positions are in the image plane: the covariance ``[B, K, 2, 2]`` of the maps, in cells squared.
 
         ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
         """
-        return heatmap_moments(output, beta=self.beta, backend=self.backend).covariance[..., :2, :2]
+        moments = heatmap_moments(output_of(output), beta=self.beta, backend=self.backend, **cells_of(output))
+        return moments.covariance[..., :2, :2]
 
-    def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(self, output: Answer, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (the points' units, or ``coords``) and peaks ``[B, K]`` of the network's output."""
         self.check_points(points)
         position, peak = self.locate(output, points)
         maps = None if self.decoder is None else self.maps(output_of(output))
-        return self.shown(self.decoded(position, maps, points), output_of(output), points), peak
+        position = self.decoded(position, maps, points, cells_of(output).get("offset"))
+        return self.shown(position, output_of(output), points), peak
 
-    def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None) -> Tensor:
+    def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None,
+                offset: Tensor | None = None) -> Tensor:  # fmt: skip
         """What evaluation answers: the decoder's reading of the maps where there is one, under the constraint."""
         if self.decoder is not None:
-            position = self.decoder(self.log_maps(maps), points, self.backend)
+            position = self.decoder(self.log_maps(maps), points, self.backend, offset)
         return self.possible(position)
 
-    def read_as_trained(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read_as_trained(self, output: Answer, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives without a decoder, in cells."""
         self.check_points(points)
         position, peak = self.locate(output, points)
@@ -258,9 +272,11 @@ class Objective(nn.Module):
         moments = heatmap_moments(maps.log(), backend=self.backend)
         return moments.mean, moments.peak
 
-    def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives in cells, without decoder and constraint."""
-        moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
+        logits, offset = output_of(output), cells_of(output).get("offset")
+        moments = heatmap_moments(logits, beta=self.beta, points=points, offset=offset, backend=self.backend)
         if not self.periodic:
             return moments.mean, moments.peak
-        return soft_argmax(output, beta=self.beta, periodic=self.periodic, backend=self.backend), moments.peak
+        position = soft_argmax(logits, beta=self.beta, offset=offset, periodic=self.periodic, backend=self.backend)
+        return position, moments.peak

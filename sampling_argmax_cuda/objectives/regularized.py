@@ -194,7 +194,7 @@ class VarianceRegularized(SoftArgmax):
         beta, backend, metric, units: as :class:`.SoftArgmax`.
     """
 
-    circles = False
+    circles, sub_distributions = False, ()  # the regulariser is of cells that stay where they are
 
     def __init__(self, reg_weight: float = 1.0, target_sigma: float = 2.0, beta: float | str = 1.0, backend: str = "auto",
                  metric: str = "l1", units: str = "index") -> None:  # fmt: skip

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..checks import arithmetic_dtype
 from ..coords import affine
 from ..distances import weigh_rows
+from .answers import OutputWithSigma
 from .direct import Direct
-from .objective import Objective, OutputWithSigma
+from .objective import Objective
 from .real_nvp import RealNVP
 from .sampling import SamplingArgmax
 from .soft import SoftArgmax

@@ -9,6 +9,7 @@ from ..checks import check_sampling, check_spread, check_temperature
 from ..distances import spread_error
 from ..moments import soft_argmax
 from ..ops import axis_sample, expected_error, sample
+from .answers import Answer, cells_of, output_of
 from .objective import Objective
 from .schedules import Schedule, make_schedule
 from .targets import Target
@@ -88,6 +89,12 @@ class SamplingArgmax(Objective):
     def circles(self) -> bool:
         return self.estimator == "cell" and self.spread == 0
 
+    @property
+    def sub_distributions(self) -> tuple[str, ...]:
+        if self.estimator == "axis":
+            return ()  # its noise is of the axes' bins
+        return ("offset", "offset_sigma") if self.basis == "gaussian" and self.sigma > 0 else ("offset",)
+
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
         """Set the temperature to that of an epoch, or of the part of the run that is done, in [0, 1], as the schedule goes by.
 
@@ -108,11 +115,11 @@ class SamplingArgmax(Objective):
     def _train_beta(self) -> float:
         return self.tau if self.released else self.beta
 
-    def _options(self, sigma: float | Tensor | None, seed: int | Tensor | None) -> dict:
+    def _options(self, output: Answer, sigma: float | Tensor | None, seed: int | Tensor | None) -> dict:
         options = dict(
             num_samples=self.num_samples, tau=self.tau, beta=self._train_beta(), basis=self.basis,
             sigma=self.sigma if sigma is None else sigma, seed=seed, backend=self.backend,
-        )  # fmt: skip
+        ) | cells_of(output)  # fmt: skip
         if self.estimator == "axis":
             options |= dict(reweight=self.reweight, clip_grad=self.clip_grad)
         return options
@@ -123,7 +130,7 @@ class SamplingArgmax(Objective):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Answer,
         points: Tensor | None = None,
         *,
         sigma: float | Tensor | None = None,
@@ -135,41 +142,42 @@ class SamplingArgmax(Objective):
         ``sigma``, a number or a tensor that broadcasts to ``[B, K]``, stands for that of the module.
         """
         if not self.training:
-            return soft_argmax(logits, beta=self.beta, points=points, coords=self.coords, stride=self.stride,
-                               periodic=self.periodic, backend=self.backend)  # fmt: skip
+            offset = cells_of(logits).get("offset")
+            return soft_argmax(output_of(logits), beta=self.beta, points=points, offset=offset, coords=self.coords,
+                               stride=self.stride, periodic=self.periodic, backend=self.backend)  # fmt: skip
         return self.samples(logits, points, sigma=sigma, seed=seed, generator=generator)
 
-    def samples(self, output: Tensor, points: Tensor | None = None, *, num_samples: int | None = None,
+    def samples(self, output: Answer, points: Tensor | None = None, *, num_samples: int | None = None,
                 sigma: float | Tensor | None = None, seed: int | Tensor | None = None,
                 generator: torch.Generator | None = None) -> Tensor:  # fmt: skip
         """Samples ``[B, K, S, d]`` with these settings, in evaluation too; ``num_samples`` stands for the module's."""
         self.check_points(points)
-        options = {**self._options(sigma, seed), "generator": generator}
+        options = {**self._options(output, sigma, seed), "generator": generator}
         if num_samples is not None:
             options["num_samples"] = num_samples
-        return self.shown(self._draw(output, points, options), output, points)
+        return self.shown(self._draw(output_of(output), points, options), output_of(output), points)
 
     def _draw(self, output: Tensor, points: Tensor | None, options: dict) -> Tensor:
-        """Samples in cells."""
+        """Samples of maps in cells."""
         if self.estimator == "axis":
             return self.possible(axis_sample(output, **options))
         return self.possible(sample(output, points=points, periodic=self.periodic, **options))
 
-    def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def draws(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         self.check_points(target.points)
-        return self._draw(output, target.points, self._options(target.sigma, seed))
+        return self._draw(output_of(output), target.points, self._options(output, target.sigma, seed))
 
-    def target_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         fused = self.units == "index" and target.axes is None and self.constraint is None and self.estimator == "cell"
         factor = self.own_units(target.size, target.points).factor(self.metric) if fused else None
         if factor is None:
             return super().target_loss(output, target, seed)
-        options = self._options(target.sigma, seed)
-        error = expected_error(output, target.position, target.weight, metric=self.metric, spread=self.spread,
+        options = self._options(output, target.sigma, seed)
+        error = expected_error(output_of(output), target.position, target.weight, metric=self.metric, spread=self.spread,
                                points=target.points, **options)  # fmt: skip
         return error if factor == 1 else error * factor
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         draws = self.draws(output, target, seed)
         offsets = draws - target.position.to(draws.dtype).unsqueeze(2)
         return spread_error(self.offsets(offsets.unbind(-1), target, extra=1), self.metric, self.spread)

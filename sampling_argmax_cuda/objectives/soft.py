@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .answers import Answer
 from .objective import Objective
 from .targets import Target
 
@@ -25,7 +26,7 @@ class SoftArgmax(Objective):
     A state dict of :class:`.SamplingArgmax` is loaded too, so that a model may be read without samples.
     """
 
-    circles = True
+    circles, sub_distributions = True, ("offset",)
 
     def __init__(self, beta: float | str = 1.0, backend: str = "auto", metric: str = "l1", units: str = "index",
                  coords: str = "index", stride: float | Sequence[float] = 1.0, periodic: Sequence[int] = ()) -> None:  # fmt: skip
@@ -43,7 +44,7 @@ class SoftArgmax(Objective):
         """Positions ``[B, K, d]`` of logits ``[B, K, *axes]``, or ``[B, K, N]`` with points ``[B, N, d]``."""
         return self.read(logits, points)[0]
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         return self.distance(self.read_as_trained(output, target.points)[0], target)
 
     def extra_repr(self) -> str:

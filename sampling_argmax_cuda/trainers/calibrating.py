@@ -43,7 +43,7 @@ def statistics(found: dict[str, Tensor], batch: dict[str, Tensor], temperatures:
     target = batch["target"][..., :2].double()
     for name, temperature in temperatures.items():
         law = in_plane(tempered(found["law"], temperature))
-        spread = spread_in_radii(covariance_of(law, batch["inverse"]), reach)
+        spread = spread_in_radii(covariance_of(law, batch["image"], batch["inverse"]), reach)
         own = {"spread": spread, **law_scores(law, target)._asdict()}
         out |= {f"{name}_{key}": value for key, value in own.items()}
     return out
@@ -114,6 +114,8 @@ def calibrate(trainer: lightning.Trainer, model: LandmarkModule, data: lightning
     """Fit a temperature and a confidence on half of the validation images, and report on the other half."""
     if model.objective.regresses:
         raise ValueError(f"calibrate: needs an objective with maps, got {model.hparams.objective['name']}")
+    if model.hparams.sub_distributions is not None:
+        raise ValueError("calibrate: learned sub-distributions are no law of cells, whose temperature could be fitted")
     if seed < 0:
         raise ValueError(f"calibrate: split_seed must be >= 0, got {seed}")
     model.validates_laws = True

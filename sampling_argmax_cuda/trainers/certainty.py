@@ -9,7 +9,7 @@ from torch import Tensor
 from ..calibration.calibration import Calibration
 from ..calibration.laws import central_region, in_plane, tempered
 from ..objectives.spread import plane_covariance
-from .reading import STRIDE, covariance_to_image, to_image
+from .reading import covariance_to_image, to_image
 
 
 def crop_side(images: Tensor, inverse: Tensor) -> Tensor:
@@ -18,14 +18,19 @@ def crop_side(images: Tensor, inverse: Tensor) -> Tensor:
     return sides.amax(-1).double()
 
 
-def covariance_of(law: Tensor, inverse: Tensor) -> Tensor:
-    """Covariances ``[B, K, 2, 2]`` in pixels squared of laws ``[B, K, H, W]`` of cells."""
-    return covariance_to_image(plane_covariance(law) * STRIDE**2, inverse)
+def covariance_of(law: Tensor, images: Tensor, inverse: Tensor) -> Tensor:
+    """Covariances ``[B, K, 2, 2]`` in pixels squared of laws ``[B, K, H, W]`` of the cells of crops ``[B, 3, H, W]``."""
+    return covariance_to_image(plane_covariance(law) * _stride(law, images) ** 2, inverse)
 
 
-def boxes_of(corners: Tensor, inverse: Tensor) -> Tensor:
+def _stride(law: Tensor, images: Tensor) -> int:
+    """Pixels of the crops a cell."""
+    return images.shape[-1] // law.shape[-1]
+
+
+def boxes_of(corners: Tensor, stride: int, inverse: Tensor) -> Tensor:
     """Boxes ``[B, K, 4]`` (x, y of the least and of the largest corner) in pixels, from corners ``[B, K, 2, 2]`` in cells."""
-    pixels = to_image(corners.flatten(1, 2) * STRIDE, inverse).view_as(corners)
+    pixels = to_image(corners.flatten(1, 2) * stride, inverse).view_as(corners)
     return torch.cat([pixels.amin(2), pixels.amax(2)], -1)
 
 
@@ -44,9 +49,11 @@ def certainty(law: Tensor, images: Tensor, inverse: Tensor, calibration: Calibra
     """
     plane, found = in_plane(law if calibration is None else tempered(law, calibration.temperature)), {}
     if levels:
-        found["regions"] = torch.stack([boxes_of(central_region(plane, level), inverse) for level in levels], 2)
+        corners = [central_region(plane, level) for level in levels]
+        found["regions"] = torch.stack([boxes_of(own, _stride(law, images), inverse) for own in corners], 2)
     if calibration is not None:
-        covariance, radius = covariance_of(plane, inverse), calibration.radius.pixels(crop_side(images, inverse))
+        covariance = covariance_of(plane, images, inverse)
+        radius = calibration.radius.pixels(crop_side(images, inverse))
         confidence = calibration.confidence(spread_in_radii(covariance, radius))
         found |= {"covariance": covariance, "radius": radius, "confidence": confidence}
     return found

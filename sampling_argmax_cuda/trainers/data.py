@@ -164,6 +164,7 @@ class LandmarkData(TaskData):
         scale: scale augmentation: half width of its uniform law (or deviation, if the task says so), in [0, 1).
         rotation: rotation in degrees: the largest (or the deviation), for some of the samples, in [0, 180].
         color: half width of the uniform gain of each colour channel, in [0, 1].
+        stride: pixels of the input a cell of the maps, as the model's.
     """
 
     padding = 1.0  # the share of a box that its crop shows
@@ -180,6 +181,7 @@ class LandmarkData(TaskData):
         scale: float = 0.3,
         rotation: float = 40.0,
         color: float = 0.0,
+        stride: int = 4,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -193,7 +195,7 @@ class LandmarkData(TaskData):
 
     @property
     def heatmap_size(self) -> tuple[int, ...]:
-        return tuple(n // 4 for n in self.hparams.image_size)
+        return tuple(n // self.hparams.stride for n in self.hparams.image_size)
 
     def to_predict(self) -> InputCrops:
         if self.hparams.images is None:

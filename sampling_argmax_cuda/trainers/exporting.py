@@ -13,7 +13,7 @@ from ..calibration.laws import in_plane, tempered
 from ..objectives.spread import plane_covariance
 from .certainty import spread_in_radii
 from .files import write_atomically
-from .reading import STRIDE, LandmarkReader, Prediction
+from .reading import LandmarkReader, Prediction
 
 INPUT, SCALE, OUTPUTS = "images", "scale", Prediction._fields
 METADATA = "sampling_argmax"  # its name among an ONNX file's metadata, and in a .pt2 file
@@ -59,7 +59,8 @@ class CalibratedReader(torch.nn.Module):
     def forward(self, images: Tensor, scale: Tensor | None = None) -> Prediction:
         """See :class:`.Prediction`, in pixels of the crops, of which one is ``scale`` ``[B]`` pixels of its image."""
         found, law = self.reader.read(images, law=True)
-        covariance = plane_covariance(in_plane(tempered(law, self.calibration.temperature)), "reference") * STRIDE**2
+        plane = in_plane(tempered(law, self.calibration.temperature))
+        covariance = plane_covariance(plane, "reference") * self.reader.tta.stride**2
         scale = images.new_ones(images.shape[0]) if scale is None else scale
         radius = self.calibration.radius.pixels(scale.double() * max(images.shape[-2:])) / scale
         confidence = self.calibration.confidence(spread_in_radii(covariance, radius))

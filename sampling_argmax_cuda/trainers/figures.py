@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
+from ..objectives.answers import Answer, answer_in, output_of
 from ..objectives.objective import Objective
 from .files import write_atomically
 from .transforms import MEAN, STD
@@ -102,30 +103,37 @@ def draw_map(axes, image: np.ndarray, heat: np.ndarray, draws: np.ndarray | None
         draw_spread(axes, draws)
 
 
-def draw_samples(output: Tensor, objective: Objective, count: int) -> np.ndarray | None:
+def draw_samples(output: Answer, objective: Objective, count: int, stride: int = 4) -> np.ndarray | None:
     """Samples ``[B, K, count, 2]`` of the objective in pixels of the input, or None where it trains none."""
     draws = objective.samples(output, num_samples=count, seed=0)
-    return None if draws is None else draws[..., :2].cpu().numpy() * 4
+    return None if draws is None else draws[..., :2].cpu().numpy() * stride
+
+
+def stride_of(images: Tensor, output: Tensor, objective: Objective) -> int:
+    """Pixels of images ``[..., H, W]`` a cell of their maps; 4 where there are none."""
+    return 4 if objective.regresses else images.shape[-1] // output.shape[-1]
 
 
 def overlay_figure(preview: dict[str, Tensor], objective: Objective, bones, rows: int = 4, joints: int = 3,
                    samples: int = 30) -> Figure:  # fmt: skip
     """Each row: prediction and target on the image, then maps of a few joints with their target and, if any, samples."""
-    image, output = preview["image"], preview["output"][:rows]
+    image, stride = preview["image"], stride_of(preview["image"], preview["output"], objective)
+    answer = answer_in({key: preview[key][:rows] for key in ("output", "offset", "cell_sigma") if key in preview})
     rows, joints = min(rows, len(image)), 0 if objective.regresses else joints
     figure = Figure(figsize=(3 * (joints + 1), 3.2 * rows), layout="constrained")
     grid = figure.subplots(rows, joints + 1, squeeze=False)
-    position, target = (preview[k][:rows, :, :2].float().cpu().numpy() * 4 for k in ("position", "target"))
+    position, target = (preview[k][:rows, :, :2].float().cpu().numpy() * stride for k in ("position", "target"))
     visible = preview["weight"][:rows].cpu().numpy() > 0
-    maps = None if objective.regresses else flat_maps(output, objective)
-    draws = draw_samples(output, objective, samples)
+    maps = None if objective.regresses else flat_maps(output_of(answer), objective)
+    draws = draw_samples(answer, objective, samples, stride)
     for i in range(rows):
         shown = shown_image(image[i])
         grid[i, 0].imshow(shown)
         draw_skeleton(grid[i, 0], target[i], visible[i], bones, "lime", "target")
         draw_skeleton(grid[i, 0], position[i], visible[i], bones, "red", "prediction")
         if "sigma" in preview:
-            draw_widths(grid[i, 0], position[i], preview["sigma"][i, :, :2].float().cpu().numpy() * 4, visible[i])
+            widths = preview["sigma"][i, :, :2].float().cpu().numpy() * stride
+            draw_widths(grid[i, 0], position[i], widths, visible[i])
         chosen = np.flatnonzero(visible[i])[:: max(1, visible[i].sum() // max(1, joints))]
         for axes, joint in zip(grid[i, 1:], chosen, strict=False):
             draw_map(axes, shown, maps[i, joint], None if draws is None else draws[i, joint])
@@ -138,7 +146,7 @@ def overlay_figure(preview: dict[str, Tensor], objective: Objective, bones, rows
     return figure
 
 
-def maps_figure(image: Tensor, output: Tensor, objective: Objective, position: Tensor, names) -> Figure:
+def maps_figure(image: Tensor, output: Answer, objective: Objective, position: Tensor, names) -> Figure:
     """Every map of one image ``[3, H, W]`` and the position read off; of an objective with samples 100 and their spread in cells.
 
     ``output`` is ``[1, K, ...]``, ``position`` ``[K, >= 2]`` in cells.
@@ -148,11 +156,12 @@ def maps_figure(image: Tensor, output: Tensor, objective: Objective, position: T
     shown = shown_image(image)
     figure = Figure(figsize=(2 * columns, 2.3 * lines * shown.shape[0] / shown.shape[1]), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    maps, draws = flat_maps(output, objective)[0], draw_samples(output, objective, 100)
+    stride = stride_of(image, output_of(output), objective)
+    maps, draws = flat_maps(output_of(output), objective)[0], draw_samples(output, objective, 100, stride)
     for k, (axes, name) in enumerate(zip(grid, names, strict=False)):
         draw_map(axes, shown, maps[k], None if draws is None else draws[0, k])
-        axes.plot(*(position[k, :2].float().cpu().numpy() * 4), "x", color="red", ms=6)
-        spread = "" if draws is None else f" ±{np.sqrt(draws[0, k].var(0).sum()) / 4:.1f}"
+        axes.plot(*(position[k, :2].float().cpu().numpy() * stride), "x", color="red", ms=6)
+        spread = "" if draws is None else f" ±{np.sqrt(draws[0, k].var(0).sum()) / stride:.1f}"
         axes.set_title(f"{name}{spread}", fontsize=7)
     for axes in grid:
         axes.set_axis_off()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..calibration.calibration import Calibration
-from ..objectives.objective import OutputWithSigma, output_of
+from ..objectives.answers import SUB_DISTRIBUTIONS, Answer, answer_in, parts_of
 from ..objectives.targets import Target
 from .certainty import certainty, record_of
 from .descriptions import check_description, describe
@@ -20,12 +20,12 @@ from .landmarks import Landmarks
 from .messages import tell
 from .networks import make_network
 from .objective_module import ObjectiveModule
-from .pretrained import Pretrained
-from .reading import STRIDE, covariance_to_image, to_image
+from .pretrained import STRIDES, Pretrained
+from .reading import covariance_to_image, to_image
 from .resume import changed_options
 from .tables import write_tables
 from .trained_module import gather_objects
-from .tta import EnsembleMember, TestTimeAugmentation
+from .tta import STRIDE, EnsembleMember, TestTimeAugmentation
 from .weights import read_checkpoint, start_from
 
 
@@ -53,7 +53,12 @@ class LandmarkModule(ObjectiveModule):
         ensemble: checkpoints of the same task that evaluation averages with, each at its own image size.
         average: what evaluation averages: coords or maps.
         regions: levels, in (0, 1), of the central regions that predictions have; none if empty.
+        stride: pixels of the input a cell of the maps: 4, 8, 16 or 32, at most the backbone's.
+        sub_distributions: what the network learns of every cell besides its logit: offset, where it lies, or offset_sigma, how
+            wide its basis is too; null for neither.
     """
+
+    linked = {"stride": "stride"}
 
     free = ObjectiveModule.free | {
         f"model.{name}" for name in ("flip_test", "scales", "ensemble", "average", "regions")
@@ -79,9 +84,15 @@ class LandmarkModule(ObjectiveModule):
         ensemble: tuple[str, ...] = (),
         average: str = "coords",
         regions: tuple[float, ...] = (),
+        stride: int = STRIDE,
+        sub_distributions: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        if stride not in STRIDES:
+            raise ValueError(f"model: stride must be one of {', '.join(map(str, STRIDES))}, got {stride}")
+        if sub_distributions is not None:
+            self._check_sub_distributions()
         if average not in self.objective.averages:
             known, name = " or ".join(self.objective.averages), self.hparams.objective["name"]
             raise ValueError(f"model: average must be {known} for objective {name}, got {average!r}")
@@ -97,11 +108,27 @@ class LandmarkModule(ObjectiveModule):
         if weights is not None:
             print(start_from(self.model, weights, weights_strict, weights_gain))
         flip_test = flip_test and self.landmarks.pairs is not None  # a mirror needs to know whose points change sides
-        self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average)
+        self.tta = TestTimeAugmentation(self.landmarks.mirrored(), flip_test, scales, average, stride)
         self.members: list[EnsembleMember] = []
         self.map_evaluation = MapEvaluation()
         self.calibration: Calibration | None = None
         self.validates_laws = False  # whether validation steps give the laws of the points
+
+    def _check_sub_distributions(self) -> None:
+        """Raise ValueError for what has no meaning for cells that learn where they are."""
+        h = self.hparams
+        if h.sub_distributions not in SUB_DISTRIBUTIONS:
+            kinds = " or ".join(SUB_DISTRIBUTIONS)
+            raise ValueError(f"model: sub_distributions must be {kinds}, got {h.sub_distributions!r}")
+        if h.sub_distributions not in self.objective.sub_distributions:
+            raise ValueError(f"model: sub_distributions {h.sub_distributions} needs objective "
+                             f"{SUB_DISTRIBUTIONS[h.sub_distributions]}, got {h.objective['name']}")  # fmt: skip
+        if h.average != "coords":
+            raise ValueError("model: sub_distributions need average coords, for maps of cells that moved have no mean, got "
+                             f"{h.average!r}")  # fmt: skip
+        if h.regions:
+            raise ValueError("model: regions are of laws of cells, which sub_distributions are not, got "
+                             f"{list(h.regions)}")  # fmt: skip
 
     def _pretrained(self) -> torch.nn.Module:
         """The network with a backbone of another library: its weights too, unless those of a checkpoint follow."""
@@ -128,11 +155,12 @@ class LandmarkModule(ObjectiveModule):
 
     def map_size(self, images: Tensor) -> tuple[int, ...]:
         """Cells of the maps' axes x, y(, z)."""
-        flat = (images.shape[-1] // 4, images.shape[-2] // 4)
+        stride = self.hparams.stride
+        flat = (images.shape[-1] // stride, images.shape[-2] // stride)
         return flat if self.volume is None else (*flat, self.volume)
 
-    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
-        """Logits ``[B, K, (D,) H/4, W/4]`` (positions in cells, for an objective that regresses) of images ``[B, 3, H, W]``."""
+    def forward(self, images: Tensor) -> Answer:
+        """Logits ``[B, K, (D,) H/s, W/s]``, s the stride, of images ``[B, 3, H, W]``; or positions in cells, to be regressed."""
         return self.model(images)
 
     def rates(self) -> dict[str, float]:
@@ -157,6 +185,9 @@ class LandmarkModule(ObjectiveModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        data = self.trainer.datamodule
+        if data is not None and data.hparams.stride != self.hparams.stride:
+            raise ValueError(f"data: stride must be the model's {self.hparams.stride}, got {data.hparams.stride}")
         if stage in ("validate", "predict") and not self.members:
             self.members = [self._member(path) for path in self.hparams.ensemble]
 
@@ -168,7 +199,11 @@ class LandmarkModule(ObjectiveModule):
         reading = {"decoder": self.hparams.decoder, "decoder_radius": self.hparams.decoder_radius}
         module = self.restored(checkpoint, ensemble=(), weights=None, **reading).eval()
         own, other = self.objective, module.objective
-        if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits):
+        if module.hparams.stride != self.hparams.stride:
+            raise ValueError(f"model: ensemble checkpoint {path} has cells of stride {module.hparams.stride}, not "
+                             f"{self.hparams.stride}")  # fmt: skip
+        moved = module.hparams.sub_distributions is not None
+        if self.hparams.average == "maps" and ("maps" not in other.averages or own.logits != other.logits or moved):
             names = " beside ".join(found.hparams.objective["name"] for found in (module, self))
             raise ValueError(
                 f"model: average maps needs maps of one kind, but ensemble checkpoint {path} has objective {names}"
@@ -195,7 +230,7 @@ class LandmarkModule(ObjectiveModule):
         for member in self.members:  # they are no part of this module, so nobody else moves them
             member.network.to(images.device)
         read = self.tta.read([EnsembleMember(self.model, self.objective), *self.members], images, law)
-        found = {**read._asdict(), "output": output_of(read.output)}
+        found = {**read._asdict(), **parts_of(read.output)}
         if self.objective.predicts_sigma:
             found["sigma"] = self.objective.in_cells(read.output.sigma, self.map_size(images))
         return found
@@ -203,14 +238,15 @@ class LandmarkModule(ObjectiveModule):
     @property
     def has_laws(self) -> bool:
         """Whether the network's maps are laws of the positions."""
-        return self.objective.logits and not self.objective.regresses
+        moved = self.hparams.sub_distributions is not None
+        return self.objective.logits and not self.objective.regresses and not moved
 
     def scores(self) -> dict[str, float]:
         return {**super().scores(), **self.map_evaluation.compute(gather_objects)}
 
     def to_image(self, position: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Positions in cells to pixels of the original images."""
-        return to_image(position * STRIDE, batch["inverse"])
+        return to_image(position * self.hparams.stride, batch["inverse"])
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         found = self.decode(batch["image"], law=self.validates_laws)
@@ -226,7 +262,7 @@ class LandmarkModule(ObjectiveModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, object]:
         found = self.decode(batch["image"], law=bool(self.hparams.regions) or self.calibration is not None)
-        found["covariance"] = covariance_to_image(found["covariance"] * STRIDE**2, batch["inverse"])
+        found["covariance"] = covariance_to_image(found["covariance"] * self.hparams.stride**2, batch["inverse"])
         law = found.pop("law")
         if law is not None:
             found |= certainty(law, batch["image"], batch["inverse"], self.calibration, self.hparams.regions)
@@ -245,7 +281,7 @@ class LandmarkModule(ObjectiveModule):
             overlay = prediction_figure(data.image(index), pixels[:, :2], self.landmarks.bones)
             save_figure(overlay, folder / f"{data.overlay(index)}.png")
         if maps and not self.objective.regresses:
-            figure = maps_figure(item["image"][0], item["output"], self.objective, item["position"][0],
+            figure = maps_figure(item["image"][0], answer_in(item), self.objective, item["position"][0],
                                  self.landmarks.names)  # fmt: skip
             save_figure(figure, folder / f"{data.overlay(index)}_maps.png")
         spread = np.sqrt(covariance.trace(axis1=1, axis2=2)).tolist()  # of the map around its mean, in pixels

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective, complete, make_objective
+from ..objectives.answers import Answer, output_of
 from ..objectives.decoders import Decoder
-from ..objectives.objective import OutputWithSigma, output_of
 from ..objectives.reduction import reduce_loss
 from ..objectives.targets import Target
 from .trained_module import TrainedModule, rank_mean, step_seed
@@ -63,7 +63,7 @@ class ObjectiveModule(TrainedModule):
         except ValueError as error:
             raise ValueError(f"model: {error}") from None
 
-    def rows(self, batch: dict[str, Tensor]) -> tuple[Tensor | OutputWithSigma | list[Tensor], Target]:
+    def rows(self, batch: dict[str, Tensor]) -> tuple[Answer | list[Tensor], Target]:
         """The network's output ``[B, K, ...]`` for a batch of training, and where the points are.
 
         A list of outputs is one of each stage of the network: every one is trained, alike.
@@ -100,7 +100,7 @@ class ObjectiveModule(TrainedModule):
         outputs, target = self.rows(batch)
         return self.stage_loss(outputs if isinstance(outputs, list) else [outputs], target, batch)
 
-    def stage_loss(self, outputs: list[Tensor | OutputWithSigma], target: Target, batch: dict[str, Tensor]) -> Tensor:
+    def stage_loss(self, outputs: list[Answer], target: Target, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch from the outputs of every stage of the network."""
         total = 0
         for output in outputs:

@@ -11,9 +11,7 @@ from ..objectives.decoders import Decoder
 from ..objectives.objective import Objective
 from .landmarks import landmarks_of
 from .networks import make_network
-from .tta import EnsembleMember, TestTimeAugmentation
-
-STRIDE = 4  # pixels of the input a cell
+from .tta import STRIDE, EnsembleMember, TestTimeAugmentation
 
 
 class Prediction(NamedTuple):
@@ -50,7 +48,8 @@ class LandmarkReader(nn.Module):
     def read(self, crops: Tensor, law: bool = False) -> tuple[Prediction, Tensor | None]:
         """The same and, if asked, the law of the points, as :class:`.Reading` has it."""
         read = self.tta.read([EnsembleMember(self.network, self.objective)], crops, law)
-        return Prediction(read.position * STRIDE, read.peak, read.covariance * STRIDE**2), read.law
+        stride = self.tta.stride
+        return Prediction(read.position * stride, read.peak, read.covariance * stride**2), read.law
 
 
 def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -72,5 +71,6 @@ def restored_reader(checkpoint: Mapping, flip_test: bool | None = None) -> Landm
     if options.get("decoder") is not None:  # checkpoints from before there were decoders have none
         objective.decoder = Decoder(options["decoder"], options["decoder_radius"])
     flip = (options["flip_test"] if flip_test is None else flip_test) and landmarks.pairs is not None
-    tta = TestTimeAugmentation(landmarks.mirrored(), flip, options["scales"], options["average"])
+    stride = options.get("stride", STRIDE)  # which older checkpoints do not know
+    tta = TestTimeAugmentation(landmarks.mirrored(), flip, options["scales"], options["average"], stride)
     return LandmarkReader(network, objective, tta).eval()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import arithmetic_dtype
-from ..objectives.objective import OutputWithSigma
+from ..objectives.answers import Answer, OutputWithSigma, SubDistributions
 
 DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3)),
           101: ("bottleneck", (3, 4, 23, 3)), 152: ("bottleneck", (3, 8, 36, 3))}  # fmt: skip
@@ -114,11 +114,12 @@ class ResNet(nn.Module):
 
 
 class DeconvHead(nn.Sequential):
-    """2x transposed convolutions and a 1x1 convolution: features ``[B, C, H/stride, W/stride]`` to maps ``[B, K, H/4, W/4]``."""
+    """2x transposed convolutions and a 1x1 convolution: features ``[B, C, H/stride, W/stride]`` to maps ``[B, K, H/to, W/to]``."""
 
-    def __init__(self, inputs: int, maps: int, channels: int = 256, norm: str = "batch", stride: int = 32) -> None:
+    def __init__(self, inputs: int, maps: int, channels: int = 256, norm: str = "batch", stride: int = 32,
+                 to: int = 4) -> None:  # fmt: skip
         make_norm, layers = norm_layer(norm), []
-        for _ in range(int(math.log2(stride // 4))):
+        for _ in range(int(math.log2(stride // to))):
             deconvolution = nn.ConvTranspose2d(inputs, channels, 4, 2, padding=1, bias=False)
             nn.init.normal_(deconvolution.weight, std=1e-3)
             layers += [deconvolution, make_norm(channels), nn.ReLU(inplace=True)]
@@ -127,6 +128,12 @@ class DeconvHead(nn.Sequential):
         nn.init.normal_(final.weight, std=1e-3)
         nn.init.zeros_(final.bias)
         super().__init__(*layers, final)
+
+    def last_features(self, x: Tensor) -> Tensor:
+        """What the last layer makes the maps of."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
 
 
 class NormedLinear(nn.Linear):
@@ -152,6 +159,44 @@ class SigmaHead(nn.Linear):
         return (self.LEAST + (1 - self.LEAST) * sigma).unflatten(-1, (-1, self.axes))
 
 
+class CellHead(nn.Module):
+    """A head's last features ``[B, C, h, w]`` to the :class:`.SubDistributions` of its maps ``[B, *shape, h, w]``.
+
+    Offsets begin at 0 and widths at ``sigma`` cells, so that a network begins as the one without them.
+
+    Args:
+        channels: channels C.
+        shape: of the maps without height and width: joints, or joints and depth.
+        sigma: width, > 0, that every cell begins with; None where widths are not learnt.
+    """
+
+    LEAST = 1e-4  # of the first width: none is 0
+
+    def __init__(self, channels: int, shape: tuple[int, ...], sigma: float | None) -> None:
+        super().__init__()
+        self.shape, maps = shape, math.prod(shape)
+        self.offset = nn.Conv2d(channels, (1 + len(shape)) * maps, 1)
+        self.sigma = None if sigma is None else nn.Conv2d(channels, maps, 1)
+        for layer in (self.offset, self.sigma):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        if sigma is not None:
+            self.least = self.LEAST * sigma
+            self.start = math.log(math.expm1(sigma - self.least))  # of which softplus is what is left of sigma
+
+    def forward(self, features: Tensor, maps: Tensor) -> SubDistributions:
+        joints, *depth = self.shape
+        offset = self.offset(features).unflatten(1, (joints, 1 + len(self.shape), *depth))
+        # In float32 at least: between cells 16 bits have few places.
+        offset = offset.to(arithmetic_dtype(offset))
+        if self.sigma is None:
+            return SubDistributions(maps, offset)
+        raw = self.sigma(features).unflatten(1, self.shape)
+        width = nn.functional.softplus(raw.to(arithmetic_dtype(raw)) + self.start)
+        return SubDistributions(maps, offset, self.least + width)
+
+
 class LandmarkNet(nn.Module):
     """A network with a ``backbone``, which may be frozen: no gradients, and its norms and dropout as in evaluation."""
 
@@ -171,7 +216,7 @@ class LandmarkNet(nn.Module):
 
 
 class PoseNet(LandmarkNet):
-    """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/4, W/4]``, or ``[B, K, D, H/4, W/4]``.
+    """Images ``[B, 3, H, W]`` to one map of logits a joint, ``[B, K, H/s, W/s]``, or ``[B, K, D, H/s, W/s]``, s its stride.
 
     Args:
         joints: points K.
@@ -182,10 +227,14 @@ class PoseNet(LandmarkNet):
         widths: answer with the maps and the width of each position, :class:`.OutputWithSigma`.
         gain: factor of the maps, > 0, that the head learns them by.
         backbone: what makes the features, with ``channels`` and a ``stride`` of 4, 8, 16 or 32; None for the ResNet.
+        stride: pixels a cell of the maps: 4, 8, 16 or 32, at most the backbone's.
+        sub_distributions: None, ``offset`` or ``offset_sigma``: answer with :class:`.SubDistributions`.
+        sigma: width, > 0, in cells that cells of ``offset_sigma`` begin with.
     """
 
     def __init__(self, joints: int, depth: int = 50, head_channels: int = 256, norm: str = "batch", volume: int | None = None,
-                 widths: bool = False, gain: float = 1.0, backbone: nn.Module | None = None) -> None:  # fmt: skip
+                 widths: bool = False, gain: float = 1.0, backbone: nn.Module | None = None, *, stride: int = 4,
+                 sub_distributions: str | None = None, sigma: float = 1.0) -> None:  # fmt: skip
         super().__init__()
         if volume is not None and volume < 1:
             raise ValueError(f"model: volume must be >= 1, got {volume}")
@@ -194,13 +243,22 @@ class PoseNet(LandmarkNet):
         self.gain = gain
         self.shape = (joints,) if volume is None else (joints, volume)
         self.backbone = ResNet(depth, norm) if backbone is None else backbone
-        maps, stride = math.prod(self.shape), self.backbone.stride
-        self.head = DeconvHead(self.backbone.channels, maps, head_channels, norm, stride)
+        if stride > self.backbone.stride:
+            raise ValueError(f"model: stride must be at most the backbone's {self.backbone.stride}, got {stride}")
+        maps = math.prod(self.shape)
+        self.head = DeconvHead(self.backbone.channels, maps, head_channels, norm, self.backbone.stride, stride)
         self.sigma = SigmaHead(self.backbone.channels, joints, 1 + len(self.shape)) if widths else None
+        self.cells = None  # made last, so that all other weights begin as those of the network without it
+        if sub_distributions is not None:
+            start = sigma if sub_distributions == "offset_sigma" else None
+            self.cells = CellHead(self.head[-1].in_channels, self.shape, start)
 
-    def forward(self, images: Tensor) -> Tensor | OutputWithSigma:
+    def forward(self, images: Tensor) -> Answer:
         features = self.backbone(images)
-        maps = self.head(features).unflatten(1, self.shape) * self.gain
+        last = self.head.last_features(features)
+        maps = self.head[-1](last).unflatten(1, self.shape) * self.gain
+        if self.cells is not None:
+            return self.cells(last, maps)
         return maps if self.sigma is None else OutputWithSigma(maps, self.sigma(features))
 
     def scale_output(self, gain: float) -> None:

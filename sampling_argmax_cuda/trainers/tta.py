@@ -1,8 +1,8 @@
 """Test-time augmentation: the mirrored image, other scales and other checkpoints, by coordinates or by maps.
 
-Cell i is the left edge of the input's pixels 4 i .. 4 i + 3. A mirror takes pixel x of W_in to ``W_in - 1 - x``, and so place p
-of W cells to ``W - 1/4 - p``. Resizing keeps the images' borders and so scales pixel centres x + 1/2: place p becomes
-``(p + 1/8) s - 1/8``. Coordinates and maps share both formulas.
+Cell i is the left edge of the input's pixels n i .. n i + n - 1, n the stride of the maps. A mirror takes pixel x of W_in to
+``W_in - 1 - x``, and so place p of W cells to ``W - 1/n - p``. Resizing keeps the images' borders and so scales pixel centres
+x + 1/2: place p becomes ``(p + e) s - e``, ``e = 1 / (2 n)``. Coordinates and maps share both formulas.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,22 +13,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..objectives.objective import Objective, OutputWithSigma, output_of
+from ..objectives.answers import Answer, output_of
+from ..objectives.objective import Objective
 from ..objectives.spread import plane_covariance
 
-_EDGE = 0.125  # half a pixel in cells
+STRIDE = 4  # pixels of the input a cell, unless a network says another number
+_EDGE = 0.5 / STRIDE  # half a pixel in cells
 
 
 @dataclass(frozen=True)
 class EnsembleMember:
     """A network with its objective, and the width and height of the images that it was trained on (None: as they come)."""
 
-    network: Callable[[Tensor], Tensor | OutputWithSigma]
+    network: Callable[[Tensor], Answer]
     objective: Objective
     image_size: tuple[int, int] | None = None
 
 
-Pass = tuple[Objective, Tensor | OutputWithSigma, Tensor, bool]
+Pass = tuple[Objective, Answer, Tensor, bool]
 
 
 class Reading(NamedTuple):
@@ -39,7 +41,7 @@ class Reading(NamedTuple):
     was asked for, is the mean of their laws, ``[B, K, *axes]`` in float64, whatever is averaged else.
     """
 
-    output: Tensor | OutputWithSigma
+    output: Answer
     position: Tensor
     peak: Tensor
     covariance: Tensor
@@ -55,12 +57,14 @@ class TestTimeAugmentation:
         flip: whether the mirrored image is one of the passes.
         scales: factors of the image's size, each rounded to multiples of 32 pixels.
         average: ``coords`` or ``maps``.
+        stride: pixels of the input a cell.
     """
 
     swapped: list[int]
     flip: bool = True
     scales: Sequence[float] = (1.0,)
     average: str = "coords"
+    stride: int = STRIDE
 
     def __post_init__(self) -> None:
         if not self.scales or not all(scale > 0 for scale in self.scales):
@@ -91,18 +95,19 @@ class TestTimeAugmentation:
             for _, view, mirrored in passes(images, (height, width), self.scales, self.flip, multiple=32):
                 yield member.objective, member.network(view), view, mirrored
 
-    def _read_coords(self, objective: Objective, output: Tensor | OutputWithSigma, view: Tensor, mirrored: bool,
-                     first: Tensor | OutputWithSigma, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    def _read_coords(self, objective: Objective, output: Answer, view: Tensor, mirrored: bool,
+                     first: Answer, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         position, peak = objective.read(output)
         own, wanted = output_of(output), output_of(first)
-        covariance = objective.covariance(output, (view.shape[-1] // 4, view.shape[-2] // 4))
+        edge, width, height = 0.5 / self.stride, view.shape[-1] // self.stride, view.shape[-2] // self.stride
+        covariance = objective.covariance(output, (width, height))
         if mirrored:
             position, peak = position[:, self.swapped].clone(), peak[:, self.swapped]
-            position[..., 0] = mirrored_place(position[..., 0], view.shape[-1] // 4)
+            position[..., 0] = mirrored_place(position[..., 0], width, edge)
             covariance = covariance[:, self.swapped] * covariance.new_tensor([[1, -1], [-1, 1]])
         if view.shape != images.shape:
             factor = position.new_tensor([images.shape[-1] / view.shape[-1], images.shape[-2] / view.shape[-2]])
-            position[..., :2] = scaled_place(position[..., :2], factor)
+            position[..., :2] = scaled_place(position[..., :2], factor, edge)
             covariance = covariance * torch.outer(factor, factor).to(covariance.dtype)
         if own.dim() == 5 and own.shape[2] != wanted.shape[2]:
             position[..., 2] = scaled_place(position[..., 2], wanted.shape[2] / own.shape[2], edge=0.0)
@@ -111,12 +116,13 @@ class TestTimeAugmentation:
     def _mean_maps(self, outputs: Sequence[Pass], images: Tensor, kind: str) -> Tensor:
         """The mean of the maps of passes in the cells of the first one; ``kind`` is the objective's ``maps`` or ``law``."""
         total, first = 0, getattr(outputs[0][0], kind)(outputs[0][1])
-        size = (*first.shape[2:-2], images.shape[-2] // 4, images.shape[-1] // 4)
+        size = (*first.shape[2:-2], images.shape[-2] // self.stride, images.shape[-1] // self.stride)
         for objective, output, _, mirrored in outputs:
             maps = getattr(objective, kind)(output)
             if mirrored or maps.shape[2:] != size:
                 swapped = maps[:, self.swapped] if mirrored else maps
-                maps = resample(swapped, size, mirrored, mass=kind == "law" or objective.logits)
+                mass = kind == "law" or objective.logits
+                maps = resample(swapped, size, mirrored, mass, edge=0.5 / self.stride)
             total = total + maps
         return total / len(outputs)
 
@@ -145,9 +151,9 @@ def mixed_covariance(position: Tensor, covariance: Tensor) -> Tensor:
     return (covariance + apart.unsqueeze(-1) * apart.unsqueeze(-2)).mean(0)
 
 
-def mirrored_place(place: Tensor, cells: int) -> Tensor:
+def mirrored_place(place: Tensor, cells: int, edge: float = _EDGE) -> Tensor:
     """Where a place along x is in the mirrored image, for maps of so many cells."""
-    return cells - 2 * _EDGE - place
+    return cells - 2 * edge - place
 
 
 def scaled_place(place: Tensor, factor: float | Tensor, edge: float = _EDGE) -> Tensor:
@@ -155,7 +161,9 @@ def scaled_place(place: Tensor, factor: float | Tensor, edge: float = _EDGE) -> 
     return (place + edge) * factor - edge
 
 
-def resample(maps: Tensor, size: Sequence[int], mirrored: bool = False, mass: bool = False) -> Tensor:
+def resample(
+    maps: Tensor, size: Sequence[int], mirrored: bool = False, mass: bool = False, edge: float = _EDGE
+) -> Tensor:
     """Maps ``[B, K, *axes]`` at other sizes, and those of a mirrored image as those of the image itself.
 
     With ``mass`` they are probabilities, whose sum and mean place stay exactly what they are, but for what lies beyond the
@@ -165,7 +173,7 @@ def resample(maps: Tensor, size: Sequence[int], mirrored: bool = False, mass: bo
     for axis, count in enumerate(size):
         old, flip = maps.shape[2 + axis], mirrored and axis == last
         if old != count or flip:
-            weights = _weights(old, count, _EDGE if axis >= last - 1 else 0.0, flip, mass).to(maps.device)
+            weights = _weights(old, count, edge if axis >= last - 1 else 0.0, flip, mass).to(maps.device)
             # In float64, whatever autocast and the precision of matrix products are.
             maps = (maps.movedim(2 + axis, -1).double() @ weights.T).movedim(-1, 2 + axis)
     return maps.to(dtype)
@@ -180,7 +188,7 @@ def _weights(old: int, count: int, edge: float, mirrored: bool, mass: bool) -> T
     steps = torch.arange(1 - parts, parts, dtype=torch.float64) / parts
     place = torch.arange(old, dtype=torch.float64).unsqueeze(1) + steps
     if mirrored:
-        place = mirrored_place(place, old)
+        place = mirrored_place(place, old, edge)
     place = scaled_place(place, count / old, edge)
     place = place.clamp(0, count - 1) if mass else place
     near = (1 - (torch.arange(count).view(-1, 1, 1) - place).abs()).clamp(min=0)

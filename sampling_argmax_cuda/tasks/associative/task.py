@@ -14,7 +14,7 @@ from ...trainers.figures import draw_skeleton, save_figure, shown_image
 from ...trainers.hourglass import HourglassNet
 from ...trainers.tables import write_tables
 from ...trainers.trained_module import TrainedModule
-from ...trainers.tta import passes, resample
+from ...trainers.tta import STRIDE, passes, resample
 from ...trainers.weights import start_from
 from ..coco.reader import PERSON
 from ..coco.synthetic import write_synthetic_coco
@@ -206,7 +206,7 @@ class BottomUpData(CocoFiles):
     """
 
     def __init__(self, image_size: tuple[int, int] = (512, 512), **kwargs) -> None:
-        super().__init__(image_size=image_size, **kwargs)
+        super().__init__(image_size=image_size, stride=STRIDE, **kwargs)  # the hourglasses'
         if any(n % 64 for n in image_size):
             raise ValueError(f"data: image_size must be two multiples of 64, got {list(image_size)}")
 

@@ -25,7 +25,7 @@ class H36mPose(LandmarkModule):
     """
 
     task, landmarks, best = "h36m", BODY, ("mpjpe_mm", "min")
-    linked, axes = {"volume": "volume", "lift": "lift"}, 3
+    linked, axes = {**LandmarkModule.linked, "volume": "volume", "lift": "lift"}, 3
 
     def __init__(self, volume: int = 64, lift: str = "camera", bones_mm: float = 4502.881, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -60,7 +60,7 @@ class H36mPose(LandmarkModule):
         """Predictions (red) and truths (green) of a validation, in mm of a volume seen from the camera."""
         rows = min(4, len(preview["position"]))
         figure = Figure(figsize=(3.2 * rows, 3.2), layout="constrained")
-        cells = preview["image"].shape[-1] / 4
+        cells = preview["image"].shape[-1] / self.hparams.stride
         scale = torch.tensor([SIDE_MM / cells, SIDE_MM / cells, SIDE_MM / self.hparams.volume])
         for i in range(rows):
             axes = figure.add_subplot(1, rows, i + 1, projection="3d")
