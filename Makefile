@@ -28,7 +28,9 @@ $(VENV)/.torch:
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
 	$(REQUIRE) $(BIN)/python -m pip install -q -e '.[train,export,formats,hf,dev,bench,docs]' --no-build-isolation
-	$(BIN)/python -m pip install -q --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
+	# They import torchvision, whose wheels of PyPI do not load beside a CPU build: it has a folder that only tests look into.
+	$(BIN)/python -m pip install -q --no-deps timm segmentation-models-pytorch
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/torchvision torchvision
 	touch $@
 
 wheel: build
