@@ -39,7 +39,7 @@ def network(points: int, pretrained: bool) -> nn.Module:
         return whole
     layers = [nn.Conv2d(3, 32, 5, 2, padding=2), nn.ReLU(), nn.Conv2d(32, 32, 5, 2, padding=2), nn.ReLU()]
     backbone = nn.Sequential(*layers)
-    backbone.out_channels = 32
+    backbone.out_channels = 32  # type: ignore[assignment]  # a number that torchvision asks for
     return KeypointRCNN(backbone, num_classes=2, min_size=64, max_size=64, box_batch_size_per_image=16, box_score_thresh=0.0,
                         box_detections_per_img=1, rpn_pre_nms_top_n_train=64, rpn_pre_nms_top_n_test=64,
                         rpn_anchor_generator=AnchorGenerator(((24, 40, 56),), ((0.5, 1.0, 2.0),)), keypoint_head=
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> list[float]:
                    for box, x in zip(boxes, points.split(1), strict=True)]  # fmt: skip
         loss = net(list(images), targets)
         optimizer.zero_grad()
-        sum(loss.values()).backward()
+        torch.stack(list(loss.values())).sum().backward()
         optimizer.step()
         losses.append(loss["loss_keypoint"].item())
     images, centre = draw(32, generator)

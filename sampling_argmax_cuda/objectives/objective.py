@@ -25,7 +25,10 @@ class OutputWithSigma(NamedTuple):
     sigma: Tensor
 
 
-def output_of(answer: Tensor | OutputWithSigma) -> Tensor:
+Answer = Tensor | OutputWithSigma
+
+
+def output_of(answer: Answer) -> Tensor:
     """The maps or positions of a network's answer."""
     return answer.output if isinstance(answer, OutputWithSigma) else answer
 
@@ -52,13 +55,15 @@ class Objective(nn.Module):
     logits = True  # whether the maps are logits, of which beta is a factor
     point_sets = True  # whether the cells may be points
     constrained = True  # whether training has the constraint too
-    averages = ("coords", "maps")  # what several passes over an image may average
+    averages: tuple[str, ...] = ("coords", "maps")  # what several passes over an image may average
     predicts_sigma = False  # whether the network answers with the width of each position too
     tau = 1.0  # the temperature of the samples
     lr = 1.0  # the learning rate of its own parameters as a factor of the network's
     backend = "auto"  # what the operators run on
     circles = False  # whether axes may be circles
-    coords, stride, periodic = "index", 1.0, ()  # what a user's positions are in, as of the operators
+    coords = "index"  # what a user's positions are in, with the next two as of the operators
+    stride: float | Sequence[float] = 1.0
+    periodic: tuple[int, ...] = ()
 
     def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
         super().__init__()
@@ -69,10 +74,10 @@ class Objective(nn.Module):
             raise ValueError(f"{name}: units must be one of {', '.join(CONVENTIONS)}, got {units!r}")
         if isinstance(beta, str) and beta != "tau":
             raise ValueError(f"{name}: beta must be a number > 0 or 'tau', got {beta!r}")
-        if beta != "tau" and not beta > 0:
+        if not isinstance(beta, str) and not beta > 0:
             raise ValueError(f"{name}: beta must be > 0, got {beta}")
         self.metric, self.units = metric, units
-        self.beta = 1.0 if beta == "tau" else beta
+        self.beta = 1.0 if isinstance(beta, str) else beta
         self.constraint: Callable[[Tensor], Tensor] | None = None
         self.decoder: Decoder | None = None
 
@@ -114,7 +119,7 @@ class Objective(nn.Module):
 
     def loss(
         self,
-        output: Tensor | OutputWithSigma,
+        output: Answer,
         target: Target | Tensor,
         weight: Tensor | None = None,
         *,
@@ -157,10 +162,10 @@ class Objective(nn.Module):
             seed = seed_tensor(type(self).__name__, seed, generator, output_of(output))
         return self.target_loss(output, target, seed)
 
-    def target_loss(self, output: Tensor | OutputWithSigma, target: Target, seed: int | Tensor | None) -> Tensor:
+    def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """What :meth:`loss` gives, for arguments that fit."""
         target = target.known()
-        return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
+        return weigh_rows(self.row_loss(self.kept(output_of(output), target), target, seed), target.weight)
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         """The loss of every point before its weight; positions of what is not known are 0 here."""
@@ -217,7 +222,7 @@ class Objective(nn.Module):
         """The logarithm of maps of :meth:`maps`, up to a constant."""
         return maps.log()
 
-    def law(self, output: Tensor | OutputWithSigma) -> Tensor:
+    def law(self, output: Answer) -> Tensor:
         """The law of the position that a map stands for: the probability of each cell, ``[B, K, *axes]``, in float64."""
         maps = self.maps(output_of(output).double())
         return self.log_maps(maps).flatten(2).softmax(-1).view_as(maps)
@@ -227,14 +232,14 @@ class Objective(nn.Module):
         position, peak = self.locate_maps(maps)
         return self.decoded(position, maps), peak
 
-    def covariance(self, output: Tensor | OutputWithSigma, size: tuple[int, int]) -> Tensor:
+    def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:
         """How uncertain positions are in the image plane: the covariance ``[B, K, 2, 2]`` of the maps, in cells squared.
 
         ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
         """
-        return heatmap_moments(output, beta=self.beta, backend=self.backend).covariance[..., :2, :2]
+        return heatmap_moments(output_of(output), beta=self.beta, backend=self.backend).covariance[..., :2, :2]
 
-    def read(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(self, output: Answer, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions ``[B, K, d]`` in cells (the points' units, or ``coords``) and peaks ``[B, K]`` of the network's output."""
         self.check_points(points)
         position, peak = self.locate(output, points)
@@ -243,11 +248,11 @@ class Objective(nn.Module):
 
     def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None) -> Tensor:
         """What evaluation answers: the decoder's reading of the maps where there is one, under the constraint."""
-        if self.decoder is not None:
+        if self.decoder is not None and maps is not None:
             position = self.decoder(self.log_maps(maps), points, self.backend)
         return self.possible(position)
 
-    def read_as_trained(self, output: Tensor | OutputWithSigma, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read_as_trained(self, output: Answer, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives without a decoder, in cells."""
         self.check_points(points)
         position, peak = self.locate(output, points)
@@ -258,9 +263,10 @@ class Objective(nn.Module):
         moments = heatmap_moments(maps.log(), backend=self.backend)
         return moments.mean, moments.peak
 
-    def locate(self, output: Tensor | OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
         """What :meth:`read` gives in cells, without decoder and constraint."""
-        moments = heatmap_moments(output, beta=self.beta, points=points, backend=self.backend)
+        maps = output_of(output)
+        moments = heatmap_moments(maps, beta=self.beta, points=points, backend=self.backend)
         if not self.periodic:
             return moments.mean, moments.peak
-        return soft_argmax(output, beta=self.beta, periodic=self.periodic, backend=self.backend), moments.peak
+        return soft_argmax(maps, beta=self.beta, periodic=self.periodic, backend=self.backend), moments.peak

@@ -9,7 +9,7 @@ from ..checks import check_sampling, check_spread, check_temperature
 from ..distances import spread_error
 from ..moments import soft_argmax
 from ..ops import axis_sample, expected_error, sample
-from .objective import Objective
+from .objective import Answer, Objective, output_of
 from .schedules import Schedule, make_schedule
 from .targets import Target
 
@@ -77,16 +77,13 @@ class SamplingArgmax(Objective):
         self.basis, self.estimator, self.sigma = basis, estimator, sigma
         self.reweight, self.clip_grad, self.spread, self.backend = reweight, clip_grad, spread, backend
         self.released = beta == "tau"
+        self.circles = estimator == "cell" and spread == 0
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self.set_epoch(0)
         self.num_samples = check_sampling("SamplingArgmax", num_samples, self.tau, self._train_beta(), basis, None)
         check_spread("SamplingArgmax", spread, metric, self.num_samples)
         self.set_coords(coords, stride, periodic)
-
-    @property
-    def circles(self) -> bool:
-        return self.estimator == "cell" and self.spread == 0
 
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
         """Set the temperature to that of an epoch, or of the part of the run that is done, in [0, 1], as the schedule goes by.
@@ -101,8 +98,8 @@ class SamplingArgmax(Objective):
         self.epoch.fill_(epoch)
         self.progress.fill_(progress)
 
-    def _load_from_state_dict(self, *args) -> None:
-        super()._load_from_state_dict(*args)
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
         self.set_epoch(int(self.epoch), float(self.progress))
 
     def _train_beta(self) -> float:
@@ -159,13 +156,13 @@ class SamplingArgmax(Objective):
         self.check_points(target.points)
         return self._draw(output, target.points, self._options(target.sigma, seed))
 
-    def target_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         fused = self.units == "index" and target.axes is None and self.constraint is None and self.estimator == "cell"
         factor = self.own_units(target.size, target.points).factor(self.metric) if fused else None
         if factor is None:
             return super().target_loss(output, target, seed)
         options = self._options(target.sigma, seed)
-        error = expected_error(output, target.position, target.weight, metric=self.metric, spread=self.spread,
+        error = expected_error(output_of(output), target.position, target.weight, metric=self.metric, spread=self.spread,
                                points=target.points, **options)  # fmt: skip
         return error if factor == 1 else error * factor
 
