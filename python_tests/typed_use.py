@@ -1,6 +1,6 @@
 """Every public function and module as users' type checkers see it: what it answers, and what it must refuse.
 
-`make lint` runs mypy and pyright over it; an ignored error that does not come is one (`warn_unused_ignores`). `right` runs in a test.
+`make lint` runs mypy and pyright over it; an ignored error that does not come is one too. A test runs what is right.
 """
 
 import torch
