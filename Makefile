@@ -30,7 +30,9 @@ $(VENV)/.torch:
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
 	$(REQUIRE) $(INSTALL) -e '.[train,export,formats,hf,dev,bench,docs]' --no-build-isolation
-	$(INSTALL) --no-deps timm  # without torchvision, whose wheels of PyPI do not load beside a CPU build
+	# They import torchvision, whose wheels of PyPI do not load beside a CPU build: it has a folder that only tests look into.
+	$(INSTALL) --no-deps timm segmentation-models-pytorch
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/torchvision torchvision
 	touch $@
 
 wheel: build
@@ -69,4 +71,6 @@ docs: build
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy --cache-dir build/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu*' 'python_tests/cuda_shim/*.h' 'python_tests/cuda_shim/*.cpp')

@@ -1,6 +1,7 @@
 """A LightningModule of your own: the objective is a part of it, so checkpoints have its temperature."""
 
 import argparse
+from typing import Any
 
 import lightning
 import torch
@@ -46,7 +47,7 @@ class Dots(lightning.LightningModule):
         self.log("error_px", (self(images) - centre).norm(dim=-1).mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.net.parameters(), lr=self.hparams.lr)
+        return torch.optim.Adam(self.net.parameters(), lr=self.hparams["lr"])
 
 
 def main(argv: list[str] | None = None) -> list[float]:
@@ -59,7 +60,9 @@ def main(argv: list[str] | None = None) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     train, val = (DataLoader(TensorDataset(*draw(n, generator)), 16, shuffle=n == count) for n in (count, 64))
     module = Dots(options.objective)
-    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet: dict[str, Any] = dict(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    )
     trainer = lightning.Trainer(max_epochs=epochs, num_sanity_val_steps=0, log_every_n_steps=1, **quiet)
     trainer.fit(module, train, val)
     print(f"loss {', '.join(f'{x:.3f}' for x in module.losses)}; error {trainer.callback_metrics['error_px']:.2f} px")

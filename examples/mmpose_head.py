@@ -6,6 +6,8 @@ In a config of mmpose, beside a codec of type ``RegressionLabel``::
     head = dict(type="SamplingArgmaxHead", in_channels=2048, in_featuremap_size=(6, 8), num_joints=17, decoder=codec)
 """
 
+from typing import Any
+
 import torch
 from mmpose.models.heads import IntegralRegressionHead
 from mmpose.registry import MODELS
@@ -33,7 +35,7 @@ class SamplingArgmaxHead(IntegralRegressionHead):
         if self.simplebaseline_head is None:
             raise ValueError("SamplingArgmaxHead: deconv_out_channels must not be empty")
         self.loss_weight = loss_weight
-        self.sampling = dict(num_samples=num_samples, tau=tau, basis=basis, metric=metric)
+        self.sampling: dict[str, Any] = dict(num_samples=num_samples, tau=tau, basis=basis, metric=metric)
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: object = None) -> dict[str, Tensor]:
         """The loss, and the share of points that are nearer than a twentieth of the image."""

@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> list[float]:
     losses = []
     for epoch in range(epochs):
         objective.set_epoch(epoch)  # the temperature
-        net.train(), objective.train()
+        net.train()
+        objective.train()
         total = 0.0
         for _ in range(steps):
             images, centre = (x.to(device) for x in draw(16, generator))
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> list[float]:
             total += loss.item()
         losses.append(total / steps)
 
-        net.eval(), objective.eval()
+        net.eval()
+        objective.eval()
         images, centre = (x.to(device) for x in draw(64, generator))
         with torch.inference_mode():
             position, peak = objective.read(net(images))  # soft-argmax, in cells

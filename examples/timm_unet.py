@@ -1,6 +1,7 @@
 """A U-Net on any encoder of timm: each level of its features is enlarged and joined with the one above."""
 
 import argparse
+from typing import Any
 
 import timm
 import torch
@@ -26,7 +27,7 @@ class UNet(nn.Module):
     def __init__(self, encoder: str, points: int, pretrained: bool = False, width: int = 64) -> None:
         super().__init__()
         self.encoder = timm.create_model(encoder, pretrained=pretrained, features_only=True)
-        info = self.encoder.feature_info
+        info: Any = self.encoder.feature_info
         self.levels = [i for i, reduction in enumerate(info.reduction()) if reduction >= FINEST]
         assert info.reduction()[self.levels[0]] == FINEST, f"{encoder} has no features of a quarter of the image's size"
         self.inputs = nn.ModuleList(nn.Conv2d(info.channels()[i], width, 1) for i in self.levels)

@@ -5,6 +5,7 @@ the network is a tiny one without any, which learns eight images by heart.
 """
 
 import argparse
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,14 @@ POINTS = 3
 
 def tiny(kind: str) -> PreTrainedModel:
     """A network of random weights for images of 64 x 64 pixels."""
-    size = dict(image_size=[64, 64], hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+    size: dict[str, Any] = dict(image_size=[64, 64], hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+    last: dict[str, Any] = dict(num_labels=POINTS)
     if kind == "vitpose":
-        backbone = VitPoseBackboneConfig(**size, patch_size=[16, 16], mlp_ratio=2, out_indices=[2])
-        return VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, num_labels=POINTS))
-    head = {"upsample_out_channels": [32, 32], "conv_out_channels": [32]}
-    config = Sapiens2Config(**size, patch_size=16, intermediate_size=128, head_config=head, num_labels=POINTS)
-    return Sapiens2ForPoseEstimation(config)
+        size |= dict(patch_size=[16, 16], mlp_ratio=2, out_indices=[2])
+        backbone = VitPoseBackboneConfig(**size)
+        return VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, **last))
+    last["head_config"] = {"upsample_out_channels": [32, 32], "conv_out_channels": [32]}
+    return Sapiens2ForPoseEstimation(Sapiens2Config(**size, patch_size=16, intermediate_size=128, **last))
 
 
 def load(name: str) -> PreTrainedModel:
@@ -57,7 +59,8 @@ def main(argv: list[str] | None = None) -> list[float]:
     torch.manual_seed(0)
     model = load(options.pretrained) if options.pretrained else tiny(options.model)
     part = getattr(model.config, "backbone_config", None) or model.config
-    images, centre = draw(8, *part.image_size, torch.Generator().manual_seed(0))
+    height, width = part.image_size
+    images, centre = draw(8, height, width, torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4 if options.pretrained else 2e-3)
     losses, stride = [], 4  # a heatmap's cells are 4 pixels apart
     for step in range(options.steps or (20 if options.smoke else 500)):

@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "drop_in.md").read_text()
 
 def test_the_code_of_the_page():
     blocks, names = re.findall(r"```python\n(.*?)```", PAGE, re.S), {}
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     torch.manual_seed(0)
     seen = []
     for block in blocks:
@@ -36,6 +36,7 @@ def test_the_code_of_the_page():
         2,
     )
     assert seen[7]["peak"].shape == (8, 17, 2)
+    assert seen[8]["loss"].isfinite() and seen[8]["known"] == 8 * 17 - 1
 
 
 def test_what_the_page_lists_is_what_there_is():

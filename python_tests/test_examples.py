@@ -10,9 +10,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from torchvision_stand_in import import_timm
+from torchvision_stand_in import import_timm, import_torchvision, suppress
 
-from sampling_argmax_cuda import expected_error
+from sampling_argmax_cuda import LocalizationLoss, expected_error
 
 pytestmark = pytest.mark.written_memory  # optimizers and the loops' own tools read memory that they did not write
 
@@ -23,6 +23,8 @@ RUNS = {
     "lightning_module": [],
     "transformers_pose": [],
     "timm_unet": [],
+    "smp_unet": [],
+    "torchvision_keypoints": [],
     "point_clouds": [],
     "signals_1d": [],
 }
@@ -153,6 +155,73 @@ def test_the_head_for_mmpose(mmpose_head):
         assert (head(features) - labels)[weights > 0].abs().mean() < 0.02
     with pytest.raises(ValueError, match="deconv_out_channels must not be empty"):
         module.SamplingArgmaxHead(8, (6, 8), 2, deconv_out_channels=())
+
+
+# ---- torchvision's Keypoint R-CNN ----
+
+SIZE = 56  # cells of torchvision's maps
+BOXES = torch.tensor([[3.0, 5.0, 31.0, 61.0], [-4.0, 10.0, 108.0, 24.0], [7.5, 8.25, 20.0, 90.0]])
+TRUTH = torch.tensor([[[3.0, 5.0, 1.0], [31.0, 61.0, 2.0], [17.2, 33.3, 1.0], [20.0, 40.0, 0.0]],  # two edges, one hidden
+                      [[-4.1, 15.0, 1.0], [108.0, 24.1, 1.0], [50.0, 12.0, 2.0], [0.0, 0.0, 0.0]],  # two out of their box
+                      [[8.0, 8.9, 1.0], [19.9, 80.0, 1.0], [13.0, 50.0, 1.0], [15.0, 20.0, 1.0]]])  # fmt: skip
+
+
+@pytest.fixture
+def keypoint_head():
+    """The example, and the file of torchvision whose functions it stands for."""
+    import_torchvision()
+    module = import_module("torchvision_keypoints")
+    return module, import_module("torchvision.models.detection.roi_heads")
+
+
+def test_the_loss_of_torchvision_counts_the_points_that_its_own_counts(keypoint_head):
+    """Maps that are certain of torchvision's own cells: the error of every point that counts is less than half a cell."""
+    module, own = keypoint_head
+    cell, counts = own.keypoints_to_heatmap(TRUTH, BOXES, SIZE)
+    assert counts.bool().tolist() == [[True, True, True, False], [False, False, True, False], [True] * 4]
+    certain = torch.zeros(3, 4, SIZE * SIZE).scatter(2, cell[..., None], 500.0).unflatten(2, (SIZE, SIZE))
+    wrong = certain.roll(9, -1).roll(12, -2)
+    images, matched = [BOXES[:2], BOXES[2:]], [torch.tensor([1, 0]), torch.tensor([0])]
+    given = [TRUTH[:2].flip(0), TRUTH[2:]]  # of the first image's two people the first box has the second
+    assert 0.1 < module.sampled_loss(certain, images, given, matched) < 0.5 * 2**0.5 + 0.5
+    for i, j in (~counts.bool()).nonzero().tolist():  # what does not count can say what it likes
+        certain[i, j] = torch.nan
+    expected = module.sampled_loss(certain, images, given, matched)
+    assert expected.isfinite()
+    for i, j in counts.nonzero().tolist():
+        changed = certain.clone()
+        changed[i, j] = wrong[i, j]
+        assert module.sampled_loss(changed, images, given, matched) > expected + 0.5
+    nothing = [torch.zeros_like(x) for x in given]
+    z = certain.nan_to_num(0).requires_grad_()
+    for loss in (module.sampled_loss(z, images, nothing, matched),
+                 module.sampled_loss(z[:0], [BOXES[:0]], [TRUTH[:0]], [torch.zeros(0).long()])):  # fmt: skip
+        loss.backward()
+        assert loss == 0 and not z.grad.any()
+
+
+def test_the_loss_of_torchvision_is_in_cells(keypoint_head, monkeypatch):
+    """Without noise a certain map's samples are the centre of its cell, and the loss is the distance in 56ths of the box."""
+    module, _ = keypoint_head
+    plain = LocalizationLoss("sampling", coords=module.criterion.coords, basis="none", metric="euclidean")
+    monkeypatch.setattr(module, "criterion", plain)
+    logits = torch.full((1, 1, SIZE, SIZE), -1e4)
+    logits[0, 0, 20, 10] = 0.0
+    box, point = torch.tensor([[8.0, 16.0, 64.0, 128.0]]), torch.tensor([[[8 + 13.5, 16 + 2 * 24.5, 1.0]]])
+    loss = module.sampled_loss(logits, [box], [point], [torch.tensor([0])])
+    torch.testing.assert_close(loss, torch.tensor(5.0))
+    points, scores = module.moments_inference(logits.expand(2, 3, -1, -1), [box, box + 5])
+    assert [tuple(x.shape) for x in points] == [(1, 3, 3)] * 2 and [tuple(x.shape) for x in scores] == [(1, 3)] * 2
+    torch.testing.assert_close(points[0][0, 0], torch.tensor([8 + 10.5, 16 + 2 * 20.5, 1.0]))
+    torch.testing.assert_close(points[1] - points[0], torch.tensor([5.0, 5.0, 0.0]).expand(1, 3, 3))
+
+
+def test_the_stand_in_suppresses_what_overlaps():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 5], [20, 0, 30, 10], [21, 0, 31, 10]])
+    scores = torch.tensor([0.5, 0.9, 0.8, 0.1, 0.2])
+    assert suppress(boxes, scores, 0.5).tolist() == [1, 2, 4]  # 90 / 110, 45 / 105 and 90 / 110 of the best
+    assert suppress(boxes, scores, 0.9).tolist() == [1, 2, 0, 4, 3]
+    assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
 # ---- the page ----

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from contract_cases import noise
 
 from sampling_argmax_cuda import (
+    LocalizationLoss,
     SamplingArgmax,
     SoftArgmax,
     backends,
@@ -73,14 +75,14 @@ def test_a_compiled_program_has_the_fused_ones():
     assert any("sampling_argmax.soft_argmax" in str(node.target) for node in graphs[0].graph.nodes)
 
 
+class Sampler(torch.nn.Module):
+    def forward(self, logits, seed):
+        return sample(logits, num_samples=3, tau=0.7, seed=seed)
+
+
 @pytest.mark.written_memory
 def test_samples_can_be_exported():
     """With a seed that is an input; the numbers are the operators'."""
-
-    class Sampler(torch.nn.Module):
-        def forward(self, logits, seed):
-            return sample(logits, num_samples=3, tau=0.7, seed=seed)
-
     inputs = noise(2, 2, 5, 6), torch.tensor([7])
     program = torch.export.export(Sampler(), inputs)
     assert own_operators(program) == []
@@ -107,16 +109,39 @@ def test_a_traced_program_has_pytorch_operators_alone():
     same(traced(IMAGES), Network()(IMAGES))
 
 
+def packaged(program: torch.export.ExportedProgram, folder: Path):
+    """The program compiled by AOTInductor, as it is loaded from its file."""
+    path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "network.pt2"))
+    return torch._inductor.aoti_load_package(path)
+
+
 @pytest.mark.long
 @pytest.mark.written_memory
 def test_a_package_of_aot_inductor_equals_eager(tmp_path):
     program = torch.export.export(Network().eval(), (IMAGES,), dynamic_shapes=BATCH)
-    path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "network.pt2"))
     images = noise(5, 3, 10, 9, seed=5)
-    same(torch._inductor.aoti_load_package(path)(images), Network()(images))
+    same(packaged(program, tmp_path)(images), Network()(images))
 
 
-MODULES = SamplingArgmax(4, tau=0.7, basis="gaussian"), SoftArgmax(beta=2.0)
+@pytest.mark.long
+@pytest.mark.written_memory
+def test_a_package_of_aot_inductor_draws_the_same_samples(tmp_path):
+    """For other maps, another key and another first row than those that it was compiled with."""
+    shapes = {"logits": {0: torch.export.Dim("batch")}, "seed": None}
+    program = torch.export.export(Sampler(), (noise(2, 2, 5, 6), torch.tensor([7, 0])), dynamic_shapes=shapes)
+    package = packaged(program, tmp_path)
+    for inputs in (
+        (noise(2, 2, 5, 6), torch.tensor([7, 0])),
+        (noise(5, 2, 5, 6, seed=1), torch.tensor([2**40 + 3, 2**33])),
+    ):
+        same([package(*inputs)], [Sampler()(*inputs)])
+
+
+MODULES = (
+    SamplingArgmax(4, tau=0.7, basis="gaussian"),
+    SoftArgmax(beta=2.0),
+    LocalizationLoss("energy", num_samples=4, tau="coco", coords="pixels", stride=4),
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
@@ -124,13 +149,13 @@ def test_modules_are_copied_and_pickled(module):
     buffer = io.BytesIO()
     torch.save(module, buffer)
     buffer.seek(0)
-    z = noise(2, 3, 5, 6)
+    given = [noise(2, 3, 5, 6), *[torch.ones(2, 3, 2)] * isinstance(module, LocalizationLoss)]
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(buffer, weights_only=False)):
         for mode in (True, False):
             outputs = []
             for one in (module, other):
                 torch.manual_seed(3)
-                outputs.append(one.train(mode)(z))
+                outputs.append(one.train(mode)(*given))
             assert torch.equal(*outputs)
 
 

@@ -37,7 +37,7 @@ def expectation(h: Tensor, u: Tensor, clip_grad: float | None) -> Tensor:
 def axis_coordinate(h: Tensor, noise: Tensor | None, basis: str, sigma, reweight: float, clip_grad) -> Tensor:
     """The coordinate ``[B, K, S]`` of one axis from its marginals ``[B, K, S, n]``."""
     u = torch.arange(h.shape[-1], device=h.device).to(h).expand_as(h)
-    if basis == "none":
+    if noise is None:
         return expectation(h, u, clip_grad)
     noise = noise.to(h)
     u = u + (sigma * noise if basis == "gaussian" else noise)
@@ -50,8 +50,9 @@ def axis_coordinate(h: Tensor, noise: Tensor | None, basis: str, sigma, reweight
     return expectation(h, u, clip_grad)
 
 
-def axis_sample(logits: Tensor, *, num_samples: int, tau: float, beta: float = 1.0, basis: str = "triangular", sigma=1.0,
-                reweight: float = 0.0, clip_grad: float | None = None, seed=0) -> Tensor:  # fmt: skip
+def axis_sample(logits: Tensor, *, num_samples: int, tau: float | Tensor, beta: float | Tensor = 1.0,
+                basis: str = "triangular", sigma: float | Tensor = 1.0, reweight: float = 0.0, clip_grad: float | None = None,
+                seed: int | Tensor = 0) -> Tensor:  # fmt: skip
     """Samples ``[B, K, S, d]`` in cell-index units."""
     grid = logits.shape[2:]
     w = gumbel_weights(logits, num_samples, tau, beta, seed).unflatten(-1, grid)

@@ -33,7 +33,9 @@ def round_circles(position: Tensor, logits: Tensor, periodic) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def soft_argmax_on_circles(logits: Tensor, *, periodic=(), beta: float = 1.0, window: float | None = None) -> Tensor:
+def soft_argmax_on_circles(
+    logits: Tensor, *, periodic=(), beta: float | Tensor = 1.0, window: float | None = None
+) -> Tensor:
     """``C(p)`` on circles, the mean on lines: ``[B, K, d]``."""
     z = beta * below_top(logits)
     if window is not None:
@@ -46,8 +48,8 @@ def soft_argmax_on_circles(logits: Tensor, *, periodic=(), beta: float = 1.0, wi
     return mean_position(torch.softmax(z, -1), logits, periodic)
 
 
-def sample_on_circles(logits: Tensor, *, periodic, num_samples: int, tau: float, beta: float = 1.0, basis: str = "triangular",
-                      sigma=1.0, seed=0) -> Tensor:  # fmt: skip
+def sample_on_circles(logits: Tensor, *, periodic, num_samples: int, tau: float | Tensor, beta: float | Tensor = 1.0,
+                      basis: str = "triangular", sigma: float | Tensor = 1.0, seed: int | Tensor = 0) -> Tensor:  # fmt: skip
     """Samples ``[B, K, S, d]`` in cells, all weights kept."""
     w = gumbel_weights(logits, num_samples, tau, beta, seed)
     y, axes = mean_position(w, logits, periodic), logits.dim() - 2

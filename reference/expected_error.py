@@ -24,9 +24,10 @@ def distance(difference: Tensor, metric: str) -> Tensor:
     return (near * (difference - near / 2)).sum(-1)
 
 
-def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, num_samples: int, tau: float,
-                   beta: float = 1.0, basis: str = "triangular", sigma=1.0, metric: str = "l1",
-                   spread: float = 0.0, points: Tensor | None = None, offset: Tensor | None = None, seed=0) -> Tensor:  # fmt: skip
+def expected_error(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, num_samples: int, tau: float | Tensor,
+                   beta: float | Tensor = 1.0, basis: str = "triangular", sigma: float | Tensor = 1.0,
+                   metric: str = "l1", spread: float = 0.0, points: Tensor | None = None, offset: Tensor | None = None,
+                   seed: int | Tensor = 0) -> Tensor:  # fmt: skip
     """Mean over samples of the distance to the target, less ``spread`` times that of two samples, times the weight: ``[B, K]``."""
     target = target.to(arithmetic(logits))
     if weight is not None:

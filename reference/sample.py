@@ -29,7 +29,7 @@ def scaled(z: Tensor, number: float | Tensor, how=torch.mul) -> Tensor:
     return torch.where(z == -torch.inf, z, how(z.masked_fill(z == -torch.inf, 0), number))
 
 
-def gumbel_weights(logits: Tensor, num_samples: int, tau: float, beta: float, seed) -> Tensor:
+def gumbel_weights(logits: Tensor, num_samples: int, tau: float | Tensor, beta: float | Tensor, seed) -> Tensor:
     """``softmax((beta z + g) / tau)`` over all cells: ``[B, K, S, N]``."""
     key, rows, samples = philox.numbering(logits, num_samples, seed)
     z = below_top(logits)[:, :, None]
@@ -83,8 +83,9 @@ def cell_positions(logits: Tensor, points: Tensor | None, offset: Tensor | None)
     return cells + (offset.flatten(3).mT if points is None else offset)
 
 
-def sample(logits: Tensor, *, num_samples: int, tau: float, beta: float = 1.0, basis: str = "triangular", sigma=1.0,
-           points: Tensor | None = None, offset: Tensor | None = None, seed=0, per_cell_noise: bool = False) -> Tensor:  # fmt: skip
+def sample(logits: Tensor, *, num_samples: int, tau: float | Tensor, beta: float | Tensor = 1.0, basis: str = "triangular",
+           sigma: float | Tensor = 1.0, points: Tensor | None = None, offset: Tensor | None = None, seed: int | Tensor = 0,
+           per_cell_noise: bool = False) -> Tensor:  # fmt: skip
     """Samples ``[B, K, S, d]`` in cell-index units; ``per_cell_noise`` keeps the gaussian noise of every cell."""
     w = gumbel_weights(logits, num_samples, tau, beta, seed)
     cells = cell_positions(logits, points, offset).unsqueeze(2)  # [B or 1, K or 1, 1, N, d]

@@ -6,7 +6,7 @@ from torch import Tensor
 from .sample import below_top, cell_positions, cell_sigma, row_sigma, scaled
 
 
-def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None, offset: Tensor | None = None,
+def heatmap_moments(logits: Tensor, *, beta: float | Tensor = 1.0, points: Tensor | None = None, offset: Tensor | None = None,
                     sigma=None) -> tuple[Tensor, ...]:  # fmt: skip
     """Mean ``[B, K, d]``, covariance ``[B, K, d, d]``, peak probability and entropy ``[B, K]`` of ``softmax(beta z)``."""
     z = scaled(below_top(logits), beta)
@@ -24,6 +24,6 @@ def heatmap_moments(logits: Tensor, *, beta: float = 1.0, points: Tensor | None 
     return mean, covariance, p.gather(-1, z.argmax(-1, keepdim=True))[..., 0], entropy
 
 
-def soft_argmax(logits: Tensor, *, beta: float = 1.0, points: Tensor | None = None) -> Tensor:
+def soft_argmax(logits: Tensor, *, beta: float | Tensor = 1.0, points: Tensor | None = None) -> Tensor:
     """``sum p c``: ``[B, K, d]``."""
     return heatmap_moments(logits, beta=beta, points=points)[0]

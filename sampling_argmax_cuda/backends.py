@@ -4,7 +4,7 @@ import warnings
 from importlib.util import find_spec
 
 import torch
-from torch._C._functorch import TransformType
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 from . import library
@@ -73,7 +73,7 @@ def _transforms() -> set[TransformType]:
     """The transforms of torch.func that a call is in; a compiled graph has none."""
     if torch.compiler.is_compiling():
         return set()
-    return {transform.key() for transform in torch._C._functorch.get_interpreter_stack() or ()}
+    return {transform.key() for transform in get_interpreter_stack() or ()}
 
 
 def is_mapped() -> bool:
@@ -96,7 +96,7 @@ def _differentiates_otherwise() -> bool:
 
 def _leaves_python() -> bool:
     """Whether a graph for elsewhere is made, by torch.export, torch.onnx or torch.jit, where this package is not known."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]  # documented
 
 
 _told: set[str] = set()  # device types of which it was said that the reference runs

@@ -46,10 +46,10 @@ def check_device(op: str, name: str, value: Tensor, like: Tensor, of: str = "log
         raise ValueError(f"{op}: {name} must be on the {of}' device {like.device}, got {value.device}")
 
 
-def as_integer(value) -> int | None:
+def as_integer(value: object) -> int | None:
     """An integer as the operators take it: Python's, a symbol of torch.compile's, or one of NumPy's as Python's; else None."""
     if isinstance(value, int | torch.SymInt):
-        return None if isinstance(value, bool) else value
+        return None if isinstance(value, bool) else value  # type: ignore[return-value]  # a symbol stands for an integer
     return int(value) if isinstance(value, Integral) else None
 
 

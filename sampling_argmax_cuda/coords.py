@@ -28,7 +28,7 @@ CONVENTIONS = ("index", "centered", "unit", "cell", "corners")
 _LEFT_EDGE = ("index", "centered", "unit")
 
 
-def affine(op: str, convention: str, size: int) -> tuple[float, float]:
+def affine(op: str, convention: str, size: float) -> tuple[float, float]:
     """``(scale, offset)`` with coordinate = scale * index + offset on an axis of ``size`` cells; ``op`` names errors."""
     if convention == "index":
         return 1.0, 0.0

@@ -1,9 +1,15 @@
 """Distances of rows ``[B, K, ...]``: to a target, between samples, and the mask of what does not count."""
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more."""
+    return reduce(torch.add, terms)
 
 
 def _penalty(offset: Tensor, metric: str) -> Tensor:
@@ -17,12 +23,12 @@ def _penalty(offset: Tensor, metric: str) -> Tensor:
 
 def metric_of(offsets: Iterable[Tensor], metric: str) -> Tensor:
     """The distance with these offsets per axis: ``l1``, ``l2`` (squared), ``euclidean`` or ``smooth_l1``."""
-    total = sum(_penalty(offset, metric) for offset in offsets)
+    distance = total(_penalty(offset, metric) for offset in offsets)
     if metric != "euclidean":
-        return total
+        return distance
     # The root has an infinite slope at 0, where the norm's subgradient 0 is wanted.
-    positive = total != 0
-    return torch.where(positive, torch.where(positive, total, 1).sqrt(), 0)
+    positive = distance != 0
+    return torch.where(positive, torch.where(positive, distance, 1).sqrt(), 0)
 
 
 def mean_pair_distance(samples: Sequence[Tensor], metric: str) -> Tensor:
@@ -34,7 +40,7 @@ def mean_pair_distance(samples: Sequence[Tensor], metric: str) -> Tensor:
     if metric == "l1":
         rank = torch.arange(1, count + 1, dtype=samples[0].dtype, device=samples[0].device)
         factor = (2 * rank - count - 1) * 2 / (count * (count - 1))
-        return sum((x.sort(-1).values * factor).sum(-1) for x in samples)
+        return total((x.sort(-1).values * factor).sum(-1) for x in samples)
     first, second = torch.triu_indices(count, count, 1, device=samples[0].device)
     return metric_of([x[..., first] - x[..., second] for x in samples], metric).mean(-1)
 

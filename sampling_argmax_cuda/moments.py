@@ -119,6 +119,6 @@ def soft_argmax(
 
 def _moments(backend: str, logits: Tensor, beta: float | Tensor, points: Tensor | None) -> Moments:
     points, centre = centred_points(points, logits)
-    logits, beta = temperature.operands("soft_argmax", backend, logits, beta=beta)
+    logits, (beta,) = temperature.operands("soft_argmax", backend, logits, beta=beta)
     moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)

@@ -11,6 +11,7 @@ Notation: ``logits`` are ``[B, K, W]``, ``[B, K, H, W]``, ``[B, K, D, H, W]`` or
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,20 +84,19 @@ def sample(
         draw = partial(sample, num_samples=num_samples, tau=tau, beta=beta, sigma=sigma, seed=seed, backend=backend)
         return units.samples(draw, logits, basis, offset)
     target = temperature.resolve("sample", backend, logits, tau)
-    if not is_per_cell(sigma):
-        sigma = checks.sigma_tensor("sample", sigma, logits, basis)
+    width = sigma if is_per_cell(sigma) else checks.sigma_tensor("sample", sigma, logits, basis)
     seed = checks.seed_tensor("sample", seed, generator, logits)
     if target == "reference":
         return reference.sample(
-            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
+            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(width), points=points,
             offset=offset, seed=seed,
         )  # fmt: skip
     if offset is not None or is_per_cell(sigma):
         draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
-        return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(sigma))
+        return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(width))
     points, centre = checks.centred_points(points, logits)
-    logits, *numbers = temperature.operands("sample", target, logits, tau, beta=beta)
-    y = backends.operators(target).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
+    logits, numbers = temperature.operands("sample", target, logits, tau, beta=beta)
+    y = backends.operators(target).sample(logits, points, width, seed, num_samples, *numbers, basis)[0]
     return y if centre is None else y + centre[:, :, None]
 
 
@@ -134,17 +134,17 @@ def axis_sample(
         checks.check_positive("axis_sample", "clip_grad", clip_grad)
     units = units_of("axis_sample", logits.shape[2:][::-1], None, coords, stride)
     target = temperature.resolve("axis_sample", backend, logits, tau)
-    sigma = checks.sigma_tensor("axis_sample", sigma, logits, basis)
+    width = checks.sigma_tensor("axis_sample", sigma, logits, basis)
     seed = checks.seed_tensor("axis_sample", seed, generator, logits)
     if target == "reference":
         y = reference.axis_sample(
-            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
+            logits, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(width),
             reweight=reweight, clip_grad=clip_grad, seed=seed,
         )  # fmt: skip
     else:
-        logits, *numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
+        logits, numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
         op = backends.operators(target).axis_sample
-        y = op(logits, sigma, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
+        y = op(logits, width, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
     return units.shown(y)
 
 
@@ -199,8 +199,8 @@ def expected_error(
     units = units_of("expected_error", logits.shape[2:][::-1], points, coords, stride, periodic)
     if not units.plain:
         units.check_cells("expected_error", offset, sigma, spread)
-        form = dict(num_samples=num_samples, tau=tau, beta=beta, basis=basis, offset=offset, seed=seed, generator=generator,
-                    backend=backend)  # fmt: skip
+        form: dict[str, Any] = dict(num_samples=num_samples, tau=tau, beta=beta, basis=basis, offset=offset, seed=seed,
+                                    generator=generator, backend=backend)  # fmt: skip
         target, factor = units.in_cells(target), units.factor(metric)
         if factor is not None:
             return expected_error(logits, target, weight, sigma=sigma, metric=metric, spread=spread, **form) * factor
@@ -210,36 +210,35 @@ def expected_error(
     if points is None:
         notice_far_target(target, weight, tuple(reversed(logits.shape[2:])))
     where = temperature.resolve("expected_error", backend, logits, tau)
-    if not is_per_cell(sigma):
-        sigma = checks.sigma_tensor("expected_error", sigma, logits, basis)
+    width = sigma if is_per_cell(sigma) else checks.sigma_tensor("expected_error", sigma, logits, basis)
     seed = checks.seed_tensor("expected_error", seed, generator, logits)
     if where == "reference":
         return reference.expected_error(
-            logits, target, weight, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma),
+            logits, target, weight, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(width),
             metric=metric, spread=spread, points=points, offset=offset, seed=seed,
         )  # fmt: skip
     if offset is not None or is_per_cell(sigma):
-        draw = partial(sample, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(sigma), points=points,
+        draw = partial(sample, num_samples=num_samples, tau=tau, beta=beta, basis=basis, sigma=_or_one(width), points=points,
                        offset=offset, seed=seed, backend=backend)  # fmt: skip
         return units.error(draw, logits, target, weight, metric, spread)
     dtype = checks.arithmetic_dtype(logits)
     points, centre = checks.centred_points(points, logits)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
-    logits, *numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
+    logits, numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
     if spread > 0:
         logits, target = mask_rows(logits, weight), mask_rows(target, weight)
-        y = backends.operators(where).sample(logits, points, sigma, seed, num_samples, *numbers, basis)[0]
+        y = backends.operators(where).sample(logits, points, width, seed, num_samples, *numbers, basis)[0]
         return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     mapped = backends.is_mapped()
-    needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, sigma)]
+    needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, width)]
     if not torch.is_grad_enabled():
         needs = [False] * 3
     error = backends.operators(where).expected_error(
-        logits, target, weight, points, sigma, seed, num_samples, *numbers, basis, metric, needs
+        logits, target, weight, points, width, seed, num_samples, *numbers, basis, metric, needs
     )[0]
     return error if weight is None else error * weight
 
 
-def _or_one(sigma: Tensor | None) -> float | Tensor:
-    return 1.0 if sigma is None else sigma
+def _or_one(width: Tensor | None) -> float | Tensor:
+    return 1.0 if width is None else width

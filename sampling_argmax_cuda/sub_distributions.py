@@ -5,6 +5,7 @@ exact compositions of them, equations (46) to (49) of reference/README.md, so th
 """
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from .checks import SMALLEST_TAU, arithmetic_dtype, check_device, visible_number
 from .reference.sample import grid_points
 
 
-def is_per_cell(sigma: float | Tensor | None) -> bool:
+def is_per_cell(sigma: float | Tensor | None) -> TypeGuard[Tensor]:
     """Whether a width is of every cell, ``[B, K, *axes]``, and not of a row."""
     return isinstance(sigma, Tensor) and sigma.dim() > 2
 
@@ -69,6 +70,7 @@ def mixture_samples(draw: Callable[..., Tensor], logits: Tensor, *, tau: float |
         if offset is None:
             return draw(logits, tau=tau, basis="none", points=points) + noise
         return of_rows(places(logits, points, offset), basis="none") + noise
+    assert offset is not None  # cells without widths of their own have it
     if basis in ("uniform", "triangular"):  # offsets only move the cells, which keep their noise
         return draw(logits, tau=tau, basis=basis) + of_rows(offset.flatten(3).flatten(0, 1).mT, basis="none")
     if isinstance(sigma, Tensor):

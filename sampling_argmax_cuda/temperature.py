@@ -19,13 +19,15 @@ def resolve(op: str, backend: str, logits: Tensor, tau: float | Tensor) -> str:
     return "reference"
 
 
-def operands(op: str, target: str, logits: Tensor, *tau: float | Tensor, beta: float | Tensor) -> tuple[Tensor, ...]:
-    """The logits, then tau, if it is given, and beta as the operators take them.
+def operands(
+    op: str, target: str, logits: Tensor, *tau: float | Tensor, beta: float | Tensor
+) -> tuple[Tensor, list[float | Tensor]]:
+    """The logits; and tau, if it is given, and beta as the operators take them.
 
     Beta's gradient comes by the logits' own, ``beta d/d(beta) = z d/dz``: they get a factor of 1 that it flows through.
     """
     numbers = [checks.number_for(op, name, x, target) for name, x in (*(("tau", t) for t in tau), ("beta", beta))]
-    if checks.needs_gradient(beta):
+    if isinstance(beta, Tensor) and checks.needs_gradient(beta):
         finite = logits.masked_fill(logits == -math.inf, 0).to(checks.arithmetic_dtype(logits))
         logits = logits.to(finite.dtype) + finite * (beta / beta.detach() - 1)
-    return logits, *numbers
+    return logits, numbers

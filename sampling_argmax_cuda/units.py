@@ -9,7 +9,7 @@ from .cells import cell_offsets, largest_cell
 from .checks import check_periodic
 from .circle import samples_on_circles, soft_argmax_on_circles, wrap
 from .coords import Frame, frame_of
-from .distances import mask_rows, spread_error, weigh_rows
+from .distances import mask_rows, spread_error, total, weigh_rows
 from .sub_distributions import is_per_cell
 
 
@@ -82,8 +82,8 @@ class Units(NamedTuple):
     def log_window(self, logits: Tensor, width: float, points: Tensor | None) -> Tensor:
         """``-|c - c*|^2 / (2 width^2)`` of every cell c, c* the largest one without gradient; widths in cells."""
         offsets = cell_offsets(logits, largest_cell(logits.detach(), points)[0], points)
-        offsets = [wrap(x, self.size[a]) if a in self.periodic else x for a, x in enumerate(offsets)]
-        return sum(x.square() for x in offsets) * (-0.5 / width**2)
+        shorter = [wrap(x, self.size[a]) if a in self.periodic else x for a, x in enumerate(offsets)]
+        return total(x.square() for x in shorter) * (-0.5 / width**2)
 
 
 def units_of(

@@ -1,5 +1,6 @@
 """A predictor from a checkpoint, without Lightning."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -39,10 +40,10 @@ def _describe(checkpoint: dict) -> None:
         checkpoint["crop"] = CropRule(size, data.padding).plain()
 
 
-def load(checkpoint: str | Path, device: str | torch.device | None = None, flip_test: bool | None = None,
+def load(checkpoint: str | os.PathLike, device: str | torch.device | None = None, flip_test: bool | None = None,
          batch_size: int = 32) -> Predictor:  # fmt: skip
     """See :func:`sampling_argmax_cuda.load`."""
-    content = read_deployable(checkpoint, "load: checkpoint")
+    content = read_deployable(Path(checkpoint), "load: checkpoint")
     landmarks, crop = landmarks_of(content["landmarks"], f"load: checkpoint {checkpoint}"), CropRule.of(content["crop"])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     calibration = Calibration.of(content.get("calibration"))

@@ -10,6 +10,7 @@ sampling=...)`` gives makes the loss the expectation of the error, that of sampl
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..coords import convert_coords
 from ..distances import metric_of
 from .drawing import located, log_of
 
+_Coords = TypeVar("_Coords", Tensor, float)
 _EPS = 1e-24  # what logarithms and a Gaussian's sum are kept away from 0 by
 
 
@@ -164,16 +166,16 @@ def variance_reg_losses(heatmaps: Tensor, sigma_t: float | Tensor) -> Tensor:
     return (variance * (size / 2) ** 2 - sigma_t**2).square().sum(-1)
 
 
-def _size(coords: Tensor, size: Sequence[int]) -> Sequence[int] | Tensor:
-    """Cells of the axes x, y, z, of a size (D,) H, W."""
+def _size(coords: Tensor | float, size: Sequence[int] | int) -> Any:
+    """Cells of the axes x, y, z, of a size (D,) H, W; of one axis the number that it is."""
     return coords.new_tensor(size).flip(-1) if isinstance(coords, Tensor) else size
 
 
-def normalized_to_pixel_coordinates(coords: Tensor, size: Sequence[int]) -> Tensor:
+def normalized_to_pixel_coordinates(coords: _Coords, size: Sequence[int] | int) -> _Coords:
     """Normalized coordinates ``[..., d]`` in pixels of images of ``size`` (D,) H, W."""
     return 0.5 * ((coords + 1) * _size(coords, size) - 1)
 
 
-def pixel_to_normalized_coordinates(coords: Tensor, size: Sequence[int]) -> Tensor:
+def pixel_to_normalized_coordinates(coords: _Coords, size: Sequence[int] | int) -> _Coords:
     """Pixels ``[..., d]`` of images of ``size`` (D,) H, W in normalized coordinates."""
     return (2 * coords + 1) / _size(coords, size) - 1

@@ -5,6 +5,7 @@ A new objective is a class in a file of its own and a line in :data:`OBJECTIVES`
 
 from collections.abc import Mapping
 from inspect import signature
+from typing import Any
 
 from .cross_entropy import CrossEntropy
 from .debiased import Debiased
@@ -42,9 +43,9 @@ def options_of(name: str) -> dict[str, object]:
     return {key: argument.default for key, argument in arguments.items() if key not in FROM_TRAINER}
 
 
-def complete(options: str | Mapping) -> dict[str, object]:
+def complete(options: str | Mapping) -> dict[str, Any]:
     """The name and every option of what a name, or ``{"name": name, option: value, ...}``, stands for."""
-    own = {"name": options} if isinstance(options, str) else dict(options)
+    own: dict[str, Any] = {"name": options} if isinstance(options, str) else dict(options)
     name = own.pop("name", None)
     known = options_of(name)
     wrong = next((key for key in own if key not in known), None)

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ..cells import cell_offsets, largest_cell
 from ..checks import arithmetic_dtype
+from ..distances import total
+from .answers import Answer, output_of
 from .heatmap import over_unknown
 from .objective import Objective
 from .targets import Target, nearest_cell
@@ -19,7 +21,7 @@ def cell_entropy(output: Tensor, target: Target, beta: float) -> Tensor:
     if target.points is not None and target.axes is not None:
         raise ValueError("cell_entropy: where cells are points every coordinate must be known, got axes")
     position = nearest_cell(target.position) if target.points is None else target.position
-    squared = sum(offset.square() for offset in cell_offsets(output, position, target.points)).expand_as(output)
+    squared = total(offset.square() for offset in cell_offsets(output, position, target.points)).expand_as(output)
     log_p = (output.to(arithmetic_dtype(output)).flatten(2) * beta).log_softmax(-1).view_as(output)
     log_p = over_unknown(log_p, target.axes, torch.logsumexp).flatten(2)
     return -log_p.gather(-1, squared.flatten(2).argmin(-1, keepdim=True)).squeeze(-1)
@@ -43,5 +45,5 @@ class CrossEntropy(Objective):
     def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         return largest_cell(maps, None)
 
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        return largest_cell(self.maps(output), points)
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        return largest_cell(self.maps(output_of(output)), points)

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
+from .answers import Answer, output_of
 from .soft import SoftArgmax
 
 
@@ -22,7 +23,8 @@ class Debiased(SoftArgmax):
     point_sets, circles, averages = False, False, ("coords",)
     sub_distributions = ()  # the background's mean is in the middle of cells that stay where they are
 
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = output_of(output)
         mean, peak = super().locate(output, points)
         flat = output.to(arithmetic_dtype(output)).flatten(2) * self.beta
         share = (math.log(flat.shape[-1]) - flat.logsumexp(-1)).exp().clamp(max=0.5).unsqueeze(-1)

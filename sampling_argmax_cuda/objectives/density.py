@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..cells import cell_offsets
 from ..checks import BASES, arithmetic_dtype, sigma_tensor
+from ..distances import total
 from .rows import check_rows
 
 _WITH_DENSITY = tuple(basis for basis in BASES if basis != "none")
@@ -50,14 +51,14 @@ def log_density(
         raise ValueError(f"log_density: points have no spacing, so basis must be 'gaussian', got {basis!r}")
     if not isinstance(sigma, Tensor) and sigma == 0:
         raise ValueError("log_density: sigma must be > 0, got 0")
-    sigma = sigma_tensor("log_density", sigma, logits, basis)
+    width = sigma_tensor("log_density", sigma, logits, basis)
     dtype = arithmetic_dtype(logits)
     log_p = (logits.to(dtype).flatten(2) * beta).log_softmax(-1)
     # No map reaches that far, and inf - inf would make gradients NaN.
     beyond = target.isinf().any(-1)
     target = torch.where(beyond.unsqueeze(-1), 0, target.to(dtype))
-    if sigma is not None:
-        density = _log_sum(log_p + _log_normal(logits, target, sigma, points))
+    if width is not None:
+        density = _log_sum(log_p + _log_normal(logits, target, width, points))
     else:
         density = _of_cells(log_p, logits.shape[2:], target, basis)
     return torch.where(beyond, -math.inf, density)
@@ -66,7 +67,7 @@ def log_density(
 def _log_normal(logits: Tensor, target: Tensor, sigma: Tensor, points: Tensor | None) -> Tensor:
     """The log of the normal density of every cell ``[B, K, N]`` at the target."""
     offsets = cell_offsets(logits, target, points)
-    squared = sum(offset.square() for offset in offsets).expand(logits.shape).flatten(2)
+    squared = total(offset.square() for offset in offsets).expand(logits.shape).flatten(2)
     width = sigma.unsqueeze(-1)
     return -squared / (2 * width.square()) - len(offsets) * (width.log() + 0.5 * math.log(2 * math.pi))
 

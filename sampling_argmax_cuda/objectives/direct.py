@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
+from .answers import Answer, output_of
 from .objective import Objective
 from .targets import Target
 
@@ -23,8 +24,10 @@ class Direct(Objective):
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         return self.distance(self.read_as_trained(output)[0], target)
 
-    def covariance(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+    def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:
+        output = output_of(output)
         return output.new_full((*output.shape[:2], 2, 2), torch.nan, dtype=arithmetic_dtype(output))
 
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = output_of(output)
         return output.to(arithmetic_dtype(output)), torch.ones_like(output[..., 0], dtype=torch.float32)

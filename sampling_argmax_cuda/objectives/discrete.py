@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..cells import cell_offsets
-from ..distances import mean_difference, metric_of
+from ..distances import mean_difference, metric_of, total
 from .answers import Answer, cells_of, output_of
 from .marginals import grid_marginals, point_marginals
 from .objective import Objective
@@ -35,11 +35,7 @@ class Discrete(Objective):
             raise ValueError(f"Discrete: spread must be >= 0, got {spread}")
         if spread > 0 and metric != "l1":
             raise ValueError(f"Discrete: the score of marginals needs metric l1, got {metric!r}")
-        self.spread = spread
-
-    @property
-    def circles(self) -> bool:
-        return self.spread == 0
+        self.spread, self.circles = spread, spread == 0
 
     def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         logits, moved = output_of(output), cells_of(output).get("offset")
@@ -55,7 +51,7 @@ class Discrete(Objective):
             laws = point_marginals(maps.flatten(2), [x.flatten(2) for x in offsets])
         else:
             laws = point_marginals(maps, offsets) if target.points is not None else grid_marginals(maps, offsets)
-        return error - self.spread * sum(mean_difference(p, x) for p, x in laws)
+        return error - self.spread * total(mean_difference(p, x) for p, x in laws)
 
 
 def discrete_expectation_loss(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import arithmetic_dtype
+from .answers import Answer, output_of
 from .objective import Objective
 from .spread import plane_covariance
 from .targets import Target, gaussian_maps
@@ -43,8 +44,8 @@ class Heatmap(Objective):
         truth = gaussian_maps(target.position, tuple(reversed(output.shape[2:])), self.target_sigma, target.axes)
         return 0.5 * (maps - truth).square().flatten(2).mean(-1)
 
-    def covariance(self, output: Tensor, size: tuple[int, int]) -> Tensor:
-        return plane_covariance(self.maps(output), self.backend)
+    def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:
+        return plane_covariance(self.maps(output_of(output)), self.backend)
 
     def maps(self, output: Tensor) -> Tensor:
         return output.to(arithmetic_dtype(output))
@@ -55,7 +56,7 @@ class Heatmap(Objective):
     def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         peak, cell = maps.flatten(2).max(-1)
         index = list(torch.unravel_index(cell, maps.shape[2:]))
-        position = []
+        position: list[Tensor] = []
         for a, size in enumerate(maps.shape[2:]):
             below, above = (self._neighbour(maps, index, a, step) for step in (-1, 1))
             inside = (index[a] > 0) & (index[a] < size - 1)
@@ -66,7 +67,8 @@ class Heatmap(Objective):
     def _neighbour(maps: Tensor, index: list[Tensor], axis: int, step: int) -> Tensor:
         moved = [i if a != axis else (i + step).clamp(0, maps.shape[2 + a] - 1) for a, i in enumerate(index)]
         rows = [torch.arange(n, device=maps.device) for n in maps.shape[:2]]
-        return maps[(rows[0][:, None], rows[1], *moved)]
+        cells = (rows[0][:, None], rows[1], *moved)
+        return maps[cells]
 
-    def locate(self, output: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.locate_maps(self.maps(output))
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.locate_maps(self.maps(output_of(output)))

@@ -41,16 +41,17 @@ class Objective(nn.Module):
     logits = True  # whether the maps are logits, of which beta is a factor
     point_sets = True  # whether the cells may be points
     constrained = True  # whether training has the constraint too
-    averages = ("coords", "maps")  # what several passes over an image may average
+    averages: tuple[str, ...] = ("coords", "maps")  # what several passes over an image may average
     predicts_sigma = False  # whether the network answers with the width of each position too
     tau = 1.0  # the temperature of the samples
     lr = 1.0  # the learning rate of its own parameters as a factor of the network's
     backend = "auto"  # what the operators run on
     circles = False  # whether axes may be circles
-    sub_distributions: tuple[
-        str, ...
-    ] = ()  # what cells may learn: to move (offset), and how wide they are (offset_sigma)
-    coords, stride, periodic = "index", 1.0, ()  # what a user's positions are in, as of the operators
+    # What cells may learn: to move (offset), and how wide they are (offset_sigma).
+    sub_distributions: tuple[str, ...] = ()
+    coords = "index"  # what a user's positions are in, with the next two as of the operators
+    stride: float | Sequence[float] = 1.0
+    periodic: tuple[int, ...] = ()
 
     def __init__(self, metric: str = "l1", units: str = "index", beta: float | str = 1.0) -> None:
         super().__init__()
@@ -61,10 +62,10 @@ class Objective(nn.Module):
             raise ValueError(f"{name}: units must be one of {', '.join(CONVENTIONS)}, got {units!r}")
         if isinstance(beta, str) and beta != "tau":
             raise ValueError(f"{name}: beta must be a number > 0 or 'tau', got {beta!r}")
-        if beta != "tau" and not beta > 0:
+        if not isinstance(beta, str) and not beta > 0:
             raise ValueError(f"{name}: beta must be > 0, got {beta}")
         self.metric, self.units = metric, units
-        self.beta = 1.0 if beta == "tau" else beta
+        self.beta = 1.0 if isinstance(beta, str) else beta
         self.constraint: Callable[[Tensor], Tensor] | None = None
         self.decoder: Decoder | None = None
 
@@ -162,7 +163,7 @@ class Objective(nn.Module):
     def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """What :meth:`loss` gives, for arguments that fit."""
         target = target.known()
-        return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
+        return weigh_rows(self.row_loss(self.kept(output_of(output), target), target, seed), target.weight)
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         """The loss of every point before its weight; positions of what is not known are 0 here."""
@@ -257,7 +258,7 @@ class Objective(nn.Module):
     def decoded(self, position: Tensor, maps: Tensor | None, points: Tensor | None = None,
                 offset: Tensor | None = None) -> Tensor:  # fmt: skip
         """What evaluation answers: the decoder's reading of the maps where there is one, under the constraint."""
-        if self.decoder is not None:
+        if self.decoder is not None and maps is not None:
             position = self.decoder(self.log_maps(maps), points, self.backend, offset)
         return self.possible(position)
 

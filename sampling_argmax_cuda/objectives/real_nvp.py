@@ -7,6 +7,19 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 
+class _Network(nn.ModuleList):
+    """Three layers in the type of what comes, whatever their own is."""
+
+    def __init__(self, axes: int, width: int) -> None:
+        super().__init__([nn.Linear(axes, width), nn.Linear(width, width), nn.Linear(width, axes)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self):
+            weight, bias = (part.to(x.dtype) for part in layer.parameters())
+            x = linear(leaky_relu(x) if i > 0 else x, weight, bias)
+        return x
+
+
 class RealNVP(nn.Module):
     """A density on ``[..., axes]``: affine couplings between a standard normal and the data.
 
@@ -21,6 +34,8 @@ class RealNVP(nn.Module):
         width: hidden units of both layers of s and t (published: 64).
     """
 
+    masks: Tensor
+
     def __init__(self, axes: int = 2, couplings: int = 6, width: int = 64) -> None:
         super().__init__()
         if axes < 2 or couplings < 1 or width < 1:
@@ -29,27 +44,17 @@ class RealNVP(nn.Module):
         masks = torch.stack([last if i % 2 == 0 else ~last for i in range(couplings)])
         self.register_buffer("masks", masks, persistent=False)
         self.axes = axes
-        self.scale, self.shift = (nn.ModuleList([self._network(axes, width) for _ in masks]) for _ in range(2))
-
-    @staticmethod
-    def _network(axes: int, width: int) -> nn.ModuleList:
-        return nn.ModuleList([nn.Linear(axes, width), nn.Linear(width, width), nn.Linear(width, axes)])
+        self.scale, self.shift = (nn.ModuleList([_Network(axes, width) for _ in masks]) for _ in range(2))
 
     @property
     def dtype(self) -> torch.dtype:
         """What it is computed in."""
-        return torch.promote_types(self.scale[0][0].weight.dtype, torch.float32)
-
-    @staticmethod
-    def _run(network: nn.ModuleList, x: Tensor) -> Tensor:
-        for i, layer in enumerate(network):
-            x = linear(leaky_relu(x) if i > 0 else x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-        return x
+        return torch.promote_types(next(self.parameters()).dtype, torch.float32)
 
     def _coupling(self, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, moved = x * self.masks[i], ~self.masks[i]
         with torch.autocast(x.device.type, enabled=False):
-            return self._run(self.scale[i], kept).tanh() * moved, self._run(self.shift[i], kept) * moved
+            return self.scale[i](kept).tanh() * moved, self.shift[i](kept) * moved
 
     def forward(self, z: Tensor) -> Tensor:
         """Points of the standard normal ``[..., axes]`` to points of the density."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..cells import cell_offsets
 from ..checks import arithmetic_dtype, check_device
-from ..distances import mask_rows, weigh_rows
+from ..distances import mask_rows, total, weigh_rows
 from ..moments import heatmap_moments, soft_argmax
 from .rows import check_rows
 from .soft import SoftArgmax
@@ -40,7 +40,7 @@ def _row_sigma(op: str, sigma: float | Tensor, logits: Tensor) -> float | Tensor
 
 def _log_gaussian(logits, centre, sigma, points, normalized: bool) -> Tensor:
     """``log q`` ``[B, K, N]``: minus squared distance over ``2 sigma^2``, normalised over cells or not."""
-    squared = sum(offset.square() for offset in cell_offsets(logits, centre, points)).flatten(2)
+    squared = total(offset.square() for offset in cell_offsets(logits, centre, points)).flatten(2)
     if isinstance(sigma, Tensor):
         sigma = sigma.unsqueeze(-1)
     log_q = -squared / (2 * sigma**2)
@@ -182,7 +182,7 @@ def variance_regularizer(
     moments = heatmap_moments(mask_rows(logits, weight), beta=beta, points=points, backend=backend)
     excess = (moments.variance - sigma**2).unbind(-1)
     sizes = reversed(logits.shape[2:]) if units == "normalized" else [1] * len(excess)
-    return weigh_rows(sum((e / n**2).square() for e, n in zip(excess, sizes, strict=True)), weight)
+    return weigh_rows(total((e / n**2).square() for e, n in zip(excess, sizes, strict=True)), weight)
 
 
 class VarianceRegularized(SoftArgmax):

@@ -5,6 +5,8 @@ or a Gaussian of width 1, G a normalising flow (RealNVP, Dinh et al., ICLR 2017)
 """
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from ..checks import arithmetic_dtype
 from ..coords import affine
 from ..distances import weigh_rows
-from .answers import OutputWithSigma
+from .answers import Answer, OutputWithSigma
 from .direct import Direct
 from .objective import Objective
 from .real_nvp import RealNVP
@@ -23,6 +25,14 @@ from .targets import Target
 FORMS = ("corrected", "released")
 DENSITIES = ("laplace", "gaussian", "released")
 _FAR = 1e4  # errors further than this many widths are as far to the flow: their squares stay finite
+
+
+def widths_of(objective: Objective, answer: Answer) -> OutputWithSigma:
+    """A network's answer, which has to have widths."""
+    if not isinstance(answer, OutputWithSigma):
+        name = type(objective).__name__
+        raise ValueError(f"{name}: the output must be an OutputWithSigma, got {type(answer).__name__}")
+    return answer
 
 
 def base_energy(scaled: Tensor, density: str) -> Tensor:
@@ -133,7 +143,7 @@ class RLELoss(nn.Module):
         """``log G`` of every point ``[...]`` by the flow of its known coordinates, 0 where none are."""
         scaled, axes = scaled.clamp(-_FAR, _FAR), which.sum(-1)
         total = torch.zeros_like(scaled[..., 0])
-        for flow in self.flows:
+        for flow in cast("Iterable[RealNVP]", self.flows):
             own = axes == flow.axes
             # What is not known is 0 here already.
             log_prob = flow.log_prob(scaled[..., : flow.axes]).to(total.dtype)
@@ -163,7 +173,7 @@ class LikelihoodOf(Objective):
         self.regresses, self.logits = inner.regresses, inner.logits
 
     @property
-    def tau(self) -> float:
+    def tau(self) -> float:  # type: ignore[override]  # follows the inner objective's, which nobody sets here
         return self.inner.tau
 
     def set_epoch(self, epoch: int, progress: float = 0.0) -> None:
@@ -173,8 +183,8 @@ class LikelihoodOf(Objective):
         draws = self.inner.samples(output, points, **options)
         return None if draws is None else self.possible(draws)
 
-    def target_loss(self, output: OutputWithSigma, target: Target, seed: int | Tensor | None) -> Tensor:
-        target = target.known()
+    def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
+        output, target = widths_of(self, output), target.known()
         draws = self.possible(self.inner.draws(self.kept(output.output, target), target, seed))
         offsets = draws - target.position.unsqueeze(2)
         error = torch.stack(self.offsets(offsets.unbind(-1), target, extra=1), -1)
@@ -185,8 +195,9 @@ class LikelihoodOf(Objective):
     def maps(self, output: Tensor) -> Tensor:
         return self.inner.maps(output)
 
-    def covariance(self, output: OutputWithSigma, size: tuple[int, int]) -> Tensor:
+    def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:
         """Of the maps; where there are none, the squares of the widths, which are the deviations along x and y."""
+        output = widths_of(self, output)
         if not self.regresses:
             return self.inner.covariance(output.output, size)
         return self.in_cells(output.sigma[..., :2], size).square().diag_embed()
@@ -194,7 +205,8 @@ class LikelihoodOf(Objective):
     def log_maps(self, maps: Tensor) -> Tensor:
         return self.inner.log_maps(maps)
 
-    def locate(self, output: OutputWithSigma, points: Tensor | None) -> tuple[Tensor, Tensor]:
+    def locate(self, output: Answer, points: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = widths_of(self, output)
         confidence = 1 - output.sigma.to(arithmetic_dtype(output.sigma))
         return self.inner.locate(output.output, points)[0], confidence.mean(-1)
 

@@ -78,6 +78,8 @@ class SamplingArgmax(Objective):
         self.basis, self.estimator, self.sigma = basis, estimator, sigma
         self.reweight, self.clip_grad, self.spread, self.backend = reweight, clip_grad, spread, backend
         self.released = beta == "tau"
+        self.circles = estimator == "cell" and spread == 0
+        self.sub_distributions = self._learnable()
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self.set_epoch(0)
@@ -85,12 +87,8 @@ class SamplingArgmax(Objective):
         check_spread("SamplingArgmax", spread, metric, self.num_samples)
         self.set_coords(coords, stride, periodic)
 
-    @property
-    def circles(self) -> bool:
-        return self.estimator == "cell" and self.spread == 0
-
-    @property
-    def sub_distributions(self) -> tuple[str, ...]:
+    def _learnable(self) -> tuple[str, ...]:
+        """The sub-distributions that cells may learn."""
         if self.estimator == "axis":
             return ()  # its noise is of the axes' bins
         return ("offset", "offset_sigma") if self.basis == "gaussian" and self.sigma > 0 else ("offset",)
@@ -108,8 +106,8 @@ class SamplingArgmax(Objective):
         self.epoch.fill_(epoch)
         self.progress.fill_(progress)
 
-    def _load_from_state_dict(self, *args) -> None:
-        super()._load_from_state_dict(*args)
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
         self.set_epoch(int(self.epoch), float(self.progress))
 
     def _train_beta(self) -> float:

@@ -34,11 +34,14 @@ class SoftArgmax(Objective):
         self.backend = backend
         self.set_coords(coords, stride, periodic)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:  # fmt: skip
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         for name in ("epoch", "progress"):  # of a temperature, which there is none of here
-            if f"{prefix}{name}" in unexpected:
-                unexpected.remove(f"{prefix}{name}")
+            if f"{prefix}{name}" in unexpected_keys:
+                unexpected_keys.remove(f"{prefix}{name}")
 
     def forward(self, logits: Tensor, points: Tensor | None = None) -> Tensor:
         """Positions ``[B, K, d]`` of logits ``[B, K, *axes]``, or ``[B, K, N]`` with points ``[B, N, d]``."""
