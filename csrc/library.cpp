@@ -11,28 +11,29 @@
 STABLE_TORCH_LIBRARY(SA_LIBRARY, m) {
   m.def(
       "sample(Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, int num_samples, Tensor tau, Tensor beta, "
-      "str basis) -> (Tensor samples, Tensor stats)");
+      "str basis, Tensor? origins=None) -> (Tensor samples, Tensor stats)");
   m.def(
       "sample_backward(Tensor grad, Tensor logits, Tensor? points, Tensor? sigma, Tensor seed, Tensor samples, "
-      "Tensor stats, Tensor tau, Tensor beta, str basis, bool[3] needs) -> (Tensor, Tensor, Tensor)");
+      "Tensor stats, Tensor tau, Tensor beta, str basis, bool[3] needs, Tensor? origins=None) "
+      "-> (Tensor, Tensor, Tensor)");
   m.def(
       "axis_sample(Tensor logits, Tensor? sigma, Tensor seed, int num_samples, Tensor tau, Tensor beta, str basis, "
-      "float reweight, float? clip_grad) -> (Tensor samples, Tensor marginals, Tensor stats)");
+      "float reweight, float? clip_grad, Tensor? origins=None) -> (Tensor samples, Tensor marginals, Tensor stats)");
   m.def(
       "axis_sample_backward(Tensor grad, Tensor logits, Tensor? sigma, Tensor seed, Tensor marginals, "
-      "Tensor stats, Tensor tau, Tensor beta, str basis, float reweight, float? clip_grad, bool[2] needs) "
-      "-> (Tensor, Tensor)");
+      "Tensor stats, Tensor tau, Tensor beta, str basis, float reweight, float? clip_grad, bool[2] needs, "
+      "Tensor? origins=None) -> (Tensor, Tensor)");
   m.def(
       "expected_error(Tensor logits, Tensor target, Tensor? weight, Tensor? points, Tensor? sigma, Tensor seed, "
-      "int num_samples, Tensor tau, Tensor beta, str basis, str metric, bool[3] needs) "
+      "int num_samples, Tensor tau, Tensor beta, str basis, str metric, bool[3] needs, Tensor? origins=None) "
       "-> (Tensor error, Tensor grad_logits, Tensor grad_target, Tensor grad_points, Tensor grad_sigma)");
   m.def(
-      "soft_argmax(Tensor logits, Tensor? points, Tensor beta) "
+      "soft_argmax(Tensor logits, Tensor? points, Tensor beta, Tensor? origins=None) "
       "-> (Tensor mean, Tensor covariance, Tensor peak, Tensor entropy, Tensor mode)");
   m.def(
       "soft_argmax_backward(Tensor? grad_mean, Tensor? grad_covariance, Tensor? grad_peak, Tensor? grad_entropy, "
       "Tensor logits, Tensor? points, Tensor mean, Tensor covariance, Tensor peak, Tensor entropy, Tensor mode, "
-      "Tensor beta, bool[2] needs) -> (Tensor, Tensor)");
+      "Tensor beta, bool[2] needs, Tensor? origins=None) -> (Tensor, Tensor)");
   m.def("farthest_points(Tensor points, Tensor first, int count) -> Tensor");
   m.def("neighbours(Tensor points, Tensor centers, float radius, int count) -> Tensor");
   // For tests and tools: the raw random words, the exponential of a word, and the build.

@@ -18,15 +18,18 @@ SA_INLINE V exponential(Words word) {
 
 // Positions of a cell: its coordinate c plus a basis' quantile function at u = (field + 1/2) / 2^16. The uniform
 // basis takes the field as the backend's field_number and c already moved by its field_shift, which leaves one
-// multiply-add.
+// multiply-add; the triangular one takes v = 2 u - 1.
 template <class V>
 SA_INLINE V uniform_position(V field, V shifted_c) {
   return fma(field, V(field_scale<V>), shifted_c);
 }
 
 template <class V>
-SA_INLINE V triangular_position(V field, V c) {
-  const V v = fma(field, V(0x1p-15), V(0x1p-16 - 1));  // 2 u - 1
+SA_INLINE V centred_field(V field) {
+  return fma(field, V(0x1p-15), V(0x1p-16 - 1));
+}
+template <class V>
+SA_INLINE V triangular_position(V v, V c) {
   return c + copysign(V(1) - sqrt(V(1) - abs(v)), v);
 }
 

@@ -25,9 +25,11 @@ struct Problem {
   int64_t shape[3], stride[3];            // z, y, x; leading ones for fewer axes
   int64_t batch_stride, keypoint_stride;  // of logits, in elements
   int64_t batch, keypoints, cells;
-  const void* points;  // [B, N, d] contiguous, or null for a grid
-  const void* coords;  // [d, padded] tables of the grid, or null for points
-  const void* sigma;   // [B, K], gaussian only
+  const void* points;      // [B, N, d] contiguous, or null for a grid
+  const void* coords;      // [d, padded] tables of the grid, or null for points
+  const int64_t* origins;  // [B, K]: the cells of a grid from which rows count their positions, or null: the first
+  int64_t origin_stride[2];
+  const void* sigma;  // [B, K], gaussian only
   int64_t sigma_stride[2];
   uint64_t seed, first_row;
   int64_t samples;
@@ -42,6 +44,15 @@ struct Problem {
   bool contiguous() const {  // the cells of a row
     return stride[2] == 1 && (shape[1] == 1 || stride[1] == shape[2]) &&
            (shape[0] == 1 || stride[0] == shape[1] * shape[2]);
+  }
+  SA_BOTH int64_t origin(int64_t row) const {
+    return origins[row / keypoints * origin_stride[0] + row % keypoints * origin_stride[1]];
+  }
+  // Where a row begins to count along an axis (x, y, z).
+  int64_t start(int64_t row, int axis) const {
+    if (origins == nullptr) return 0;
+    const int64_t x = origin(row) % shape[2], line = origin(row) / shape[2];
+    return axis == 0 ? x : axis == 1 ? line % shape[1] : line / shape[1];
   }
   SA_BOTH int64_t padded() const { return (cells + cell_padding - 1) / cell_padding * cell_padding; }
 };

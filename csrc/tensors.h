@@ -110,9 +110,17 @@ inline void check_seed(const Tensor& seed) {
         seed.is_contiguous() ? "" : " that are not");
 }
 
+inline void add_origins(Problem& p, const Tensor& origins) {
+  check(p.points == nullptr && origins.scalar_type() == ScalarType::Long && origins.dim() == 2 &&
+            origins.size(0) == p.batch && origins.size(1) == p.keypoints,
+        "origins must be int64 [B, K], of a grid");
+  p.origins = origins.const_data_ptr<int64_t>();
+  p.origin_stride[0] = origins.stride(0), p.origin_stride[1] = origins.stride(1);
+}
+
 // What a call asks for, but the seed and, for a grid, its coordinates.
 inline Problem describe(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                        int64_t samples, const Law& law) {
+                        int64_t samples, const Law& law, const OptionalTensor& origins) {
   Problem p{};
   p.logits = logits.const_data_ptr();
   p.dtype = dtype_of(logits);
@@ -122,6 +130,7 @@ inline Problem describe(const Tensor& logits, const OptionalTensor& points, cons
   p.axes = int(points ? points->size(2) : logits.dim() - 2);
   p.samples = samples, p.tau = law.tau, p.beta = law.beta, p.basis = law.basis;
   if (points) p.points = points->const_data_ptr();
+  if (origins) add_origins(p, *origins);
   if (sigma) {
     p.sigma = sigma->const_data_ptr();
     p.sigma_stride[0] = sigma->stride(0), p.sigma_stride[1] = sigma->stride(1);

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "mutants.csv"
-TESTS = [f"python_tests/test_{name}.py" for name in ("cuda_shim", "contract", "clouds", "moments")]
+TESTS = [f"python_tests/test_{name}.py" for name in ("cuda_shim", "contract", "clouds", "moments", "long_axes")]
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ MUTANTS = [
     Mutant("cuda/axis_bins.cuh", "j + 1 < axis.size && beyond < 0", "j + 2 < axis.size && beyond < 0"),
     Mutant("cuda/expected_error.cuh", "weights[row] == T(0)", "weights[row] < T(0)"),
     # indices and offsets
-    Mutant("cuda/row.cuh", "g & 1 ? words.v[2] : words.v[0]", "g & 1 ? words.v[0] : words.v[2]"),
-    Mutant("cuda/row.cuh", "single[j >> 1]", "single[j & 1]"),
+    Mutant("cuda/quads.cuh", "g & 1 ? words.v[2] : words.v[0]", "g & 1 ? words.v[0] : words.v[2]"),
+    Mutant("cuda/quads.cuh", "single[j >> 1]", "single[j & 1]"),
     Mutant("philox.h", "stream | row_hi << 8", "stream | row_hi << 7"),
     Mutant("philox.h", "uint32_t(row >> 32)}", "0u}"),
     Mutant("cuda/row.cuh", "first + uint64_t(row), sample", "uint32_t(first + uint64_t(row)), sample"),
@@ -69,10 +69,10 @@ MUTANTS = [
     Mutant("cuda/sample_backward.cuh", "first_quad + k * blockDim.x, key", "first_quad + k, key"),
     Mutant("cuda/axis_sample.cuh", "line % height) % height; k < count", "line % height) % height + 1; k < count"),
     # noise
-    Mutant("cuda/row.cuh", "quad_words(g, key, kPair)", "quad_words(g, key, kGumbel)"),
-    Mutant("cuda/row.cuh", "of_pair ? axis == 1", "of_pair ? axis == 0"),
+    Mutant("cuda/quads.cuh", "quad_words(g, key, start..., kPair)", "quad_words(g, key, start..., kGumbel)"),
+    Mutant("cuda/quads.cuh", "of_pair ? axis == 1", "of_pair ? axis == 0"),
     Mutant("cuda/axis_bins.cuh", "uint64_t(f >> 3), key, kSingle", "uint64_t(f >> 2), key, kSingle"),
-    Mutant("cuda/sample.cuh", "sample_key.sample += k;", ""),
+    Mutant("cuda/sample.cuh", "key, starts[k], a", "key, starts[0], a"),
     Mutant("noise.h", "angle_word = uint32_t(f & 2 ? state.d : state.b)", "angle_word = uint32_t(f & 2 ? state.c : state.b)"),
     # arithmetic
     Mutant("cuda/primitives.cuh", "is_double<V> ? 0 : 0x1p-17", "is_double<V> ? 0 : -0.01"),
@@ -80,7 +80,7 @@ MUTANTS = [
     Mutant("cuda/sample.cuh", "factor * factor", "factor"),
     Mutant("cuda/sample.cuh", "square ? old * old : old", "old"),
     Mutant("cuda/sample_backward.cuh", "exp2(d.shift - double(stat[0]))", "exp2(-double(stat[0]))"),
-    Mutant("cuda/sample_backward.cuh", "/ spread * chain * inverse", "/ spread * chain"),
+    Mutant("gradient.h", "/ root * chain * inverse", "/ root * chain"),
     Mutant("cuda/expected_error.cuh", "step->top = top", "step->top = 0"),
     Mutant("cuda/axis_bins.cuh", "own *= 1 - abs(noise)", "own *= 1"),
     Mutant("cuda/axis_bins.cuh", "u >= c ? clip : -clip", "u >= c ? clip : T(0)"),
@@ -92,7 +92,7 @@ MUTANTS = [
     # launches
     Mutant("cuda/launch.h", "if (shared > 48 * 1024)", "if (shared > 1024 * 1024)"),
     Mutant("cuda/launch.h", "int(shared_limit())", "int(shared)"),
-    Mutant("cuda/launch.h", "c10::cuda::getCurrentCUDAStream().stream()", "nullptr"),
+    Mutant("cuda/launch.h", "size_t(shared), current_stream()", "size_t(shared), nullptr"),
     Mutant("cuda/launch.h", "std::min(most, most_blocks)", "most"),
     *(Mutant(f"cuda/{stem}.cu", "const DeviceGuard guard(", "(void)(", k) for stem, k in
       [("axis_sample", 0), ("axis_sample_backward", 0), ("clouds", 0), ("clouds", 1), ("expected_error", 0), ("random", 0),
@@ -111,6 +111,21 @@ MUTANTS = [
     Mutant("cuda/soft_argmax_backward.cuh", "first_row ? add : out + add", "add"),
     Mutant("cuda/soft_argmax_backward.cuh", "slope.mode - i < 4", "slope.mode - i < 3"),
     Mutant("cuda/soft_argmax_backward.cuh", "if (i + j < p.cells) write_gradient", "if (i + j + 1 < p.cells) write_gradient"),
+    # what rows count from
+    Mutant("cuda/row.cuh", "grid_place(d, i, axis) - start.at[axis]", "grid_place(d, i, axis)"),
+    Mutant("cuda/row.cuh", "uint32_t(d.p.origin(row)), axis", "uint32_t(d.p.origin(0)), axis"),
+    Mutant("cuda/axis_bins.cuh", "T(j - start)", "T(j)"),
+    Mutant("tensors.h", "p.origin_stride[1] = origins.stride(1)", "p.origin_stride[1] = 1"),
+    Mutant("tensors.h", "if (origins) add_origins(p, *origins);", ""),
+    # a sample's start, fields under an exponent, the step of the gradient
+    Mutant("cuda/sample.cuh", BARRIER, ";", 2),
+    Mutant("cuda/sample.cuh", "row_key(d, row, s + threadIdx.x)", "row_key(d, row, s)"),
+    Mutant("cuda/quads.cuh", "uint32_t(high(p)) ^ key.seed.hi(1)", "uint32_t(high(p))"),
+    Mutant("cuda/quads.cuh", "high(p) ^ key.tag(stream) ^ key.seed.hi(0)", "high(p) ^ stream ^ key.seed.hi(0)"),
+    Mutant("cuda/quads.cuh", "exponents[basis == Basis::triangular]", "exponents[0]"),
+    Mutant("cuda/primitives.cuh", "V(0x1p-15 - 257)", "V(-257)"),
+    Mutant("gradient.h", "offset *= chain;", ""),
+    Mutant("gradient.h", "sigma = noise * root", "sigma = noise"),
 ]  # fmt: skip
 
 

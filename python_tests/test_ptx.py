@@ -23,7 +23,7 @@ from perturbation import SIGNS, perturbed  # noqa: E402
 Ptr, Struct, Uninit = ptxsim.Ptr, ptxsim.Struct, ptxsim.Uninit
 
 OPS = operators("cpu")
-SAMPLES, TAU, SCHEDULE_BYTES, THREADS = 6, 0.7, 96, 64
+SAMPLES, TAU, SCHEDULE_BYTES, STARTS_BYTES, THREADS = 6, 0.7, 96, 80, 64
 NUMBERS = number(TAU), number(1.0)
 SHAPES = [(1, 2, 9, 7), (1, 1, 24, 20), (1, 1, 12, 32)]
 BASES = {"none": 0, "uniform": 1, "triangular": 2, "gaussian": 3}
@@ -60,9 +60,9 @@ def problem(logits, basis: str):
     batch, keypoints, height, width = logits.shape
     cells = height * width
     values = [Ptr(logits), 0, 2, 1, height, width, cells, width, 1, keypoints * cells, cells, batch, keypoints, cells,
-              0, 0, 0, 0, 0, 0, 0, SAMPLES, TAU, 1.0, BASES[basis], Ptr(SEED), 2, 0, *division(width), *division(height), 1,
+              *(0,) * 10, SAMPLES, TAU, 1.0, BASES[basis], Ptr(SEED), 2, 0, *division(width), *division(height), 1,
               1.4426950408889634 / TAU, 13.7 / TAU, -1 / TAU, -1 / TAU]  # fmt: skip
-    return Struct("<Qii6q5q3Q2q2Qqddi4xQi4xQIIIIII?7xdddf4x", *values)
+    return Struct("<Qii6q5q3Q2qQ2q2Qqddi4xQi4xQIIIIII?7xdddf4x", *values)
 
 
 def inputs(shape):
@@ -94,7 +94,7 @@ def test_sample(shape, basis, tmp_path):
     expected, expected_stats = OPS.sample(logits, None, None, SEED, SAMPLES, *NUMBERS, basis)
     samples, stats = empty(*expected.shape), empty(*expected_stats.shape)
     kernel = f"sample_forward<float, Basis::{basis}, 2, Weight::general>(DeviceProblem, int, Partials<float>, float*, float*)"
-    shared = SCHEDULE_BYTES + 4 * (3 * padded + 5 * 4 * (1 + THREADS // 32))
+    shared = SCHEDULE_BYTES + STARTS_BYTES + 4 * (3 * padded + 5 * 4 * (1 + THREADS // 32))
     launch(module("sample", kernel, tmp_path), (rows, 2, 1),
            [problem(logits, basis), 5, Struct("<Qq", 0, 1), Uninit(samples), Uninit(stats)], shared)  # fmt: skip
     check((samples, expected), (stats, expected_stats))

@@ -1,9 +1,12 @@
-"""Where the cells of a map are: their offsets from a position, and the largest one."""
+"""Where the cells of a map are: their offsets from a position, the largest one, and what operators count from."""
 
 import torch
 from torch import Tensor
 
 from .checks import arithmetic_dtype
+
+# Cells: on a longer axis a float32 position from its first cell on has too few digits left for gradients.
+LONG_AXIS = 256
 
 
 def cell_offsets(logits: Tensor, centre: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -27,5 +30,26 @@ def largest_cell(maps: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
     peak, cell = maps.to(arithmetic_dtype(maps)).flatten(2).max(-1)
     if points is not None:
         return points.to(peak.dtype).gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2])), peak
-    index = torch.unravel_index(cell, maps.shape[2:])
-    return torch.stack(index[::-1], -1).to(peak.dtype), peak
+    return grid_position(cell, maps).to(peak.dtype), peak
+
+
+def grid_position(cell: Tensor, maps: Tensor) -> Tensor:
+    """Position (x, y, z) ``[B, K, d]`` of the cells ``[B, K]`` of maps."""
+    return torch.stack(torch.unravel_index(cell, maps.shape[2:])[::-1], -1)
+
+
+def counted_from(logits: Tensor, points: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Points as the operators take them, ``origins`` ``[B, K]`` and what positions are to be added to, ``[B, 1 or K, d]``.
+
+    A gradient has the difference of two positions, which cancel far from 0: points are counted from their mean, and the cells of
+    a grid with a long axis from the row's largest one.
+    """
+    dtype = arithmetic_dtype(logits)
+    if points is not None:
+        points = points.to(dtype)
+        centre = points.detach().mean(1, keepdim=True)
+        return points - centre, None, centre
+    if max(logits.shape[2:]) <= LONG_AXIS or dtype == torch.float64:
+        return None, None, None
+    origins = logits.detach().flatten(2).argmax(-1)
+    return None, origins, grid_position(origins, logits).to(dtype)

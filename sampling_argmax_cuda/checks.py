@@ -205,12 +205,3 @@ def seed_tensor(op: str, seed: int | Tensor | None, generator: torch.Generator |
         raise ValueError(f"{op}: seed must be an int64 tensor of 1 or 2 elements, got {seed.dtype} {tuple(seed.shape)}")
     check_device(op, "seed", seed, logits)
     return seed.reshape(-1).contiguous()  # kernels read two words from its first one on
-
-
-def centred_points(points: Tensor | None, logits: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Points about their mean, in the operators' dtype, and the mean ``[B, 1, d]``: far from 0 gradients would cancel."""
-    if points is None:
-        return None, None
-    points = points.to(arithmetic_dtype(logits))
-    centre = points.detach().mean(1, keepdim=True)
-    return points - centre, centre

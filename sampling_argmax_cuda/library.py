@@ -51,38 +51,40 @@ def _grad_like(x: Tensor | None, logits: Tensor, needed: bool) -> Tensor:
 # ---- shapes --------------------------------------------------------------------------------------------------
 
 
-def _sample_fake(logits, points, sigma, seed, num_samples, tau, beta, basis):
+def _sample_fake(logits, points, sigma, seed, num_samples, tau, beta, basis, origins=None):
     rows = logits.shape[:2]
     stats = 2 if basis == "gaussian" else 1
     samples = _empty(logits, *rows, num_samples, _axes_of(logits, points))
     return samples, _empty(logits, *rows, num_samples, stats)
 
 
-def _sample_backward_fake(grad, logits, points, sigma, seed, samples, stats, tau, beta, basis, needs):
+def _sample_backward_fake(grad, logits, points, sigma, seed, samples, stats, tau, beta, basis, needs, origins=None):
     inputs = (logits, points, sigma)
     return tuple(_grad_like(x, logits, n) for x, n in zip(inputs, needs, strict=True))
 
 
-def _axis_sample_fake(logits, sigma, seed, num_samples, tau, beta, basis, reweight, clip_grad):
+def _axis_sample_fake(logits, sigma, seed, num_samples, tau, beta, basis, reweight, clip_grad, origins=None):
     rows, bins = logits.shape[:2], sum(logits.shape[2:])
     samples = _empty(logits, *rows, num_samples, logits.dim() - 2)
     return samples, _empty(logits, *rows, num_samples, bins), _empty(logits, *rows, num_samples)
 
 
 def _axis_sample_backward_fake(
-    grad, logits, sigma, seed, marginals, stats, tau, beta, basis, reweight, clip_grad, needs
+    grad, logits, sigma, seed, marginals, stats, tau, beta, basis, reweight, clip_grad, needs, origins=None
 ):
     return tuple(_grad_like(x, logits, n) for x, n in zip((logits, sigma), needs, strict=True))
 
 
-def _expected_error_fake(logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs):
+def _expected_error_fake(
+    logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs, origins=None
+):
     # Each row's own part of the gradient of points, [B, K, N, d]: backward weighs it by the row's factor.
     rows = points.unsqueeze(1).expand(-1, logits.shape[1], -1, -1) if points is not None else None
     grads = [_grad_like(x, logits, n) for x, n in zip((logits, rows, sigma), needs, strict=True)]
     return _empty(logits, *logits.shape[:2]), grads[0], _empty(logits, *target.shape), *grads[1:]
 
 
-def _soft_argmax_fake(logits, points, beta):
+def _soft_argmax_fake(logits, points, beta, origins=None):
     rows, axes = logits.shape[:2], _axes_of(logits, points)
     peak, entropy = (_empty(logits, *rows) for _ in range(2))
     mode = _empty(logits, *rows, dtype=torch.int64)
@@ -103,6 +105,7 @@ def _soft_argmax_backward_fake(
     mode,
     beta,
     needs,
+    origins=None,
 ):
     return tuple(_grad_like(x, logits, n) for x, n in zip((logits, points), needs, strict=True))
 
@@ -137,36 +140,36 @@ def _saved(ctx):
 
 
 def _sample_setup(ctx, inputs, output):
-    logits, points, sigma, seed, _, *numbers, ctx.basis = inputs
+    logits, points, sigma, seed, _, *numbers, ctx.basis, origins = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    _save(ctx, numbers, (logits, points, sigma, seed, *output))
+    _save(ctx, numbers, (logits, points, sigma, seed, *output, origins))
 
 
 def _sample_backward(ops, ctx, grad, _):
     if grad is None:
-        return (None,) * 8
+        return (None,) * 9
     needs = list(ctx.needs_input_grad[:3])
-    tensors, numbers = _saved(ctx)
-    grads = ops.sample_backward(grad, *tensors, *numbers, ctx.basis, needs)
-    return *_needed(grads, needs), None, None, None, None, None
+    (*tensors, origins), numbers = _saved(ctx)
+    grads = ops.sample_backward(grad, *tensors, *numbers, ctx.basis, needs, origins)
+    return *_needed(grads, needs), *(None,) * 6
 
 
 def _axis_sample_setup(ctx, inputs, output):
     logits, sigma, seed, _, *numbers = inputs[:6]
-    ctx.settings = inputs[6:]
+    *ctx.settings, origins = inputs[6:]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    _save(ctx, numbers, (logits, sigma, seed, *output[1:]))
+    _save(ctx, numbers, (logits, sigma, seed, *output[1:], origins))
 
 
 def _axis_sample_backward(ops, ctx, grad, *_):
     if grad is None:
-        return (None,) * 9
+        return (None,) * 10
     needs = list(ctx.needs_input_grad[:2])
-    tensors, numbers = _saved(ctx)
-    grads = ops.axis_sample_backward(grad, *tensors, *numbers, *ctx.settings, needs)
-    return *_needed(grads, needs), *(None,) * 7
+    (*tensors, origins), numbers = _saved(ctx)
+    grads = ops.axis_sample_backward(grad, *tensors, *numbers, *ctx.settings, needs, origins)
+    return *_needed(grads, needs), *(None,) * 8
 
 
 def _expected_error_setup(ctx, inputs, output):
@@ -177,7 +180,7 @@ def _expected_error_setup(ctx, inputs, output):
 
 def _expected_error_backward(ops, ctx, grad, *_):
     if grad is None:
-        return (None,) * 12
+        return (None,) * 13
     per_logit, per_target, per_point, per_sigma = ctx.saved_tensors
     logits, target, _, points, sigma, *_ = ctx.needs_input_grad
     rows = grad[..., None]
@@ -187,25 +190,25 @@ def _expected_error_backward(ops, ctx, grad, *_):
         None,
         torch.einsum("bk,bkni->bni", grad, per_point) if points else None,
         per_sigma * grad if sigma else None,
-        *(None,) * 7,
+        *(None,) * 8,
     )
 
 
 def _soft_argmax_setup(ctx, inputs, output):
-    logits, points, beta = inputs
+    logits, points, beta, origins = inputs
     ctx.mark_non_differentiable(output[4])
     ctx.set_materialize_grads(False)  # no zeros for the outputs that have no gradient
-    _save(ctx, (beta,), (logits, points, *output))
+    _save(ctx, (beta,), (logits, points, *output, origins))
 
 
 def _soft_argmax_backward(ops, ctx, *grads):
     *grads, _ = grads
     if all(grad is None for grad in grads):
-        return (None,) * 3
+        return (None,) * 4
     needs = list(ctx.needs_input_grad[:2])
-    tensors, numbers = _saved(ctx)
-    result = ops.soft_argmax_backward(*grads, *tensors, *numbers, needs)
-    return *_needed(result, needs), None
+    (*tensors, origins), numbers = _saved(ctx)
+    result = ops.soft_argmax_backward(*grads, *tensors, *numbers, needs, origins)
+    return *_needed(result, needs), None, None
 
 
 def _no_double_backward(op: str):

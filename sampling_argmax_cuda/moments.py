@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import backends, reference, temperature
-from .checks import centred_points, check_logits, check_positive, sigma_tensor
+from .cells import counted_from
+from .checks import check_logits, check_positive, sigma_tensor
 from .sub_distributions import check_sub_distributions, is_per_cell, mixture_variance, places, rows_as_batch
 from .units import units_of
 
@@ -118,7 +119,7 @@ def soft_argmax(
 
 
 def _moments(backend: str, logits: Tensor, beta: float | Tensor, points: Tensor | None) -> Moments:
-    points, centre = centred_points(points, logits)
+    points, origins, centre = counted_from(logits, points)
     logits, (beta,) = temperature.operands("soft_argmax", backend, logits, beta=beta)
-    moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta)[:4])
+    moments = Moments(*backends.operators(backend).soft_argmax(logits, points, beta, origins)[:4])
     return moments if centre is None else moments._replace(mean=moments.mean + centre)

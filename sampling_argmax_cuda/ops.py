@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import backends, checks, reference, temperature
+from .cells import counted_from
 from .distances import mask_rows, spread_error, weigh_rows
 from .notices import notice_far_target
 from .sub_distributions import check_sub_distributions, is_per_cell, mixture_samples
@@ -94,9 +95,9 @@ def sample(
     if offset is not None or is_per_cell(sigma):
         draw = partial(sample, num_samples=num_samples, beta=beta, seed=seed, backend=backend)
         return mixture_samples(draw, logits, tau=tau, basis=basis, points=points, offset=offset, sigma=_or_one(width))
-    points, centre = checks.centred_points(points, logits)
+    points, origins, centre = counted_from(logits, points)
     logits, numbers = temperature.operands("sample", target, logits, tau, beta=beta)
-    y = backends.operators(target).sample(logits, points, width, seed, num_samples, *numbers, basis)[0]
+    y = backends.operators(target).sample(logits, points, width, seed, num_samples, *numbers, basis, origins)[0]
     return y if centre is None else y + centre[:, :, None]
 
 
@@ -142,9 +143,11 @@ def axis_sample(
             reweight=reweight, clip_grad=clip_grad, seed=seed,
         )  # fmt: skip
     else:
+        _, origins, centre = counted_from(logits, None)
         logits, numbers = temperature.operands("axis_sample", target, logits, tau, beta=beta)
         op = backends.operators(target).axis_sample
-        y = op(logits, width, seed, num_samples, *numbers, basis, reweight, clip_grad)[0]
+        y = op(logits, width, seed, num_samples, *numbers, basis, reweight, clip_grad, origins)[0]
+        y = y if centre is None else y + centre[:, :, None]
     return units.shown(y)
 
 
@@ -222,20 +225,20 @@ def expected_error(
                        offset=offset, seed=seed, backend=backend)  # fmt: skip
         return units.error(draw, logits, target, weight, metric, spread)
     dtype = checks.arithmetic_dtype(logits)
-    points, centre = checks.centred_points(points, logits)
+    points, origins, centre = counted_from(logits, points)
     target = target.to(dtype) if centre is None else target.to(dtype) - centre
     weight = None if weight is None else weight.to(dtype)
     logits, numbers = temperature.operands("expected_error", where, logits, tau, beta=beta)
     if spread > 0:
         logits, target = mask_rows(logits, weight), mask_rows(target, weight)
-        y = backends.operators(where).sample(logits, points, width, seed, num_samples, *numbers, basis)[0]
+        y = backends.operators(where).sample(logits, points, width, seed, num_samples, *numbers, basis, origins)[0]
         return weigh_rows(spread_error((y - target.unsqueeze(2)).unbind(-1), metric, spread), weight)
     mapped = backends.is_mapped()
     needs = [x is not None and (x.requires_grad or mapped) for x in (logits, points, width)]
     if not torch.is_grad_enabled():
         needs = [False] * 3
     error = backends.operators(where).expected_error(
-        logits, target, weight, points, width, seed, num_samples, *numbers, basis, metric, needs
+        logits, target, weight, points, width, seed, num_samples, *numbers, basis, metric, needs, origins
     )[0]
     return error if weight is None else error * weight
 

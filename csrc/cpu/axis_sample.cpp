@@ -32,9 +32,9 @@ void axis_sample_all(const Problem& p, AxisOptions options, int64_t bins, Tensor
 std::tuple<Tensor, Tensor, Tensor> axis_sample_cpu(const Tensor& logits, const OptionalTensor& sigma,
                                                    const Tensor& seed, int64_t num_samples, const Tensor& tau,
                                                    const Tensor& beta, StringHandle basis, double reweight,
-                                                   std::optional<double>) {
+                                                   std::optional<double>, const OptionalTensor& origins) {
   const Task task =
-      make_task(logits, std::nullopt, sigma, seed, num_samples, law_of(tau, beta, basis), /*tables=*/false);
+      make_task(logits, std::nullopt, sigma, seed, num_samples, law_of(tau, beta, basis), origins, /*tables=*/false);
   const Problem& p = task.p;
   const int64_t bins = total_bins(logits);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
@@ -72,9 +72,10 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cpu(const Tensor& grad, const Te
                                                     const OptionalTensor& sigma, const Tensor& seed,
                                                     const Tensor& marginals, const Tensor& stats, const Tensor& tau,
                                                     const Tensor& beta, StringHandle basis, double reweight,
-                                                    std::optional<double> clip_grad, const Needs& needs) {
+                                                    std::optional<double> clip_grad, const Needs& needs,
+                                                    const OptionalTensor& origins) {
   const Task task =
-      make_task(logits, std::nullopt, sigma, seed, grad.size(2), law_of(tau, beta, basis), /*tables=*/false);
+      make_task(logits, std::nullopt, sigma, seed, grad.size(2), law_of(tau, beta, basis), origins, /*tables=*/false);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const AxisOptions options{reweight, clip_grad.value_or(0)};

@@ -149,7 +149,11 @@ struct BinScratch {
         up(scratch, longest),
         down(scratch, longest),
         all_noise(scratch) {
-    for (int64_t j = 0; j < padded_bins(longest); ++j) number.data[j] = T(j);
+    count_from(0, longest);
+  }
+  // The numbers of an axis' bins.
+  void count_from(int64_t start, int64_t bins) const {
+    for (int64_t j = 0; j < padded_bins(bins); ++j) number.data[j] = T(j - start);
   }
 };
 
@@ -267,6 +271,7 @@ SA_INLINE void for_each_axis(const Problem& p, int64_t row, const AxisOptions& o
   const int64_t sizes[3] = {bins.width, bins.height, bins.depth};
   int64_t first = 0;
   for (int axis = 0; axis < axes; ++axis) {
+    if (p.origins != nullptr) scratch.count_from(p.start(row, axis), sizes[axis]);
     body(Axis<R, basis>(scratch, h + first, scratch.all_noise + first, sizes[axis], row_sigma<T>(p, row),
                         options.reweight),
          axis, first);

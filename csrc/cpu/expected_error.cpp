@@ -137,8 +137,8 @@ void expected_error_all(const Problem& p, Metric metric, const Tensor& target, c
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cpu(
     const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
     const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
-    StringHandle basis, StringHandle metric, const Needs& needs) {
-  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis));
+    StringHandle basis, StringHandle metric, const Needs& needs, const OptionalTensor& origins) {
+  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis), origins);
   const Problem& p = task.p;
   ErrorTensors out;
   out.error = empty_result(logits, {p.batch, p.keypoints});

@@ -44,7 +44,7 @@ struct ExpectedErrorRow {
                            T* grad_logits, T* grad_points) {
     for (int64_t i = 0; i < p.padded(); i += V::size) {
       const V w = load_block<R>(weights + i);
-      V change = V(-slope.centre);
+      V change = V(slope.offset);
       if constexpr (basis == Basis::gaussian) change = fma(w, V(slope.curve), change);
 #pragma GCC unroll 3
       for (int axis = 0; axis < axes; ++axis) change = fma(load_block<R>(at[axis] + i), V(slope.slope[axis]), change);
@@ -78,22 +78,15 @@ struct ExpectedErrorRow {
     out.error += distance<axes>(metric, difference, slope);
 
     const double chain = p.beta / p.tau * inverse / double(p.samples);
-    SampleSlope<T> gradient;
-    double centre = 0, noise = 0;
-    for (int axis = 0; axis < axes; ++axis) {
-      out.grad_target[axis] -= slope[axis];
-      centre += slope[axis] * y[axis];
-      noise += slope[axis] * n[axis];
-      gradient.slope[axis] = T(slope[axis] * chain);
-      gradient.point[axis] = T(slope[axis] * inverse / double(p.samples));
-    }
-    gradient.centre = T(centre * chain);
-    if constexpr (basis == Basis::gaussian) gradient.curve = T(noise * sigma / spread * chain * inverse);
-    out.grad_sigma += noise * spread;
+    SampleGradient<double, axes> gradient(slope, y, chain);
+    if constexpr (basis == Basis::gaussian) gradient.add_gaussian(slope, n, sigma, spread, chain, inverse);
+    for (int axis = 0; axis < axes; ++axis) out.grad_target[axis] -= slope[axis];
+    out.grad_sigma += gradient.sigma;
+    const SampleSlope<T> step(gradient, slope, inverse / double(p.samples));
     if (out.grad_logits != nullptr) {
       const T* at[3];
       for (int axis = 0; axis < axes; ++axis) at[axis] = noisy ? positions + axis * padded : coords[axis];
-      add_gradient(p, weights, at, gradient, out.grad_logits, out.grad_points);
+      add_gradient(p, weights, at, step, out.grad_logits, out.grad_points);
     }
   }
 
@@ -101,7 +94,7 @@ struct ExpectedErrorRow {
                  ErrorPart<T>* out) {
     T* a = scratch;
     const T* coords[3];
-    prepare_coords(p, row, scratch + p.padded(), coords);
+    prepare_coords<Block<R>>(p, row, scratch + p.padded(), coords);
     prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s)
       add_sample(p, metric, row, s, target, a, coords, scratch + (1 + p.axes) * p.padded(), *out);

@@ -4,6 +4,7 @@
 #include "philox.h"
 #include "cpu/block.h"
 #include "noise.h"
+#include "gradient.h"
 #include "cpu/row.h"
 #include "cpu/dispatch.h"
 // clang-format on

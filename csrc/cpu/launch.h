@@ -41,10 +41,11 @@ std::vector<char> coordinate_tables(const Problem& p) {
 }
 
 inline Task make_task(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
-                      const Tensor& seed, int64_t samples, const Law& law, bool tables = true) {
+                      const Tensor& seed, int64_t samples, const Law& law, const OptionalTensor& origins,
+                      bool tables = true) {
   Task task{};
   const OptionalTensor cells = dense(points);
-  Problem& p = task.p = describe(logits, cells, sigma, samples, law);
+  Problem& p = task.p = describe(logits, cells, sigma, samples, law, origins);
   if (seed.defined()) {
     check_seed(seed);
     const int64_t* key = seed.const_data_ptr<int64_t>();
@@ -52,7 +53,7 @@ inline Task make_task(const Tensor& logits, const OptionalTensor& points, const 
   }
   if (cells) {
     task.points = *cells;
-  } else if (tables) {
+  } else if (tables && p.origins == nullptr) {
     task.tables = double_precision(p) ? coordinate_tables<double>(p) : coordinate_tables<float>(p);
     p.coords = task.tables.data();
   }

@@ -99,13 +99,31 @@ const typename R::Scalar* shifted_exponents(const Problem& p, const typename R::
   return out;
 }
 
-// Coordinate tables of a row: the grid's, or the row's points transposed to [d, padded].
-template <class T>
+// The grid's coordinates as a row counts them from its origin, in tables [d, padded]; the uniform basis takes them
+// moved.
+template <class V, class T>
+void count_from_origin(const Problem& p, int64_t row, T* tables) {
+  const double shift = p.basis == Basis::uniform ? field_shift<V> : 0;
+  const int64_t start[3] = {p.start(row, 0), p.start(row, 1), p.start(row, 2)};
+  int64_t at[3] = {};  // x, y, z
+  for (int64_t i = 0; i < p.padded(); ++i) {
+    for (int axis = 0; axis < p.axes; ++axis)
+      tables[axis * p.padded() + i] = i < p.cells ? T(at[axis] - start[axis] + shift) : T(0);
+    if (++at[0] < p.shape[2]) continue;
+    at[0] = 0;
+    if (++at[1] == p.shape[1]) at[1] = 0, ++at[2];
+  }
+}
+
+// Coordinate tables of a row: the grid's, the row's own where it has an origin, or its points transposed to [d,
+// padded].
+template <class V, class T>
 void prepare_coords(const Problem& p, int64_t row, T* scratch, const T* (&coords)[3]) {
   const T* points = static_cast<const T*>(p.points);
+  if (p.origins != nullptr) count_from_origin<V>(p, row, scratch);
   for (int axis = 0; axis < p.axes; ++axis) {
     T* out = scratch + axis * p.padded();
-    coords[axis] = points ? out : static_cast<const T*>(p.coords) + axis * p.padded();
+    coords[axis] = p.coords == nullptr ? out : static_cast<const T*>(p.coords) + axis * p.padded();
     if (points == nullptr) continue;
     const T* from = points + row / p.keypoints * p.cells * p.axes + axis;
     for (int64_t i = 0; i < p.padded(); ++i) out[i] = i < p.cells ? from[i * p.axes] : T(0);
@@ -161,7 +179,7 @@ SA_INLINE V jittered(V field, V c) {
   if constexpr (basis == Basis::uniform)
     return uniform_position(field, c);
   else
-    return triangular_position(field, c);
+    return triangular_position(centred_field(field), c);
 }
 
 // Positions of a block's cells along each axis, with the noise of the bases that have it per cell.

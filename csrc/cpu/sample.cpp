@@ -19,8 +19,8 @@ void sample_all(const Problem& p, Tensor& samples, Tensor& stats) {
 
 std::tuple<Tensor, Tensor> sample_cpu(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
                                       const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
-                                      StringHandle basis) {
-  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis));
+                                      StringHandle basis, const OptionalTensor& origins) {
+  const Task task = make_task(logits, points, sigma, seed, num_samples, law_of(tau, beta, basis), origins);
   const Problem& p = task.p;
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples, p.basis == Basis::gaussian ? 2 : 1});
@@ -66,8 +66,8 @@ std::tuple<Tensor, Tensor, Tensor> sample_backward_cpu(const Tensor& grad, const
                                                        const OptionalTensor& points, const OptionalTensor& sigma,
                                                        const Tensor& seed, const Tensor& samples, const Tensor& stats,
                                                        const Tensor& tau, const Tensor& beta, StringHandle basis,
-                                                       const Needs& needs) {
-  const Task task = make_task(logits, points, sigma, seed, samples.size(2), law_of(tau, beta, basis));
+                                                       const Needs& needs, const OptionalTensor& origins) {
+  const Task task = make_task(logits, points, sigma, seed, samples.size(2), law_of(tau, beta, basis), origins);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[2]);

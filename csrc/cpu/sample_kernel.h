@@ -44,7 +44,7 @@ struct SampleRow {
     constexpr int stat_count = basis == Basis::gaussian ? 2 : 1;
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];
-    prepare_coords(p, row, scratch + 2 * p.padded(), coords);
+    prepare_coords<Block<R>>(p, row, scratch + 2 * p.padded(), coords);
     prepare_weights<R>(p, row, a);
     for (int64_t s = first; s < last; ++s) {
       const NoiseKey key = noise_key(p.seed, p.first_row + uint64_t(row), uint32_t(s));
@@ -64,35 +64,33 @@ struct SampleRow {
   }
 };
 
-// The gradient of one sample in terms of the weights w as summed: dL/dz_i = w_i (sum_a slope_a pos_ia - centre
-// + curve w_i), the last term for gaussian; factors beta / tau and 1 / sum w are folded in. Equations (9)-(12).
+// The gradient of one sample (gradient.h) in the cells' precision.
 template <class T>
 struct SampleSlope {
-  T slope[3] = {}, centre = 0, curve = 0;
+  T slope[3] = {}, offset = 0, curve = 0;
   T point[3] = {};   // dL/dpoint_ia = point_a w_i
   double sigma = 0;  // dL/dsigma
+
+  SampleSlope() = default;
+  template <int axes>
+  SampleSlope(const SampleGradient<double, axes>& from, const double (&g)[axes], double inverse)
+      : offset(T(from.offset)), curve(T(from.curve)), sigma(from.sigma) {
+    for (int axis = 0; axis < axes; ++axis) slope[axis] = T(from.slope[axis]), point[axis] = T(g[axis] * inverse);
+  }
 };
 
 template <class T, Basis basis, int axes>
 SampleSlope<T> sample_slope(const Problem& p, int64_t row, NoiseKey key, const T* grad, const T* y, const T* stats) {
-  SampleSlope<T> out;
   const double inverse = bounded_exponents(p) ? __builtin_exp2(common_shift(p) - double(stats[0])) : 1;  // 1 / sum of w
   const double chain = p.beta / p.tau * inverse;
-  double centre = 0, noise = 0;
-  for (int axis = 0; axis < axes; ++axis) {
-    const double n = basis == Basis::gaussian ? standard_normal<double>(axis, key) : 0;
-    out.slope[axis] = T(grad[axis] * chain);
-    out.point[axis] = T(grad[axis] * inverse);
-    centre += double(grad[axis]) * double(y[axis]);
-    noise += double(grad[axis]) * n;
-  }
+  double g[axes], position[axes], n[axes];
+  for (int axis = 0; axis < axes; ++axis) g[axis] = grad[axis], position[axis] = y[axis];
+  SampleGradient<double, axes> out(g, position, chain);
   if constexpr (basis == Basis::gaussian) {
-    const double square = stats[1], spread = __builtin_sqrt(square), sigma = row_sigma<T>(p, row);
-    out.sigma = noise * spread;
-    out.curve = T(noise * sigma / spread * chain * inverse);
+    for (int axis = 0; axis < axes; ++axis) n[axis] = standard_normal<double>(axis, key);
+    out.add_gaussian(g, n, row_sigma<T>(p, row), __builtin_sqrt(double(stats[1])), chain, inverse);
   }
-  out.centre = T(centre * chain);
-  return out;
+  return {out, g, inverse};
 }
 
 template <class R, Basis basis, int axes>
@@ -106,7 +104,7 @@ void add_sample_gradient(const Problem& p, const typename R::Scalar* a, const ty
     const V w = weights(i);
     V at[axes];
     block_positions<R, basis, axes>(coords, i, key, at);
-    V change = V(-slope.centre);
+    V change = V(slope.offset);
     if constexpr (basis == Basis::gaussian) change = fma(w, V(slope.curve), change);
 #pragma GCC unroll 3
     for (int axis = 0; axis < axes; ++axis) change = fma(at[axis], V(slope.slope[axis]), change);
@@ -129,7 +127,7 @@ struct SampleRowBackward {
     constexpr int stat_count = basis == Basis::gaussian ? 2 : 1;
     T *a = scratch, *shifted = scratch + p.padded();
     const T* coords[3];
-    prepare_coords(p, row, scratch + 2 * p.padded(), coords);
+    prepare_coords<Block<R>>(p, row, scratch + 2 * p.padded(), coords);
     prepare_weights<R>(p, row, a);
     double grad_sigma = 0;
     for (int64_t s = 0; s < p.samples; ++s) {

@@ -17,8 +17,9 @@ namespace {
 using Moments = std::array<Tensor, 5>;  // mean, covariance, peak, entropy, mode; contiguous
 using Part = MomentPart<double, 3>;
 
-Task moments_task(const Tensor& logits, const OptionalTensor& points, const Tensor& beta) {
-  return make_task(logits, points, std::nullopt, Tensor(), 1, no_samples(beta), /*tables=*/false);
+Task moments_task(const Tensor& logits, const OptionalTensor& points, const Tensor& beta,
+                  const OptionalTensor& origins) {
+  return make_task(logits, points, std::nullopt, Tensor(), 1, no_samples(beta), origins, /*tables=*/false);
 }
 
 int64_t parts_of(const Problem& p) { return (p.cells + moment_cells - 1) / moment_cells; }
@@ -30,7 +31,7 @@ int64_t part_cells(const Problem& p) {
 }
 
 // What a thread keeps from one part of a row to the next: room, and the coordinates of the part's cells, which are
-// those of the same part of other rows too. Tables are moment_table apart.
+// those of the same part of other rows too, unless each row counts from its own origin. Tables are moment_table apart.
 template <class T>
 class PartRoom {
  public:
@@ -38,15 +39,15 @@ class PartRoom {
     std::fill_n(scratch.get(), p.axes * moment_table, T(0));  // what lies past a part's end is a number
   }
 
-  void move_to(int64_t part, int64_t batch) {
-    if (part == part_ && (batch == batch_ || p.points == nullptr)) return;
+  void move_to(int64_t part, int64_t batch, int64_t row) {
+    if (part == part_ && (batch == batch_ || p.points == nullptr) && p.origins == nullptr) return;
     const int64_t begin = part * part_cells(p), end = std::min(begin + part_cells(p), p.cells);
-    const bool only_z =
-        part_ >= 0 && (begin - cells.begin) % (p.shape[1] * p.shape[2]) == 0 && end - begin <= cells.end - cells.begin;
+    const bool only_z = part_ >= 0 && p.origins == nullptr && (begin - cells.begin) % (p.shape[1] * p.shape[2]) == 0 &&
+                        end - begin <= cells.end - cells.begin;
     part_ = part, batch_ = batch;
     cells = {begin, end, (end - begin + cell_padding - 1) / cell_padding * cell_padding};
     if (p.points == nullptr)
-      SA_RUN(plain_kernel, MomentCoords, T, p, cells, only_z, scratch.get());
+      SA_RUN(plain_kernel, MomentCoords, T, p, row, cells, only_z, scratch.get());
     else
       point_coords();
   }
@@ -75,7 +76,7 @@ void for_each_moment_part(const Problem& p, int64_t owners_each, int64_t tables,
   torch::stable::parallel_for(0, p.batch * owners_each * parts, 1, [&](int64_t begin, int64_t end) {
     PartRoom<T> room(p, tables);
     for (int64_t item = begin; item < end; ++item) {
-      room.move_to(item % parts, item / parts / owners_each);
+      room.move_to(item % parts, item / parts / owners_each, item / parts);
       body(item / parts, room);
     }
   });
@@ -133,8 +134,8 @@ void soft_argmax_all(const Problem& p, Moments& out) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(const Tensor& logits, const OptionalTensor& points,
-                                                                   const Tensor& beta) {
-  const Task task = moments_task(logits, points, beta);
+                                                                   const Tensor& beta, const OptionalTensor& origins) {
+  const Task task = moments_task(logits, points, beta, origins);
   const Problem& p = task.p;
   const Tensor peak = empty_result(logits, {p.batch, p.keypoints});
   Moments out{empty_result(logits, {p.batch, p.keypoints, p.axes}),
@@ -217,8 +218,8 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cpu(const OptionalTensor& grad_m
                                                     const Tensor& logits, const OptionalTensor& points,
                                                     const Tensor& mean, const Tensor& covariance, const Tensor& peak,
                                                     const Tensor& entropy, const Tensor& mode, const Tensor& beta,
-                                                    const Needs& needs) {
-  const Task task = moments_task(logits, points, beta);
+                                                    const Needs& needs, const OptionalTensor& origins) {
+  const Task task = moments_task(logits, points, beta, origins);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   const Moments grads{dense_or_none(grad_mean), dense_or_none(grad_covariance), dense_or_none(grad_peak),

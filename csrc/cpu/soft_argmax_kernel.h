@@ -30,20 +30,23 @@ int64_t first_largest(const typename R::Scalar* z, int64_t padded) {
   return from + at;
 }
 
-// The grid's coordinates of a part, in tables, line by line; `only_z` where another part left the same x and y.
+// The grid's coordinates of a part, in tables, line by line, as a row counts them; `only_z` where another part left the
+// same x and y.
 template <class R, Basis, int axes>
 struct MomentCoords {
   using T = typename R::Scalar;
 
-  static int run(const Problem& p, MomentCells cells, bool only_z, T* tables) {
+  static int run(const Problem& p, int64_t row, MomentCells cells, bool only_z, T* tables) {
     const int64_t width = p.shape[2], height = p.shape[1];
+    const int64_t start[3] = {p.start(row, 0), p.start(row, 1), p.start(row, 2)};
     int64_t x = cells.begin % width, y = cells.begin / width % height, z = cells.begin / (width * height);
     for (int64_t i = 0, end = cells.end - cells.begin; i < end; x = 0) {
-      const int32_t count = int32_t(end - i < width - x ? end - i : width - x), first = int32_t(x);
+      const int32_t count = int32_t(end - i < width - x ? end - i : width - x), first = int32_t(x - start[0]);
+      const T at_y = T(y - start[1]), at_z = T(z - start[2]);
       T* at = tables + i;
       for (int32_t k = 0; !only_z && k < count; ++k) at[k] = T(first + k);
-      for (int32_t k = 0; !only_z && axes > 1 && k < count; ++k) at[moment_table + k] = T(y);
-      for (int32_t k = 0; axes > 2 && k < count; ++k) at[2 * moment_table + k] = T(z);
+      for (int32_t k = 0; !only_z && axes > 1 && k < count; ++k) at[moment_table + k] = at_y;
+      for (int32_t k = 0; axes > 2 && k < count; ++k) at[2 * moment_table + k] = at_z;
       i += count;
       if (++y == height) y = 0, ++z;
     }

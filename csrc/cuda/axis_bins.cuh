@@ -15,8 +15,8 @@ SA_INLINE T bin_noise(uint32_t f, const NoiseKey& key) {
   const auto state = philox(uint64_t(f >> 3), key, kSingle);
   const uint32_t word = uint32_t(f & 4 ? (f & 2 ? state.d : state.c) : (f & 2 ? state.b : state.a));
   if constexpr (basis == Basis::triangular)
-    return triangular_position(field_integer<T>(word, f & 1, integer_exponent), T(0));
-  return uniform_position(field_number<T>(word, f & 1), T(field_shift<T>)) + T(field_rest<T>);
+    return triangular_position(centred_field<T>(word, f & 1, centred_exponent), T(0));
+  return uniform_position(field_number<T>(word, f & 1, number_exponent), T(field_shift<T>)) + T(field_rest<T>);
 }
 
 // The bins [first, first + size) of one axis of a (row, sample).
@@ -26,8 +26,11 @@ struct Axis {
   int64_t size;
   const T* h;  // the axis' own part of the marginals
   T sigma, reweight;
+  int64_t start;  // the bin from which positions are counted
 
-  SA_INLINE T position(int64_t j, T noise) const { return T(j) + (basis == Basis::gaussian ? sigma * noise : noise); }
+  SA_INLINE T position(int64_t j, T noise) const {
+    return T(j - start) + (basis == Basis::gaussian ? sigma * noise : noise);
+  }
   SA_INLINE T factor(T noise) const { return reweight == T(0) ? T(1) : exp(-reweight * noise * noise); }
   SA_INLINE T weight(int64_t j, T noise) const {
     if constexpr (basis == Basis::gaussian) return h[j] * factor(noise);
@@ -63,8 +66,8 @@ SA_INLINE BinLayout bin_layout(const Problem& p) {
 template <Basis basis, int axes, class T>
 SA_INLINE Axis<basis, T> axis_of(const DeviceProblem& d, int64_t row, int axis, const T* marginals, double reweight) {
   const BinLayout bins = bin_layout<axes>(d.p);
-  return {uint32_t(bins.first[axis]), bins.size[axis], marginals + bins.first[axis], row_sigma<T>(d.p, row),
-          T(reweight)};
+  return {uint32_t(bins.first[axis]), bins.size[axis], marginals + bins.first[axis],
+          row_sigma<T>(d.p, row),     T(reweight),     int64_t(Start<axes>(d, row).at[axis])};
 }
 
 // One warp: replaces noise, which it first writes there, by dL/dh of one axis in grad_h; returns dL/dsigma. Everything

@@ -41,9 +41,9 @@ void forward_into(const DeviceProblem& problem, double reweight, Tensor& samples
 std::tuple<Tensor, Tensor, Tensor> axis_sample_cuda(const Tensor& logits, const OptionalTensor& sigma,
                                                     const Tensor& seed, int64_t num_samples, const Tensor& tau,
                                                     const Tensor& beta, StringHandle basis, double reweight,
-                                                    std::optional<double>) {
+                                                    std::optional<double>, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
-  const Problem p = describe(logits, std::nullopt, sigma, num_samples, law_of(tau, beta, basis));
+  const Problem p = describe(logits, std::nullopt, sigma, num_samples, law_of(tau, beta, basis), origins);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor marginals = empty_result(logits, {p.batch, p.keypoints, p.samples, total_bins(logits)});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples});

@@ -21,7 +21,8 @@ struct AxisForward {
   int tile;
 
   // Lines of a multiple of 16 cells would have their first cells in one or two of the 32 banks of shared memory. They
-  // are added up by quads, whose sums lie behind those of lines, with a number left out after every 16.
+  // are added up by quads, whose sums lie behind those of lines, with a number left out after every 16: a branch around
+  // them would cost other lines as much as the sums.
   SA_INLINE bool by_quads() const { return axes > 1 && d.width.divisor % 16 == 0; }
   SA_INLINE T* quad_sum(uint32_t q) const { return lines + tile / 4 + q + (q >> 4); }
 
@@ -37,7 +38,7 @@ struct AxisForward {
         w.v[j] = weigh<weight>(exponential<T>(words.v[j]), a, d.template log_factor<T>());
       }
       store_quad(weights + 4 * q, w);
-      if (by_quads()) *quad_sum(q) = (w.v[0] + w.v[1]) + (w.v[2] + w.v[3]);
+      if constexpr (axes > 1) *quad_sum(q) = (w.v[0] + w.v[1]) + (w.v[2] + w.v[3]);
     }
   }
 

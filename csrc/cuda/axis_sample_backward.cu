@@ -48,9 +48,10 @@ std::tuple<Tensor, Tensor> axis_sample_backward_cuda(const Tensor& grad, const T
                                                      const OptionalTensor& sigma, const Tensor& seed,
                                                      const Tensor& marginals, const Tensor& stats, const Tensor& tau,
                                                      const Tensor& beta, StringHandle basis, double reweight,
-                                                     std::optional<double> clip_grad, const Needs& needs) {
+                                                     std::optional<double> clip_grad, const Needs& needs,
+                                                     const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
-  const Problem p = describe(logits, std::nullopt, sigma, grad.size(2), law_of(tau, beta, basis));
+  const Problem p = describe(logits, std::nullopt, sigma, grad.size(2), law_of(tau, beta, basis), origins);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[1]);
   const DeviceProblem d = device_problem(p, seed);

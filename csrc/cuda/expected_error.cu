@@ -112,20 +112,20 @@ void long_rows(const DeviceProblem& d, const OptionalTensor& points, Metric metr
 template <class T>
 void run(const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
          const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Law& law, Metric metric,
-         ErrorTensors& out) {
-  const Problem p = describe(logits, points, sigma, num_samples, law);
+         const OptionalTensor& origins, ErrorTensors& out) {
+  const Problem p = describe(logits, points, sigma, num_samples, law, origins);
   const T* weights = weight ? weight->const_data_ptr<T>() : nullptr;
   if (launch_expected_error<T>(device_problem(p, seed), metric, target.const_data_ptr<T>(), weights, out)) return;
   const Tensor whole = dense(logits);
   const OptionalTensor widths = dense(sigma);
-  const Problem long_p = describe(whole, points, widths, num_samples, law);
+  const Problem long_p = describe(whole, points, widths, num_samples, law, origins);
   long_rows<T>(device_problem(long_p, seed), points, metric, target, weight, out);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cuda(
     const Tensor& logits, const Tensor& target, const OptionalTensor& weight, const OptionalTensor& points,
     const OptionalTensor& sigma, const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
-    StringHandle basis, StringHandle metric, const Needs& needs) {
+    StringHandle basis, StringHandle metric, const Needs& needs, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
   ErrorTensors out;
@@ -138,7 +138,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expected_error_cuda(
   out.grad_sigma = empty_gradient(logits, sigma, needs[2]);
   auto* body = logits.scalar_type() == ScalarType::Double ? &run<double> : &run<float>;
   body(logits, dense(target), dense(weight), cells, sigma, seed, num_samples, law_of(tau, beta, basis),
-       parse_metric(text_of(metric)), out);
+       parse_metric(text_of(metric)), origins, out);
   return {out.error, out.grad_logits, out.grad_target, out.grad_points, out.grad_sigma};
 }
 

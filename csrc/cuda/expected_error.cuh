@@ -133,17 +133,15 @@ struct ExpectedError {
     }
     totals[0] += distance<axes>(metric, difference, slope);
     const T chain = T(d.p.beta / d.p.tau) * inverse / T(d.p.samples);
-    T noise = 0;
+    SampleGradient<T, axes> gradient(slope, y, chain);
+    if (gaussian) gradient.add_gaussian(slope, normals, sigma, spread, chain, inverse);
     *step = {};
     for (int axis = 0; axis < axes; ++axis) {
       totals[1 + axis] -= slope[axis];
-      step->slope[axis] = slope[axis] * chain;
-      step->offset -= slope[axis] * y[axis] * chain;
-      noise += slope[axis] * normals[axis];
+      step->slope[axis] = gradient.slope[axis];
     }
-    if (gaussian) step->curve = noise * sigma / spread * chain * inverse;
-    step->top = top;
-    totals[axes + 1] += noise * spread;
+    step->offset = gradient.offset, step->curve = gradient.curve, step->top = top;
+    totals[axes + 1] += gradient.sigma;
   }
 
   SA_INLINE void run_sample(uint32_t s, const T* target, bool with_gradient, T (&totals)[axes + 2]) const {

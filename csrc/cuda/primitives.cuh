@@ -75,17 +75,11 @@ constexpr double field_shift = is_double<V> ? 0x1p-17 - 0.5 : -128.5;
 template <class V>
 constexpr double field_rest = is_double<V> ? 0 : 0x1p-17;
 
+constexpr uint32_t number_exponent = 0x43000000;
 template <class V>
-SA_INLINE V field_number(uint32_t word, bool high) {
+SA_INLINE V field_number(uint32_t word, bool high, uint32_t exponent) {
   if constexpr (is_double<V>) return V(high ? word >> 16 : word & 0xFFFF);
-  return __uint_as_float(__byte_perm(word, 0x43000000u, high ? 0x7632 : 0x7610));
-}
-// The plain field. Under the exponent of 2^23 first: a conversion of 16 bits would go to the special-function unit.
-constexpr uint32_t integer_exponent = 0x4B000000;
-template <class V>
-SA_INLINE V field_integer(uint32_t word, bool high, uint32_t exponent) {
-  if constexpr (is_double<V>) return field_number<V>(word, high);
-  return __uint_as_float(__byte_perm(word, exponent, high ? 0x7632 : 0x7610)) - 0x1p23f;
+  return __uint_as_float(__byte_perm(word, exponent, high ? 0x7632 : 0x7610));
 }
 
 // The logits' types; 16-bit ones are plain bits here.
@@ -114,5 +108,17 @@ SA_INLINE uint16_t float16_bits(float x) { return shim::bit_cast<uint16_t>(_Floa
 #include "philox.h"
 #include "noise.h"
 #include "distance.h"
+#include "gradient.h"
+
+// 2 u - 1 of a 16-bit field, whose bits lie under the exponent of 2^23 for one multiply-add: 257 - 2^-16 has a bit more
+// than a float, so that half of it comes from the factor, 2^-15 less 2^-39. That is off by 2^-39 field, which moves a
+// position by 1.5e-5 of a cell at the last field, u = 1 - 2^-17, and by less than 1e-6 where 1 - u > 2e-3.
+constexpr uint32_t centred_exponent = 0x4B000000;
+template <class V>
+SA_INLINE V centred_field(uint32_t word, bool high, uint32_t exponent) {
+  const V number = field_number<V>(word, high, exponent);
+  if constexpr (is_double<V>) return centred_field(number);
+  return fma(number, V(0x1p-15 - 0x1p-39), V(0x1p-15 - 257));
+}
 
 }  // namespace sampling_argmax::cuda

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "cuda/primitives.cuh"
+#include "cuda/quads.cuh"
 
 namespace sampling_argmax::cuda {
 
@@ -131,47 +131,39 @@ SA_INLINE NoiseKey row_key(const DeviceProblem& d, int64_t row, uint32_t sample)
   return noise_key(uint64_t(d.seed[0]), first + uint64_t(row), sample);
 }
 
-// The words of all rounds. Read from shared memory into registers before a loop over cells, they stay there; ptxas
-// would add the sums of PhiloxKey up again for every quad.
-struct KeySchedule {
-  uint32_t words[20];
-  uint32_t exponent;  // integer_exponent, which as a literal costs a move with every use
-  SA_INLINE uint32_t lo(uint32_t round) const { return words[2 * round]; }
-  SA_INLINE uint32_t hi(uint32_t round) const { return words[2 * round + 1]; }
-};
-constexpr int schedule_bytes = 96;
-using LoopKey = NoiseKeyOf<KeySchedule>;
-
-SA_INLINE void store_schedule(const PhiloxKey& key, uint32_t* shared) {
-  for (uint32_t i = threadIdx.x; i < 20; i += blockDim.x) shared[i] = i & 1 ? key.hi(i / 2) : key.lo(i / 2);
-  if (threadIdx.x == 0) shared[20] = integer_exponent;
-}
-SA_INLINE LoopKey loop_key(const NoiseKey& key, const uint32_t* shared) {
-  LoopKey out{{}, key.row_lo, key.sample, key.row_hi};
-#pragma unroll
-  for (int i = 0; i < 20; ++i) out.seed.words[i] = shared[i];
-  out.seed.exponent = shared[20];
-  return out;
-}
-
-// The coordinate of a cell along an axis (x, y, z).
-template <class T>
-SA_INLINE T grid_coordinate(const DeviceProblem& d, uint32_t i, int axis) {
+// The place of a cell along an axis (x, y, z).
+SA_INLINE uint32_t grid_place(const DeviceProblem& d, uint32_t i, int axis) {
   const uint32_t line = d.width.quotient(i), z = d.height.quotient(line);
-  if (axis == 0) return T(i - line * d.width.divisor);
-  return T(axis == 1 ? line - z * d.height.divisor : z);
+  if (axis == 0) return i - line * d.width.divisor;
+  return axis == 1 ? line - z * d.height.divisor : z;
 }
-template <class T>
-SA_INLINE T coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
+
+// The places from which a row counts.
+template <int axes>
+struct Start {
+  uint32_t at[axes] = {};
+  SA_INLINE Start(const DeviceProblem& d, int64_t row) {
+    if (d.p.origins == nullptr) return;
+#pragma unroll
+    for (int axis = 0; axis < axes; ++axis) at[axis] = grid_place(d, uint32_t(d.p.origin(row)), axis);
+  }
+};
+
+template <class T, int axes>
+SA_INLINE T grid_coordinate(const DeviceProblem& d, const Start<axes>& start, uint32_t i, int axis) {
+  return T(int32_t(grid_place(d, i, axis) - start.at[axis]));
+}
+template <class T, int axes>
+SA_INLINE T coordinate(const DeviceProblem& d, const Start<axes>& start, int64_t row, uint32_t i, int axis) {
   if (d.p.points != nullptr)
     return static_cast<const T*>(d.p.points)[(row / d.p.keypoints * d.p.cells + i) * d.p.axes + axis];
-  return grid_coordinate<T>(d, i, axis);
+  return grid_coordinate<T>(d, start, i, axis);
 }
 
 // The same as the basis takes it.
-template <Basis basis, class T>
-SA_INLINE T table_coordinate(const DeviceProblem& d, int64_t row, uint32_t i, int axis) {
-  return coordinate<T>(d, row, i, axis) + T(basis == Basis::uniform ? field_shift<T> : 0);
+template <Basis basis, class T, int axes>
+SA_INLINE T table_coordinate(const DeviceProblem& d, const Start<axes>& start, int64_t row, uint32_t i, int axis) {
+  return coordinate<T>(d, start, row, i, axis) + T(basis == Basis::uniform ? field_shift<T> : 0);
 }
 
 // The exponent of a cell, or for tau = 1 and 2 its power of two. Of -inf, which stands past the row's end too, a weight
@@ -181,58 +173,6 @@ SA_INLINE T table_exponent(const DeviceProblem& d, T logit, T top) {
   const T a = (logit - top) * T(d.scale) - T(d.shift);
   return weight == Weight::one || weight == Weight::two ? exp2(a) : a;
 }
-
-// ---- four cells at a time: one call of the generator gives the words of four cells ----
-
-template <class T>
-struct alignas(16) Quad {
-  T v[4];
-};
-
-template <class T>
-SA_INLINE Quad<T> load_quad(const T* from) {
-  return *reinterpret_cast<const Quad<T>*>(from);
-}
-template <class T>
-SA_INLINE void store_quad(T* to, const Quad<T>& quad) {
-  *reinterpret_cast<Quad<T>*>(to) = quad;
-}
-
-SA_INLINE Quad<uint32_t> quad_words(uint32_t group, const LoopKey& key, Stream stream) {
-  const auto state = philox(uint64_t(group), key, stream);
-  return {uint32_t(state.a), uint32_t(state.b), uint32_t(state.c), uint32_t(state.d)};
-}
-
-// The words of the bases of quad g: a pair of fields a cell, and single fields 4 g .. 4 g + 3 in two words.
-template <Basis basis, int axes>
-struct QuadNoise {
-  static constexpr bool noisy = basis == Basis::uniform || basis == Basis::triangular;
-  Quad<uint32_t> pair;
-  uint32_t single[2], exponent;
-
-  SA_INLINE QuadNoise(uint32_t g, const LoopKey& key) : exponent(key.seed.exponent) {
-    if constexpr (noisy && axes >= 2) pair = quad_words(g, key, kPair);
-    if constexpr (noisy && axes % 2 == 1) {
-      const Quad<uint32_t> words = quad_words(g >> 1, key, kSingle);
-      single[0] = g & 1 ? words.v[2] : words.v[0];
-      single[1] = g & 1 ? words.v[3] : words.v[1];
-    }
-  }
-
-  // Moves the coordinate of cell j of the quad.
-  template <class T>
-  SA_INLINE T move(int j, int axis, T c) const {
-    if constexpr (!noisy) return c;
-    const bool of_pair = axes >= 2 && axis < 2;
-    return moved(of_pair ? pair.v[j] : single[j >> 1], of_pair ? axis == 1 : (j & 1) == 1, c);
-  }
-
-  template <class T>
-  SA_INLINE T moved(uint32_t word, bool high, T c) const {
-    if constexpr (basis == Basis::triangular) return triangular_position(field_integer<T>(word, high, exponent), c);
-    return uniform_position(field_number<T>(word, high), c);
-  }
-};
 
 // ---- the block's threads together ----
 

@@ -20,8 +20,9 @@ void launch_sample(const DeviceProblem& problem, Tensor& samples, Tensor& stats)
     }
     const int threads = threads_for(d.p.cells, 8, 128);
     const int64_t used_tile = std::min(tile, (d.p.cells + 3) / 4 * 4);
-    const int64_t shared = schedule_bytes + int64_t(sizeof(T)) * SampleForward<T, basis, axes, weight>::shared_numbers(
-                                                                     int(used_tile), threads, samples_together);
+    const int64_t shared = schedule_bytes + starts_bytes +
+                           int64_t(sizeof(T)) * SampleForward<T, basis, axes, weight>::shared_numbers(
+                                                    int(used_tile), threads, samples_together);
     T *samples_data = samples.mutable_data_ptr<T>(), *stats_data = stats.mutable_data_ptr<T>();
     const int64_t splits = partials.data == nullptr ? 1 : partials.segments;
     launch(sample_forward<T, basis, axes, weight>, blocks(rows, blocks_of_samples, splits), threads, shared, d,
@@ -39,10 +40,10 @@ namespace {
 
 std::tuple<Tensor, Tensor> sample_cuda(const Tensor& logits, const OptionalTensor& points, const OptionalTensor& sigma,
                                        const Tensor& seed, int64_t num_samples, const Tensor& tau, const Tensor& beta,
-                                       StringHandle basis) {
+                                       StringHandle basis, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = describe(logits, cells, sigma, num_samples, law_of(tau, beta, basis));
+  const Problem p = describe(logits, cells, sigma, num_samples, law_of(tau, beta, basis), origins);
   Tensor samples = empty_result(logits, {p.batch, p.keypoints, p.samples, p.axes});
   Tensor stats = empty_result(logits, {p.batch, p.keypoints, p.samples, p.basis == Basis::gaussian ? 2 : 1});
   const DeviceProblem d = device_problem(p, seed);

@@ -35,11 +35,12 @@ struct Tables {
 
   template <Basis basis, Weight weight>
   SA_INLINE void fill(const DeviceProblem& d, int64_t row, T top, uint32_t begin, int cells) const {
+    const Start<axes> start(d, row);
     for_logits<4, T>(d, logits_offset(d.p, row), begin, uint32_t(cells), [&](uint32_t i, T logit) {
       exponents[i] = table_exponent<weight>(d, logit, top);
 #pragma unroll
       for (int axis = 0; axis < axes; ++axis)
-        coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, row, begin + i, axis) : T(0);
+        coords[axis][i] = begin + i < d.p.cells ? table_coordinate<basis, T>(d, start, row, begin + i, axis) : T(0);
     });
   }
 };
@@ -67,10 +68,10 @@ SA_INLINE void add_cell(SampleSums<T, basis, axes>& sums, T w, const QuadNoise<b
 
 // Adds quad g of the row, whose tables are a and coords, to one sample.
 template <Weight weight, Basis basis, int axes, class T>
-SA_INLINE void add_quad(SampleSums<T, basis, axes>& sums, uint32_t g, const LoopKey& key, const Quad<T>& a,
-                        const Quad<T> (&coords)[axes], T neg_inv_tau) {
-  const Quad<uint32_t> words = quad_words(g, key, kGumbel);
-  const QuadNoise<basis, axes> noise(g, key);
+SA_INLINE void add_quad(SampleSums<T, basis, axes>& sums, uint32_t g, const LoopKey& key, const SampleStart& start,
+                        const Quad<T>& a, const Quad<T> (&coords)[axes], T neg_inv_tau) {
+  const Quad<uint32_t> words = quad_words(g, key, start, kGumbel);
+  const QuadNoise<basis, axes> noise(g, key, start);
   if constexpr (weight == Weight::low) {
     T e[4];
 #pragma unroll
@@ -88,18 +89,15 @@ SA_INLINE void add_quad(SampleSums<T, basis, axes>& sums, uint32_t g, const Loop
 // Adds a tile to samples key.sample, key.sample + 1, ...
 template <Weight weight, int together, Basis basis, int axes, class T>
 SA_INLINE void add_tile(SampleSums<T, basis, axes> (&sums)[together], const Tables<T, axes>& tables,
-                        uint32_t first_quad, int quads, const LoopKey& key, T neg_inv_tau) {
+                        uint32_t first_quad, int quads, const LoopKey& key, const SampleStart* starts, T neg_inv_tau) {
   for (int q = threadIdx.x; q < quads; q += blockDim.x) {
     const Quad<T> a = load_quad(tables.exponents + 4 * q);
     Quad<T> coords[axes];
 #pragma unroll
     for (int axis = 0; axis < axes; ++axis) coords[axis] = load_quad(tables.coords[axis] + 4 * q);
 #pragma unroll
-    for (int k = 0; k < together; ++k) {
-      LoopKey sample_key = key;
-      sample_key.sample += k;
-      add_quad<weight>(sums[k], first_quad + q, sample_key, a, coords, neg_inv_tau);
-    }
+    for (int k = 0; k < together; ++k)
+      add_quad<weight>(sums[k], first_quad + q, key, starts[k], a, coords, neg_inv_tau);
   }
 }
 
@@ -163,6 +161,7 @@ struct SampleForward {
   Partials<T> partials;
   T *samples, *stats, *shared;
   const uint32_t* schedule;
+  SampleStart* starts;  // of the samples that are drawn together
   int64_t row;
   T top;
 
@@ -196,6 +195,8 @@ struct SampleForward {
     const Tables<T, axes> tables(shared, tile);
     T* result = shared + (1 + axes) * tile;
     SampleTotal<T, basis, axes> total;
+    if (threadIdx.x < together) starts[threadIdx.x] = sample_start(row_key(d, row, s + threadIdx.x));
+    __syncthreads();  // the starts are written; the last ones were used before the sums were reduced
     for (int64_t segment = first_segment; segment < last_segment; ++segment) {
       SampleSums<T, basis, axes> sums[together];
       for (int t = 0; t < tiles_per_segment; ++t) {
@@ -207,7 +208,7 @@ struct SampleForward {
           tables.template fill<basis, weight>(d, row, top, uint32_t(begin), cells);
           __syncthreads();  // the tables are filled
         }
-        add_tile<weight>(sums, tables, uint32_t(begin / 4), cells / 4, loop_key(row_key(d, row, s), schedule),
+        add_tile<weight>(sums, tables, uint32_t(begin / 4), cells / 4, loop_key(row_key(d, row, s), schedule), starts,
                          d.template log_factor<T>());
       }
       reduce(sums, result);
@@ -229,6 +230,7 @@ struct SampleForward {
 };
 
 constexpr int samples_together = 5;
+constexpr int starts_bytes = samples_together * int(sizeof(SampleStart));
 
 // Grid: rows, ranges of samples, segments (1 where a block has whole rows).
 template <class T, Basis basis, int axes, Weight weight>
@@ -236,11 +238,12 @@ __global__ void __launch_bounds__(128, resident<T>(axes == 3 ? 3 : 4))
     sample_forward(DeviceProblem d, int samples_per_block, Partials<T> partials, T* samples, T* stats) {
   SA_SHARED_MEMORY(memory);
   uint32_t* schedule = reinterpret_cast<uint32_t*>(memory);
-  T* shared = reinterpret_cast<T*>(memory + schedule_bytes);
+  auto* starts = reinterpret_cast<SampleStart*>(memory + schedule_bytes);
+  T* shared = reinterpret_cast<T*>(starts + samples_together);
   const int64_t row = blockIdx.x;
   store_schedule(row_key(d, row, 0).seed, schedule);
   const T top = row_top(d, row, shared);
-  const SampleForward<T, basis, axes, weight> block{d, partials, samples, stats, shared, schedule, row, top};
+  const SampleForward<T, basis, axes, weight> block{d, partials, samples, stats, shared, schedule, starts, row, top};
   const uint32_t last = min(int64_t(blockIdx.y + 1) * samples_per_block, d.p.samples);
   uint32_t s = blockIdx.y * samples_per_block;
   const int64_t tile = tile_cells(axes),

@@ -44,10 +44,10 @@ std::tuple<Tensor, Tensor, Tensor> sample_backward_cuda(const Tensor& grad, cons
                                                         const OptionalTensor& points, const OptionalTensor& sigma,
                                                         const Tensor& seed, const Tensor& samples, const Tensor& stats,
                                                         const Tensor& tau, const Tensor& beta, StringHandle basis,
-                                                        const Needs& needs) {
+                                                        const Needs& needs, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = describe(logits, cells, sigma, samples.size(2), law_of(tau, beta, basis));
+  const Problem p = describe(logits, cells, sigma, samples.size(2), law_of(tau, beta, basis), origins);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   Tensor grad_sigma = empty_gradient(logits, sigma, needs[2]);

@@ -9,8 +9,7 @@
 
 namespace sampling_argmax::cuda {
 
-// The gradient of one sample in terms of its unnormalised weights: dL/dz_i = w_i (sum_a slope_a position_ia + offset
-// + curve w_i), the last term for gaussian; beta / tau and 1 / sum w are folded in.
+// The gradient of one sample (gradient.h) in the cells' precision.
 template <class T>
 struct alignas(16) SampleSlope {
   T slope[3], offset, curve;
@@ -38,21 +37,20 @@ SA_INLINE SampleSlope<T> sample_slope(const DeviceProblem& d, int64_t row, uint3
   const NoiseKey key = row_key(d, row, s);
   const double inverse = weight == Weight::low ? 1 : exp2(d.shift - double(stat[0]));  // 1 / sum of w
   const double chain = d.p.beta / d.p.tau * inverse;
-  SampleSlope<T> out{};
-  double offset = 0, noise = 0;
+  double g[axes], position[axes], n[axes];
   for (int axis = 0; axis < axes; ++axis) {
-    out.slope[axis] = T(double(grad[axis]) * chain);
-    offset -= double(grad[axis]) * double(y[axis]);
-    if (basis == Basis::uniform) offset += double(grad[axis]) * field_rest<T>;
-    if (gaussian) noise += double(grad[axis]) * double(standard_normal<T>(axis, key));
+    g[axis] = double(grad[axis]);
+    position[axis] = double(y[axis]) - (basis == Basis::uniform ? field_rest<T> : 0);
   }
-  out.offset = T(offset * chain);
-  out.log_sum = stat[0];
+  SampleGradient<double, axes> gradient(g, position, chain);
   if (gaussian) {
-    const double spread = sqrt(double(stat[1]));
-    out.sigma = T(noise * spread);
-    out.curve = T(noise * double(row_sigma<T>(d.p, row)) / spread * chain * inverse);
+    for (int axis = 0; axis < axes; ++axis) n[axis] = double(standard_normal<T>(axis, key));
+    gradient.add_gaussian(g, n, double(row_sigma<T>(d.p, row)), sqrt(double(stat[1])), chain, inverse);
   }
+  SampleSlope<T> out{};
+  for (int axis = 0; axis < axes; ++axis) out.slope[axis] = T(gradient.slope[axis]);
+  out.offset = T(gradient.offset), out.curve = T(gradient.curve), out.sigma = T(gradient.sigma);
+  out.log_sum = stat[0];
   return out;
 }
 
@@ -108,6 +106,7 @@ struct SampleBackward {
   }
 
   SA_INLINE void load(OwnQuad<T, axes>& own, int64_t row, T top, uint32_t quad) const {
+    const Start<axes> start(d, row);
     T z[4];
     read_logits(d, logits_offset(d.p, row), 4 * quad, 1, z);
 #pragma unroll
@@ -117,7 +116,7 @@ struct SampleBackward {
       own.grad[j] = T(0);
 #pragma unroll
       for (int axis = 0; axis < axes; ++axis)
-        own.coords[axis].v[j] = i < d.p.cells ? table_coordinate<basis, T>(d, row, i, axis) : T(0);
+        own.coords[axis].v[j] = i < d.p.cells ? table_coordinate<basis, T>(d, start, row, i, axis) : T(0);
     }
   }
 

@@ -28,8 +28,9 @@ struct MomentGrid {
   }
 };
 
-Problem moments_problem(const Tensor& logits, const OptionalTensor& points, const Tensor& beta) {
-  return describe(logits, points, std::nullopt, 1, no_samples(beta));
+Problem moments_problem(const Tensor& logits, const OptionalTensor& points, const Tensor& beta,
+                        const OptionalTensor& origins) {
+  return describe(logits, points, std::nullopt, 1, no_samples(beta), origins);
 }
 
 template <class Body>
@@ -64,10 +65,10 @@ void forward_into(const DeviceProblem& d, const Tensor& like, Moments& out) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(const Tensor& logits, const OptionalTensor& points,
-                                                                    const Tensor& beta) {
+                                                                    const Tensor& beta, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = moments_problem(logits, cells, beta);
+  const Problem p = moments_problem(logits, cells, beta, origins);
   const Tensor peak = empty_result(logits, {p.batch, p.keypoints});
   Moments out{empty_result(logits, {p.batch, p.keypoints, p.axes}),
               empty_result(logits, {p.batch, p.keypoints, p.axes, p.axes}), peak, new_empty(peak, peak.sizes()),
@@ -104,10 +105,10 @@ std::tuple<Tensor, Tensor> soft_argmax_backward_cuda(
     const OptionalTensor& grad_mean, const OptionalTensor& grad_covariance, const OptionalTensor& grad_peak,
     const OptionalTensor& grad_entropy, const Tensor& logits, const OptionalTensor& points, const Tensor& mean,
     const Tensor& covariance, const Tensor& peak, const Tensor& entropy, const Tensor& mode, const Tensor& beta,
-    const Needs& needs) {
+    const Needs& needs, const OptionalTensor& origins) {
   const DeviceGuard guard(logits.get_device_index());
   const OptionalTensor cells = dense(points);
-  const Problem p = moments_problem(logits, cells, beta);
+  const Problem p = moments_problem(logits, cells, beta, origins);
   Tensor grad_logits = empty_gradient(logits, logits, needs[0]);
   Tensor grad_points = empty_gradient(logits, points, needs[1]);
   const Moments grads{dense_or_none(grad_mean), dense_or_none(grad_covariance), dense_or_none(grad_peak),

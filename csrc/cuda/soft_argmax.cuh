@@ -67,29 +67,29 @@ SA_INLINE void read_quads(const DeviceProblem& d, int64_t offset, uint32_t first
 
 // Positions of the cells i .. i + 3 less a centre. Of a quad in a line of the grid y and z are found once.
 template <bool quads, class T, int axes>
-SA_INLINE void quad_positions(const DeviceProblem& d, int64_t row, uint32_t i, const T (&centre)[axes],
-                              T (&out)[axes][4]) {
+SA_INLINE void quad_positions(const DeviceProblem& d, const Start<axes>& start, int64_t row, uint32_t i,
+                              const T (&centre)[axes], T (&out)[axes][4]) {
 #pragma unroll
   for (int axis = 0; axis < axes; ++axis) {
-    const T first = quads ? grid_coordinate<T>(d, i, axis) - centre[axis] : T(0);
+    const T first = quads ? grid_coordinate<T>(d, start, i, axis) - centre[axis] : T(0);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       if constexpr (quads)
         out[axis][j] = axis == 0 ? first + T(j) : first;
       else
-        out[axis][j] = i + j < d.p.cells ? coordinate<T>(d, row, i + j, axis) - centre[axis] : T(0);
+        out[axis][j] = i + j < d.p.cells ? coordinate<T>(d, start, row, i + j, axis) - centre[axis] : T(0);
     }
   }
 }
 
 // Sums of (c - centre)(c - centre)^T over this thread's cells by their weights, of pairs a <= b by lines.
 template <bool quads, class T, int axes>
-SA_INLINE void add_squares(const DeviceProblem& d, int64_t row, uint32_t first, const T (&weights)[moment_quads][4],
-                           const T (&centre)[axes], T (&square)[pairs_of(axes)]) {
+SA_INLINE void add_squares(const DeviceProblem& d, const Start<axes>& start, int64_t row, uint32_t first,
+                           const T (&weights)[moment_quads][4], const T (&centre)[axes], T (&square)[pairs_of(axes)]) {
 #pragma unroll
   for (int k = 0; k < moment_quads; ++k) {
     T at[axes][4];
-    quad_positions<quads>(d, row, 4 * (first + k * blockDim.x), centre, at);
+    quad_positions<quads>(d, start, row, 4 * (first + k * blockDim.x), centre, at);
 #pragma unroll
     for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -122,14 +122,14 @@ SA_INLINE void write_moments(int64_t row, const MomentPart<T, axes>& sums, int64
 
 // Turns a thread's logits into weights and adds up them, their logarithms and their positions.
 template <bool quads, class T, int axes>
-SA_INLINE void add_weights(const DeviceProblem& d, int64_t row, uint32_t first, T top, T (&z)[moment_quads][4],
-                           T (&sums)[2 + axes]) {
+SA_INLINE void add_weights(const DeviceProblem& d, const Start<axes>& start, int64_t row, uint32_t first, T top,
+                           T (&z)[moment_quads][4], T (&sums)[2 + axes]) {
   const T scale = exponent_scale<T>(d);
 #pragma unroll
   for (int k = 0; k < moment_quads; ++k) {
     T at[axes][4];
-    const T origin[axes] = {};
-    quad_positions<quads>(d, row, 4 * (first + k * blockDim.x), origin, at);
+    const T centre[axes] = {};
+    quad_positions<quads>(d, start, row, 4 * (first + k * blockDim.x), centre, at);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const T exponent = (z[k][j] - top) * scale, w = z[k][j] = exp2(exponent);
@@ -171,18 +171,19 @@ __global__ void __launch_bounds__(moment_threads)
   T* result = reinterpret_cast<T*>(memory);
   const int64_t row = blockIdx.x / cut.count;
   const uint32_t first = blockIdx.x % cut.count * moment_quads * blockDim.x + threadIdx.x;
+  const Start<axes> start(d, row);
   T z[moment_quads][4], sums[2 + axes] = {}, square[pairs_of(axes)] = {};
   read_quads(d, logits_offset(d.p, row), first, cut.aligned, z);
   MomentPart<T, axes> part;
   find_top(z, result, part.top, part.first);
   // Of a part of -inf alone all weights are 0, since other parts may have some.
   const bool none = cut.count > 1 && part.top == -T(__builtin_huge_val());
-  add_weights<quads, T, axes>(d, row, first, none ? T(0) : part.top, z, sums);
+  add_weights<quads, T, axes>(d, start, row, first, none ? T(0) : part.top, z, sums);
   block_reduce<false>(sums, result);
   part.total = result[0], part.logs = result[1];
 #pragma unroll
   for (int axis = 0; axis < axes; ++axis) part.mean[axis] = none ? T(0) : result[2 + axis] / part.total;
-  add_squares<quads>(d, row, first, z, part.mean, square);
+  add_squares<quads>(d, start, row, first, z, part.mean, square);
   block_reduce<false>(square, result);
   if (threadIdx.x != 0) return;
 #pragma unroll

@@ -12,6 +12,7 @@ template <class T, int axes>
 struct MomentSlope {
   MomentSlopes<T, axes> of;
   T top, scale, peak, factor, mean[axes];  // factor: peak times beta
+  Start<axes> start;
   uint32_t mode;
 
   SA_INLINE MomentSlope(const DeviceProblem& d, int64_t row, const MomentRow<T>& grads, const MomentRow<T>& values,
@@ -20,6 +21,7 @@ struct MomentSlope {
         scale(exponent_scale<T>(d)),
         peak(values.peak[row]),
         factor(peak * T(d.p.beta)),
+        start(d, row),
         mode(uint32_t(modes[row])) {
     T logit[1];
     read_logits(d, logits_offset(d.p, row), mode, 0, logit);
@@ -75,7 +77,7 @@ template <bool quads, class T, int axes>
 SA_INLINE void differentiate_quad(const DeviceProblem& d, int64_t row, uint32_t i, const MomentSlope<T, axes>& slope,
                                   T (&z)[4], T* points, bool first_row) {
   T at[axes][4];
-  quad_positions<quads>(d, row, i, slope.mean, at);
+  quad_positions<quads>(d, slope.start, row, i, slope.mean, at);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     T from_mean[axes];

@@ -16,13 +16,13 @@ from .launch import Rows, Sampling, define, dense, gradient, launch, result
 from .marginals import marginals_of_lines, normalise, one_marginal, sample_top
 from .noise import weight
 from .philox import GUMBEL, load_key, philox
-from .row import bin_of, exponents, row_offset, row_top, store_quads
+from .row import bin_of, exponents, row_offset, row_start, row_top, store_quads
 
 # ---- forward ----
 
 
 @triton.jit
-def store_samples(samples, at, h, sums, sigma, reweight, row, first_row, s, group, num_samples, key_lo, key_hi,
+def store_samples(samples, at, h, start_of, sums, sigma, reweight, row, first_row, s, group, num_samples, key_lo, key_hi,
                   width, height, depth, AXES: tl.constexpr, BASIS: tl.constexpr, TOGETHER: tl.constexpr, BINS: tl.constexpr,
                   FAST: tl.constexpr):  # fmt: skip
     """The coordinates of samples s, whose marginals are to be divided by ``sums``."""
@@ -30,7 +30,7 @@ def store_samples(samples, at, h, sums, sigma, reweight, row, first_row, s, grou
     for axis in tl.static_range(AXES):
         inverse = 1 / sums
         spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
-        q, moment, _ = axis_sums(h + first, first, size, inverse, spread, reweight, first_row + row,
+        q, moment, _ = axis_sums(h + first, first, size, start_of[axis], inverse, spread, reweight, first_row + row,
                                  s, key_lo, key_hi, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
         tl.store(samples + at * AXES + axis, moment / q, mask=group < num_samples)
         first += size
@@ -39,11 +39,11 @@ def store_samples(samples, at, h, sums, sigma, reweight, row, first_row, s, grou
 
 @triton.jit
 def axis_forward(
-    logits, points, sigma, seed, samples, marginals, stats,
+    logits, points, origins, sigma, seed, samples, marginals, stats,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, reweight,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
-    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr, QUADS: tl.constexpr,
-    PER: tl.constexpr, COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, LINES: tl.constexpr, BINS: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    BASIS: tl.constexpr, LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr,
+    QUADS: tl.constexpr, PER: tl.constexpr, COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, LINES: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows, groups of samples. Tiles are those of marginals.py."""
     row = tl.program_id(0).to(tl.int64)
@@ -78,7 +78,8 @@ def axis_forward(
     tl.debug_barrier()  # the marginals are written
     s = tl.minimum(group, num_samples - 1)[:, None]  # the last group may be too large: it reads the last sample's
     h = marginals + (row * num_samples + s) * bins
-    store_samples(samples, at[:, None], h, sums[:, None], sigma, reweight, row, first_row, s, group[:, None],
+    start_of = row_start(origins, row, width, height, AXES, ORIGIN)
+    store_samples(samples, at[:, None], h, start_of, sums[:, None], sigma, reweight, row, first_row, s, group[:, None],
                   num_samples, key_lo, key_hi, width, height, depth, AXES, BASIS, TOGETHER, BINS, FAST)  # fmt: skip
     tl.debug_barrier()  # all have used the sums as they were
     normalise(h, sums[:, None], bins, group[:, None] < num_samples, BINS)
@@ -89,9 +90,9 @@ def axis_forward(
 
 @triton.jit
 def axis_bins_backward(
-    grads, sigma, seed, marginals, stats, grad_bins, grad_sigmas,
+    grads, origins, sigma, seed, marginals, stats, grad_bins, grad_sigmas,
     num_samples, width, height, depth, shift, chain, reweight, clip,
-    AXES: tl.constexpr, BASIS: tl.constexpr, LOW: tl.constexpr, CLIP: tl.constexpr, SEED_WORDS: tl.constexpr,
+    AXES: tl.constexpr, ORIGIN: tl.constexpr, BASIS: tl.constexpr, LOW: tl.constexpr, CLIP: tl.constexpr, SEED_WORDS: tl.constexpr,
     FAST: tl.constexpr, NEEDS_SIGMA: tl.constexpr, TOGETHER: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows, groups of samples."""
@@ -105,22 +106,23 @@ def axis_bins_backward(
     scale = chain if LOW else chain * tl.exp2(shift - log_sum)
     spread = tl.load(sigma + row) if BASIS == "gaussian" else 0.0
     of_sigma = tl.zeros([TOGETHER, 1], tl.float32)
+    start_of = row_start(origins, row, width, height, AXES, ORIGIN)
     size, first = width, 0
     for axis in tl.static_range(AXES):
         h = marginals + tl.where(real, at, 0) * bins + first
-        q, moment, noises = axis_sums(h, first, size, 1.0, spread, reweight, noise_row, s, key_lo, key_hi, BASIS,
+        q, moment, noises = axis_sums(h, first, size, start_of[axis], 1.0, spread, reweight, noise_row, s, key_lo, key_hi, BASIS,
                                       TOGETHER, BINS, FAST)  # fmt: skip
         grad = tl.load(grads + at * AXES + axis, mask=real, other=0.0)
         centre = moment / q
         mean = centre
         if CLIP:
-            mean = clipped_mean(h, first, size, centre, q, spread, reweight, clip, noise_row, s, key_lo, key_hi,
+            mean = clipped_mean(h, first, size, start_of[axis], centre, q, spread, reweight, clip, noise_row, s, key_lo, key_hi,
                                 BASIS, TOGETHER, BINS, FAST)  # fmt: skip
         of_sigma += grad * noises / q
         factor = grad / q * scale
         for start in range(0, size, BINS):
             j = start + tl.arange(0, BINS)[None, :]
-            own = bin_gradient(j, first, size, mean, centre, factor, spread, reweight, clip, noise_row, s,
+            own = bin_gradient(j, first, size, start_of[axis], mean, centre, factor, spread, reweight, clip, noise_row, s,
                                key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
             tl.store(grad_bins + at * bins + first + j, own, mask=real & (j < size))
         first += size
@@ -131,10 +133,11 @@ def axis_bins_backward(
 
 @triton.jit
 def axis_backward_cells(
-    logits, points, seed, stats, grad_bins, grad_logits,
+    logits, points, origins, seed, stats, grad_bins, grad_logits,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, bins,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
-    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr, QUADS: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    BASIS: tl.constexpr, LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, TOGETHER: tl.constexpr,
+    QUADS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows, ranges of cells."""
     row = tl.program_id(0).to(tl.int64)
@@ -184,9 +187,9 @@ def tiles(rows: Rows) -> dict[str, int]:
 
 def axis_sample(
     logits: Tensor, sigma: Tensor | None, seed: Tensor, num_samples: int, tau: float, beta: float, basis: str,
-    reweight: float, clip_grad: float | None,
+    reweight: float, clip_grad: float | None, origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    rows, sampling = Rows.of("axis_sample", logits, None), Sampling(seed, num_samples, tau, beta, basis)
+    rows, sampling = Rows.of("axis_sample", logits, None, origins), Sampling(seed, num_samples, tau, beta, basis)
     samples = result(logits, *logits.shape[:2], num_samples, rows.axes)
     marginals = result(logits, *logits.shape[:2], num_samples, sum(logits.shape[2:]))
     stats = result(logits, *logits.shape[:2], num_samples)
@@ -198,15 +201,16 @@ def axis_sample(
 
 def axis_sample_backward(
     grad: Tensor, logits: Tensor, sigma: Tensor | None, seed: Tensor, marginals: Tensor, stats: Tensor, tau: float,
-    beta: float, basis: str, reweight: float, clip_grad: float | None, needs: Sequence[bool],
+    beta: float, basis: str, reweight: float, clip_grad: float | None, needs: Sequence[bool], origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    rows, sampling = Rows.of("axis_sample", logits, None), Sampling(seed, grad.shape[2], tau, beta, basis)
+    rows, sampling = Rows.of("axis_sample", logits, None, origins), Sampling(seed, grad.shape[2], tau, beta, basis)
     grad_logits = gradient(logits, logits, needs[0])
     grad_bins = result(logits, *marginals.shape)
     grad_sigmas = result(logits, *stats.shape) if needs[1] else stats
     size = (*reversed(logits.shape[2:]), 1, 1)
     launch(axis_bins_backward, (rows.count, -(-sampling.num_samples // sampling.together)), 1, grads=grad.contiguous(),
-           sigma=dense(sigma, logits), marginals=marginals, stats=stats, grad_bins=grad_bins, grad_sigmas=grad_sigmas,
+           origins=dense(origins, logits), ORIGIN=origins is not None, sigma=dense(sigma, logits), marginals=marginals,
+           stats=stats, grad_bins=grad_bins, grad_sigmas=grad_sigmas,
            num_samples=sampling.num_samples, width=size[0], height=size[1], depth=size[2], shift=sampling.shift,
            chain=beta / tau, reweight=reweight, clip=clip_grad or 0.0, AXES=rows.axes, BASIS=basis, LOW=sampling.low,
            CLIP=clip_grad is not None, FAST=rows.fast, NEEDS_SIGMA=needs[1], TOGETHER=sampling.together, BINS=32,

@@ -39,12 +39,13 @@ def bin_weight(h, j, size, scale, noise, factor, BASIS: tl.constexpr):
 
 
 @triton.jit
-def bin_position(j, noise, sigma, BASIS: tl.constexpr):
-    return j.to(tl.float32) + (sigma * noise if BASIS == "gaussian" else noise)
+def bin_position(j, begin, noise, sigma, BASIS: tl.constexpr):
+    """Positions of bins j, counted from the bin ``begin``."""
+    return (j - begin).to(tl.float32) + (sigma * noise if BASIS == "gaussian" else noise)
 
 
 @triton.jit
-def axis_sums(h, first, size, scale, sigma, reweight, row, s, key_lo, key_hi, BASIS: tl.constexpr,
+def axis_sums(h, first, size, begin, scale, sigma, reweight, row, s, key_lo, key_hi, BASIS: tl.constexpr,
               TOGETHER: tl.constexpr, BINS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """Sums over the bins of one axis: of the weights q (1 where they are the marginals), of q u and of q noise."""
     total = tl.zeros([TOGETHER, BINS], tl.float32)
@@ -54,7 +55,7 @@ def axis_sums(h, first, size, scale, sigma, reweight, row, s, key_lo, key_hi, BA
         noise = bin_noise(first + j, row, s, key_lo, key_hi, BASIS, FAST)
         q = bin_weight(h, j, size, scale, noise, tl.exp(-reweight * noise * noise), BASIS)
         total += q
-        moment = tl.fma(q, bin_position(j, noise, sigma, BASIS), moment)
+        moment = tl.fma(q, bin_position(j, begin, noise, sigma, BASIS), moment)
         noises = tl.fma(q, noise, noises)
     sums = tl.sum(total, axis=1)
     if BASIS == "none" or BASIS == "uniform":
@@ -63,7 +64,7 @@ def axis_sums(h, first, size, scale, sigma, reweight, row, s, key_lo, key_hi, BA
 
 
 @triton.jit
-def clipped_mean(h, first, size, centre, total, sigma, reweight, clip, row, s, key_lo, key_hi, BASIS: tl.constexpr,
+def clipped_mean(h, first, size, begin, centre, total, sigma, reweight, clip, row, s, key_lo, key_hi, BASIS: tl.constexpr,
                  TOGETHER: tl.constexpr, BINS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """The mean of the clipped derivatives: the weights above the centre less those below."""
     above = tl.zeros([TOGETHER, BINS], tl.float32)
@@ -71,33 +72,33 @@ def clipped_mean(h, first, size, centre, total, sigma, reweight, clip, row, s, k
         j = start + tl.arange(0, BINS)[None, :]
         noise = bin_noise(first + j, row, s, key_lo, key_hi, BASIS, FAST)
         weights = bin_weight(h, j, size, 1.0, noise, tl.exp(-reweight * noise * noise), BASIS)
-        above += tl.where(bin_position(j, noise, sigma, BASIS) >= centre, weights, -weights) * clip
+        above += tl.where(bin_position(j, begin, noise, sigma, BASIS) >= centre, weights, -weights) * clip
     return tl.sum(above, axis=1)[:, None] / total
 
 
 @triton.jit
-def bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi,
+def bin_change(j, first, size, begin, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi,
                BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """Noise of bins j and the derivative of the coordinate by their weights; both 0 out of the map."""
     inside = (j >= 0) & (j < size)
     noise = tl.where(inside, bin_noise(first + tl.where(inside, j, 0), row, s, key_lo, key_hi, BASIS, FAST), 0.0)
-    u = bin_position(j, noise, sigma, BASIS)
+    u = bin_position(j, begin, noise, sigma, BASIS)
     slope = tl.where(u >= centre, clip, -clip) if CLIP else u
     return noise, tl.where(inside, (slope - mean) * factor_of, 0.0)
 
 
 @triton.jit
-def bin_gradient(j, first, size, mean, centre, factor_of, sigma, reweight, clip, row, s, key_lo, key_hi,
+def bin_gradient(j, first, size, begin, mean, centre, factor_of, sigma, reweight, clip, row, s, key_lo, key_hi,
                  BASIS: tl.constexpr, CLIP: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """The gradient of bins j: their own share and those of the neighbours that lean on them."""
-    noise, own = bin_change(j, first, size, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi, BASIS, CLIP,
+    noise, own = bin_change(j, first, size, begin, mean, centre, factor_of, sigma, clip, row, s, key_lo, key_hi, BASIS, CLIP,
                             FAST)  # fmt: skip
     if BASIS == "gaussian":
         own *= tl.exp(-reweight * noise * noise)
     if BASIS == "triangular":
-        left, left_change = bin_change(j - 1, first, size, mean, centre, factor_of, sigma, clip, row, s,
+        left, left_change = bin_change(j - 1, first, size, begin, mean, centre, factor_of, sigma, clip, row, s,
                                        key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
-        right, right_change = bin_change(j + 1, first, size, mean, centre, factor_of, sigma, clip, row, s,
+        right, right_change = bin_change(j + 1, first, size, begin, mean, centre, factor_of, sigma, clip, row, s,
                                          key_lo, key_hi, BASIS, CLIP, FAST)  # fmt: skip
         own *= 1 - tl.abs(noise)
         own += tl.where(left >= 0, left * left_change, 0.0) - tl.where(right < 0, right * right_change, 0.0)

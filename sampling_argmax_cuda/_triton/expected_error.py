@@ -15,7 +15,7 @@ from . import sample as sampler
 from .launch import Rows, Sampling, define, dense, gradient, launch, result
 from .noise import FIELD_REST, exp2, log_weight, standard_normal
 from .philox import GUMBEL, load_key, philox
-from .row import exponents, noise_words, positions, repeated, row_offset, row_top, store_gradient
+from .row import exponents, noise_words, positions, repeated, row_offset, row_start, row_top, store_gradient
 
 LONGEST = 4096  # cells of a row
 
@@ -53,7 +53,7 @@ def row_sum(x):
 
 
 @triton.jit
-def drawn_cells(logits, points, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift, neg_inv_tau,
+def drawn_cells(logits, points, start, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift, neg_inv_tau,
                 AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr,
                 BASIS: tl.constexpr, FAST: tl.constexpr, QUADS: tl.constexpr, CHUNKS: tl.constexpr):  # fmt: skip
     """log2 of the weights of a row's cells in one sample, and their positions."""
@@ -66,7 +66,7 @@ def drawn_cells(logits, points, noise_row, sample_number, key_lo, key_hi, cells,
         for j in tl.static_range(4):
             a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
             powers = powers + (log_weight(words[j], a, neg_inv_tau, FAST),)
-            where = where + positions(points, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
+            where = where + positions(points, start, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
     return powers, where
 
 
@@ -164,11 +164,11 @@ def store_gradients(grad_logits, grad_points, grads, point_grads, row, cells, fa
 
 @triton.jit
 def expected_error_rows(
-    logits, points, sigma, seed, targets, weights, error, grad_logits, grad_target, grad_points, grad_sigma,
+    logits, points, origins, sigma, seed, targets, weights, error, grad_logits, grad_target, grad_points, grad_sigma,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, chain,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
-    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, METRIC: tl.constexpr, WEIGHTED: tl.constexpr,
-    NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr, NEEDS_SIGMA: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    BASIS: tl.constexpr, LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr, METRIC: tl.constexpr,
+    WEIGHTED: tl.constexpr, NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr, NEEDS_SIGMA: tl.constexpr,
     QUADS: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows. A row of weight 0 draws no samples: whatever it holds, its error and gradients are 0."""
@@ -178,6 +178,7 @@ def expected_error_rows(
     key_lo, key_hi, first_row = load_key(seed, SEED_WORDS)
     noise_row = first_row + row
     top = row_top(logits, cells, 4 * QUADS)
+    start = row_start(origins, row, WIDTH, HEIGHT, AXES, ORIGIN)
     count = num_samples
     if WEIGHTED:
         count = tl.where(tl.load(weights + row) == 0, 0, num_samples)
@@ -187,7 +188,7 @@ def expected_error_rows(
     grads = repeated(zero, 4 * CHUNKS if NEEDS_LOGITS else 0)
     point_grads = repeated(zero, 4 * CHUNKS * AXES if NEEDS_POINTS else 0)
     for sample_number in range(count):
-        powers, where = drawn_cells(logits, points, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift,
+        powers, where = drawn_cells(logits, points, start, noise_row, sample_number, key_lo, key_hi, cells, top, scale, shift,
                                     neg_inv_tau, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST, QUADS, CHUNKS)  # fmt: skip
         kept, total, squares, sums = weighted_sums(powers, where, zero, lane, AXES, LOW, FAST)
         error_sum, sigma_sum, target_sums, slopes, offset, curve, inverse, factor = closed_sample(
@@ -236,6 +237,7 @@ def error_of_samples(
 def long_rows(
     logits: Tensor, target: Tensor, weight: Tensor | None, points: Tensor | None, sigma: Tensor | None, seed: Tensor,
     num_samples: int, tau: float, beta: float, basis: str, metric: str, needs: Sequence[bool],
+    origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """sample, the distances, sample's backward. With points every row is a batch element with points of its own."""
     batch, keypoints, *shape = logits.shape
@@ -244,8 +246,8 @@ def long_rows(
         widths = sigma.reshape(batch * keypoints, 1)
     if points is not None:
         points = points.unsqueeze(1).expand(-1, keypoints, -1, -1).reshape(batch * keypoints, *points.shape[1:])
-    settings = (tau, beta, basis)
-    samples, stats = sampler.sample(z, points, widths, seed, num_samples, *settings)
+    settings, first = (tau, beta, basis), None if origins is None else origins.reshape(-1, 1)
+    samples, stats = sampler.sample(z, points, widths, seed, num_samples, *settings, first)
     error, grad_target = result(logits, batch, keypoints), result(logits, *target.shape)
     slopes = result(logits, *samples.shape)
     launch(error_of_samples, (batch * keypoints,), 1, samples=samples, targets=target.contiguous(),
@@ -253,7 +255,7 @@ def long_rows(
            AXES=samples.shape[3], METRIC=metric, WEIGHTED=weight is not None, BLOCK=32)  # fmt: skip
     grads = [result(logits, 0)] * 3
     if any(needs):
-        grads = sampler.sample_backward(slopes, z, points, widths, seed, samples, stats, *settings, needs)
+        grads = sampler.sample_backward(slopes, z, points, widths, seed, samples, stats, *settings, needs, first)
     grads = [g.reshape(batch, keypoints, *g.shape[1:]) if g.numel() else g for g in grads]
     if sigma is not None and needs[2]:
         grads[2] = grads[2].reshape(sigma.shape)
@@ -269,10 +271,12 @@ def long_rows(
 def expected_error(
     logits: Tensor, target: Tensor, weight: Tensor | None, points: Tensor | None, sigma: Tensor | None, seed: Tensor,
     num_samples: int, tau: float, beta: float, basis: str, metric: str, needs: Sequence[bool],
+    origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    rows = Rows.of("expected_error", logits, points)
+    rows = Rows.of("expected_error", logits, points, origins)
     if rows.cells > LONGEST:
-        return long_rows(logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs)
+        return long_rows(logits, target, weight, points, sigma, seed, num_samples, tau, beta, basis, metric, needs,
+                         origins)  # fmt: skip
     sampling, quads = Sampling(seed, num_samples, tau, beta, basis), (rows.cells + 3) // 4
     at_once = min(256, triton.next_power_of_2(quads))
     error, grad_target = result(logits, *logits.shape[:2]), result(logits, *target.shape)

@@ -50,14 +50,15 @@ class Rows:
 
     logits: Tensor
     points: Tensor | None
+    origins: Tensor | None
 
     @staticmethod
-    def of(op: str, logits: Tensor, points: Tensor | None) -> "Rows":
+    def of(op: str, logits: Tensor, points: Tensor | None, origins: Tensor | None) -> "Rows":
         cells = math.prod(logits.shape[2:])
         if cells >= MOST_CELLS:
             raise ValueError(f"{op}: a map may have fewer than {MOST_CELLS} cells in Triton, got {cells}")
         strides = [math.prod(logits.shape[dim + 1 :]) for dim in range(2, logits.dim())]
-        return Rows(logits if list(logits.stride()[2:]) == strides else logits.contiguous(), points)
+        return Rows(logits if list(logits.stride()[2:]) == strides else logits.contiguous(), points, origins)
 
     @property
     def count(self) -> int:
@@ -89,6 +90,7 @@ class Rows:
         return dict(
             logits=self.logits,
             points=dense(self.points, self.logits),
+            origins=dense(self.origins, self.logits),
             keypoints=shape[1],
             cells=self.cells,
             batch_stride=self.logits.stride(0),
@@ -97,6 +99,7 @@ class Rows:
             WIDTH=shape[-1] if self.points is None and len(shape) > 3 else 1,
             HEIGHT=shape[-2] if self.points is None and len(shape) > 3 else 1,
             POINTS=self.points is not None,
+            ORIGIN=self.origins is not None,
             FAST=self.fast,
         )
 

@@ -75,7 +75,23 @@ def bin_of(quad, J: tl.constexpr, AXIS: tl.constexpr, AXES: tl.constexpr, WIDTH:
 
 
 @triton.jit
-def coordinate(points, quad, J: tl.constexpr, AXIS: tl.constexpr, cells, AXES: tl.constexpr, WIDTH: tl.constexpr,
+def row_start(origins, row, width, height, AXES: tl.constexpr, ORIGIN: tl.constexpr):
+    """The places (x, y, z) from which a row counts: 0, or those of its origin."""
+    out = ()
+    if ORIGIN:
+        cell = tl.load(origins + row).to(tl.int32)
+        out = (cell if AXES == 1 else cell % width,)
+        if AXES >= 2:
+            out = out + (cell // width if AXES == 2 else cell // width % height,)
+        if AXES == 3:
+            out = out + (cell // (width * height),)
+    else:
+        out = repeated(0, AXES)
+    return out
+
+
+@triton.jit
+def coordinate(points, start, quad, J: tl.constexpr, AXIS: tl.constexpr, cells, AXES: tl.constexpr, WIDTH: tl.constexpr,
                HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr):  # fmt: skip
     """The coordinate of cells 4 quad + J along an axis (x, y, z), moved by FIELD_SHIFT for the uniform basis."""
     if POINTS:
@@ -83,7 +99,7 @@ def coordinate(points, quad, J: tl.constexpr, AXIS: tl.constexpr, cells, AXES: t
         return tl.load(points + i.to(tl.int64) * AXES + AXIS, mask=i < cells, other=0.0)
     else:
         shift: tl.constexpr = FIELD_SHIFT if BASIS == "uniform" else 0.0
-        return bin_of(quad, J, AXIS, AXES, WIDTH, HEIGHT).to(tl.float32) + shift
+        return (bin_of(quad, J, AXIS, AXES, WIDTH, HEIGHT) - start[AXIS]).to(tl.float32) + shift
 
 
 @triton.jit
@@ -100,12 +116,12 @@ def noise_words(quad, row, sample, key_lo, key_hi, AXES: tl.constexpr, BASIS: tl
 
 
 @triton.jit
-def positions(points, quad, J: tl.constexpr, words, cells, AXES: tl.constexpr, WIDTH: tl.constexpr,
+def positions(points, start, quad, J: tl.constexpr, words, cells, AXES: tl.constexpr, WIDTH: tl.constexpr,
               HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr, FAST: tl.constexpr):  # fmt: skip
     """The positions of cells 4 quad + J along each axis, moved by their noise."""
     out = ()
     for axis in tl.static_range(AXES):
-        at = coordinate(points, quad, J, axis, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS)
+        at = coordinate(points, start, quad, J, axis, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS)
         if AXES >= 2 and axis < 2:
             out = out + (move(words[J], at, axis == 1, BASIS, FAST),)
         else:

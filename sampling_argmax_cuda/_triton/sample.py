@@ -14,7 +14,7 @@ from torch import Tensor
 from .launch import SEGMENT, Rows, Sampling, define, dense, gradient, launch, result
 from .noise import FIELD_REST, exp2, log_weight, standard_normal, weight
 from .philox import GUMBEL, load_key, philox
-from .row import exponents, noise_words, positions, repeated, row_offset, row_top, store_quads
+from .row import exponents, noise_words, positions, repeated, row_offset, row_start, row_top, store_quads
 
 
 @triton.jit
@@ -64,10 +64,10 @@ def finish(sums, high, samples, stats, sigma, row, s, noise_row, num_samples, sh
 
 @triton.jit
 def sample_forward(
-    logits, points, sigma, seed, samples, stats, partials,
+    logits, points, origins, sigma, seed, samples, stats, partials,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
-    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    BASIS: tl.constexpr, LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr,
     TOGETHER: tl.constexpr, QUADS: tl.constexpr, SEGMENT: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows, groups of samples, segments. With SPLIT the sums go to ``partials`` for sample_combine."""
@@ -78,6 +78,7 @@ def sample_forward(
     noise_row = first_row + row
     top = row_top(logits, cells, 4 * QUADS)
     s = tl.program_id(1) * TOGETHER + tl.arange(0, TOGETHER)[:, None]
+    start = row_start(origins, row, WIDTH, HEIGHT, AXES, ORIGIN)
     SQUARES: tl.constexpr = BASIS == "gaussian"
     zero = tl.zeros([TOGETHER, QUADS], tl.float32)
     high = zero - 1e30  # finite, so that the first difference is
@@ -90,7 +91,7 @@ def sample_forward(
         for j in tl.static_range(4):
             a = exponents(logits, 4 * quad + j, cells, top, scale, shift)
             power = log_weight(words[j], a, neg_inv_tau, FAST)
-            where = positions(points, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
+            where = positions(points, start, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
             sums, high = add_cell(sums, high, power, where, LOW, SQUARES, FAST)
     highest = tl.max(high, axis=1)
     if LOW:
@@ -188,10 +189,10 @@ def store_points(grad_points, grads, factor, cells, AXES: tl.constexpr, QUADS: t
 
 @triton.jit
 def sample_backward_cells(
-    logits, points, seed, slopes, grad_logits, grad_points,
+    logits, points, origins, seed, slopes, grad_logits, grad_points,
     keypoints, cells, num_samples, batch_stride, keypoint_stride, scale, shift, neg_inv_tau, inverse_chain,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, BASIS: tl.constexpr,
-    LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    BASIS: tl.constexpr, LOW: tl.constexpr, SEED_WORDS: tl.constexpr, FAST: tl.constexpr,
     TOGETHER: tl.constexpr, QUADS: tl.constexpr, NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows (batch elements where the points need their gradient, which all rows add to), ranges of cells."""
@@ -206,6 +207,7 @@ def sample_backward_cells(
         z = logits + row_offset(row, keypoints, batch_stride, keypoint_stride)
         p = points + row // keypoints * cells * AXES
         top = row_top(z, cells, 4 * QUADS)
+        start = row_start(origins, row, WIDTH, HEIGHT, AXES, ORIGIN)
         grads = (zero, zero, zero, zero)
         for first in range(0, num_samples, TOGETHER):
             s = (first + tl.arange(0, TOGETHER))[:, None]
@@ -220,7 +222,7 @@ def sample_backward_cells(
             for j in tl.static_range(4):
                 a = exponents(z, 4 * quad + j, cells, top, scale, shift)
                 w = weight(words[j], a - log_sum if LOW else a, neg_inv_tau, FAST)
-                where = positions(p, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
+                where = positions(p, start, quad, j, noise, cells, AXES, WIDTH, HEIGHT, POINTS, BASIS, FAST)
                 change = tl.fma(w, slope[4], slope[3]) if BASIS == "gaussian" else slope[3]
                 for axis in tl.static_range(AXES):
                     change = tl.fma(where[axis], slope[axis], change)
@@ -239,9 +241,9 @@ def sample_backward_cells(
 
 def sample(
     logits: Tensor, points: Tensor | None, sigma: Tensor | None, seed: Tensor, num_samples: int, tau: float, beta: float,
-    basis: str,
+    basis: str, origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    rows, sampling = Rows.of("sample", logits, points), Sampling(seed, num_samples, tau, beta, basis)
+    rows, sampling = Rows.of("sample", logits, points, origins), Sampling(seed, num_samples, tau, beta, basis)
     samples = result(logits, *logits.shape[:2], num_samples, rows.axes)
     stats = result(logits, *logits.shape[:2], num_samples, 2 if basis == "gaussian" else 1)
     segments, quads = -(-rows.cells // SEGMENT), rows.quads(sampling.most_quads)
@@ -260,8 +262,9 @@ def sample(
 def sample_backward(
     grad: Tensor, logits: Tensor, points: Tensor | None, sigma: Tensor | None, seed: Tensor, samples: Tensor,
     stats: Tensor, tau: float, beta: float, basis: str, needs: Sequence[bool],
+    origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    rows, sampling = Rows.of("sample", logits, points), Sampling(seed, grad.shape[2], tau, beta, basis)
+    rows, sampling = Rows.of("sample", logits, points, origins), Sampling(seed, grad.shape[2], tau, beta, basis)
     grads = [gradient(x, logits, needed) for x, needed in zip((logits, points, sigma), needs, strict=True)]
     slopes = result(logits, rows.count, sampling.num_samples, 6)
     launch(sample_slopes, (rows.count,), 1, grads=grad.contiguous(), samples=samples, stats=stats, slopes=slopes,

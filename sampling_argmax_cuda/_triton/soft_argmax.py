@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Rows, define, dense, gradient, launch, result
-from .row import coordinate, repeated, row_offset, row_top, store_gradient
+from .row import coordinate, repeated, row_offset, row_start, row_top, store_gradient
 
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -26,26 +26,29 @@ def plain_exponents(logits, quad, J: tl.constexpr, cells, top, scale):
 
 
 @triton.jit
-def from_mean(points, quad, J: tl.constexpr, centre, cells, AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr,
+def from_mean(points, start, quad, J: tl.constexpr, centre, cells, AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr,
               POINTS: tl.constexpr):  # fmt: skip
     """Coordinates of cells 4 quad + J less the mean's."""
     out = ()
     for axis in tl.static_range(AXES):
-        out = out + (coordinate(points, quad, J, axis, cells, AXES, WIDTH, HEIGHT, POINTS, "none") - centre[axis],)
+        out = out + (
+            coordinate(points, start, quad, J, axis, cells, AXES, WIDTH, HEIGHT, POINTS, "none") - centre[axis],
+        )
     return out
 
 
 @triton.jit
 def moments_forward(
-    logits, points, mean, covariance, peak, entropy, mode, keypoints, cells, batch_stride, keypoint_stride, scale,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, FAST: tl.constexpr,
-    QUADS: tl.constexpr,
+    logits, points, origins, mean, covariance, peak, entropy, mode, keypoints, cells, batch_stride, keypoint_stride, scale,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    FAST: tl.constexpr, QUADS: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows."""
     row = tl.program_id(0).to(tl.int64)
     logits += row_offset(row, keypoints, batch_stride, keypoint_stride)
     points += row // keypoints * cells * AXES
     top = row_top(logits, cells, 4 * QUADS)
+    start = row_start(origins, row, WIDTH, HEIGHT, AXES, ORIGIN)
     total = tl.zeros([QUADS], tl.float32)
     first_peak = tl.zeros([QUADS], tl.int32) + cells
     logs, sums, squares = total, repeated(total, AXES), repeated(total, AXES * (AXES + 1) // 2)
@@ -59,7 +62,7 @@ def moments_forward(
             logs = tl.fma(w, finite, logs)
             new = ()
             for axis in tl.static_range(AXES):
-                c = coordinate(points, quad, j, axis, cells, AXES, WIDTH, HEIGHT, POINTS, "none")
+                c = coordinate(points, start, quad, j, axis, cells, AXES, WIDTH, HEIGHT, POINTS, "none")
                 new = new + (tl.fma(w, c, sums[axis]),)
             sums = new
     whole, centre = tl.sum(total, axis=0), ()
@@ -69,7 +72,7 @@ def moments_forward(
         quad = first + tl.arange(0, QUADS)
         for j in tl.static_range(4):
             w, new = tl.exp2(plain_exponents(logits, quad, j, cells, top, scale)[0]), ()
-            delta = from_mean(points, quad, j, centre, cells, AXES, WIDTH, HEIGHT, POINTS)
+            delta = from_mean(points, start, quad, j, centre, cells, AXES, WIDTH, HEIGHT, POINTS)
             for a in tl.static_range(AXES):
                 for b in tl.static_range(a, AXES):
                     new = new + (tl.fma(w * delta[a], delta[b], squares[a * AXES - a * (a + 1) // 2 + b]),)
@@ -94,10 +97,10 @@ def gradient_of(gradient, at, GIVEN: tl.constexpr):
 
 @triton.jit
 def moments_backward(
-    logits, points, mean, covariance, peak, entropy, mode, grad_mean, grad_covariance, grad_peak, grad_entropy,
+    logits, points, origins, mean, covariance, peak, entropy, mode, grad_mean, grad_covariance, grad_peak, grad_entropy,
     grad_logits, grad_points, keypoints, cells, batch_stride, keypoint_stride, scale, beta,
-    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, FAST: tl.constexpr,
-    QUADS: tl.constexpr, OF_MEAN: tl.constexpr, OF_COVARIANCE: tl.constexpr, OF_PEAK: tl.constexpr,
+    AXES: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, POINTS: tl.constexpr, ORIGIN: tl.constexpr,
+    FAST: tl.constexpr, QUADS: tl.constexpr, OF_MEAN: tl.constexpr, OF_COVARIANCE: tl.constexpr, OF_PEAK: tl.constexpr,
     OF_ENTROPY: tl.constexpr, NEEDS_LOGITS: tl.constexpr, NEEDS_POINTS: tl.constexpr,
 ):  # fmt: skip
     """dL/dz_i = beta p_i ((gm + G (c - m)) (c - m) - sum G C - gh (ln p_i + H) - gp peak) + beta gp peak [i = mode]; points add
@@ -109,6 +112,7 @@ def moments_backward(
         p = points + row // keypoints * cells * AXES
         at_peak = tl.load(mode + row)
         top = tl.load(z + at_peak).to(tl.float32)
+        start = row_start(origins, row, WIDTH, HEIGHT, AXES, ORIGIN)
         of_peak, of_entropy = gradient_of(grad_peak, row, OF_PEAK), gradient_of(grad_entropy, row, OF_ENTROPY)
         height = tl.load(peak + row)
         constant = -of_entropy * (tl.log2(height) * LN2 + tl.load(entropy + row)) - of_peak * height
@@ -128,7 +132,7 @@ def moments_backward(
                 exponent, finite = plain_exponents(z, quad, j, cells, top, scale)
                 probability = tl.exp2(exponent) * height
                 change = tl.fma(finite, -of_entropy * LN2, constant)
-                delta = from_mean(p, quad, j, centre, cells, AXES, WIDTH, HEIGHT, POINTS)
+                delta = from_mean(p, start, quad, j, centre, cells, AXES, WIDTH, HEIGHT, POINTS)
                 for a in tl.static_range(AXES):
                     turn = tl.zeros([QUADS], tl.float32)
                     for b in tl.static_range(AXES):
@@ -145,8 +149,10 @@ def moments_backward(
             tl.debug_barrier()  # the next row adds to the points' gradients
 
 
-def soft_argmax(logits: Tensor, points: Tensor | None, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rows, count = Rows.of("soft_argmax", logits, points), logits.shape[:2]
+def soft_argmax(
+    logits: Tensor, points: Tensor | None, beta: float, origins: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, count = Rows.of("soft_argmax", logits, points, origins), logits.shape[:2]
     mean, covariance = result(logits, *count, rows.axes), result(logits, *count, rows.axes, rows.axes)
     peak, entropy, mode = result(logits, *count), result(logits, *count), logits.new_empty(count, dtype=torch.int64)
     launch(moments_forward, (rows.count,), rows.num_warps, mean=mean, covariance=covariance, peak=peak, entropy=entropy,
@@ -157,9 +163,9 @@ def soft_argmax(logits: Tensor, points: Tensor | None, beta: float) -> tuple[Ten
 def soft_argmax_backward(
     grad_mean: Tensor | None, grad_covariance: Tensor | None, grad_peak: Tensor | None, grad_entropy: Tensor | None,
     logits: Tensor, points: Tensor | None, mean: Tensor, covariance: Tensor, peak: Tensor, entropy: Tensor, mode: Tensor,
-    beta: float, needs: Sequence[bool],
+    beta: float, needs: Sequence[bool], origins: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    rows = Rows.of("soft_argmax", logits, points)
+    rows = Rows.of("soft_argmax", logits, points, origins)
     grads = [gradient(x, logits, needed) for x, needed in zip((logits, points), needs, strict=True)]
     incoming = {"mean": grad_mean, "covariance": grad_covariance, "peak": grad_peak, "entropy": grad_entropy}
     launch(moments_backward, (logits.shape[0] if needs[1] else rows.count,), rows.num_warps, mean=mean,
