@@ -185,6 +185,7 @@ class LandmarkData(TaskData):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self.stride = stride  # no option of a task whose networks have one
         known = {field.name for field in fields(Augment)} & self.hparams.keys()  # those that the task has options of
         self.augment = Augment(**{name: self.hparams[name] for name in known}, normal=self.normal)
 
@@ -195,7 +196,7 @@ class LandmarkData(TaskData):
 
     @property
     def heatmap_size(self) -> tuple[int, ...]:
-        return tuple(n // self.hparams.stride for n in self.hparams.image_size)
+        return tuple(n // self.stride for n in self.hparams.image_size)
 
     def to_predict(self) -> InputCrops:
         if self.hparams.images is None:

@@ -186,8 +186,8 @@ class LandmarkModule(ObjectiveModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data = self.trainer.datamodule
-        if data is not None and data.hparams.stride != self.hparams.stride:
-            raise ValueError(f"data: stride must be the model's {self.hparams.stride}, got {data.hparams.stride}")
+        if data is not None and data.stride != self.hparams.stride:
+            raise ValueError(f"data: stride must be the model's {self.hparams.stride}, got {data.stride}")
         if stage in ("validate", "predict") and not self.members:
             self.members = [self._member(path) for path in self.hparams.ensemble]
 
