@@ -28,6 +28,7 @@ from sampling_argmax_cuda.tasks.keypoints.crops import KeypointCrops
 from sampling_argmax_cuda.tasks.keypoints.exports.dataset import split_images
 from sampling_argmax_cuda.tasks.keypoints.exports.deeplabcut import read_csv, read_deeplabcut, read_h5
 from sampling_argmax_cuda.tasks.keypoints.exports.labelled import Export, Individual, LabelledImage
+from sampling_argmax_cuda.tasks.keypoints.files import ImageFinder
 from sampling_argmax_cuda.tasks.keypoints.task import KeypointData
 from sampling_argmax_cuda.trainers.files import read_image
 
@@ -47,7 +48,7 @@ def samples(root: Path) -> dict[bytes, dict]:
     data = KeypointData(root=str(root), image_size=(64, 64))
     truth, _ = data.train_split
     assert sorted(truth.points.names) == sorted(NAMES)
-    crops = KeypointCrops(root, truth, "points", 1.25, (64, 64), (16, 16))
+    crops = KeypointCrops(truth, ImageFinder(root, truth.path), "points", 1.25, (64, 64), (16, 16))
     order = [truth.points.names.index(name) for name in NAMES]
     found = {}
     for i in range(len(crops)):
