@@ -132,6 +132,6 @@ def _file(finder: ImageFinder, name: str, export: Export) -> Path | None:
     """An image by its name, or without the eight digits that Label Studio puts before that of an upload."""
     plain = re.sub(r"^[0-9a-f]{8}-", "", parts_of(name)[-1])
     try:
-        return finder.find(name, "convert")
+        return finder.find({"file_name": name}, "convert")
     except FileNotFoundError:
         return found_file(finder, plain, export)

@@ -91,7 +91,7 @@ class Export:
 def found_file(finder: ImageFinder, name: str, export: Export, kind: str = "images") -> Path | None:
     """The file that an export names; None, with a note, where it is not there."""
     try:
-        return finder.find(name, "convert")
+        return finder.find({"file_name": name}, "convert")
     except FileNotFoundError:
         export.drop(f"{kind} that are not below {finder.root}", name)
         return None
