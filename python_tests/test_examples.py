@@ -217,10 +217,10 @@ def test_the_loss_of_torchvision_is_in_cells(keypoint_head, monkeypatch):
 
 
 def test_the_stand_in_suppresses_what_overlaps():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 5], [20, 0, 30, 10], [21, 0, 31, 10]])
-    scores = torch.tensor([0.5, 0.9, 0.8, 0.1, 0.2])
-    assert suppress(boxes, scores, 0.5).tolist() == [1, 2, 4]  # 90 / 110, 45 / 105 and 90 / 110 of the best
-    assert suppress(boxes, scores, 0.9).tolist() == [1, 2, 0, 4, 3]
+    boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 5], [20, 0, 30, 10], [21, 0, 31, 10], [19, 19, 29, 29]]
+    boxes, scores = torch.tensor(boxes, dtype=torch.float32), torch.tensor([0.5, 0.9, 0.8, 0.1, 0.2, 0.0])
+    assert suppress(boxes, scores, 0.5).tolist() == [1, 2, 4, 5]  # 90 / 110, 45 / 105 and 90 / 110 of the best
+    assert suppress(boxes, scores, 0.9).tolist() == [1, 2, 0, 4, 3, 5]
     assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sampling_argmax_cuda import RealNVP, RLELoss
-from sampling_argmax_cuda.objectives.rle import DENSITIES, FORMS, base_energy
+from sampling_argmax_cuda.objectives.rle import DENSITIES, FORMS, Rle, SoftRle, base_energy
 from sampling_argmax_cuda.reference.rle import MinimalRLE
 
 POINTS = (4, 7)
@@ -323,3 +323,11 @@ def test_shapes(change, message):
     inputs = dict(zip(("prediction", "sigma", "target"), problem(), strict=True))
     with pytest.raises(ValueError, match=f"RLELoss: {message}"):
         RLELoss()(**{**inputs, **change})
+
+
+@pytest.mark.parametrize("kind", [Rle, SoftRle])
+def test_answers_without_widths_are_refused(kind):
+    answer = torch.zeros(4, 7, 2) if kind is Rle else torch.zeros(4, 7, 5, 6)
+    for call in (lambda x: x.loss(answer, torch.zeros(4, 7, 2)), lambda x: x.read(answer)):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: the output must be an OutputWithSigma, got Tensor"):
+            call(kind())
