@@ -212,8 +212,8 @@ def validated(data: KeypointCrops) -> CocoEvaluation:
         return {"position": torch.tensor(np.stack(places), dtype=torch.float32), "peak": torch.ones(len(places), 17)}
 
     module = SimpleNamespace(
-        decode=decode, to_image=lambda *given: CocoPose.to_image(None, *given), evaluation=evaluation,
-        has_laws=False, validates_laws=False,
+        decode=decode, to_image=lambda *given: CocoPose.to_image(module, *given), evaluation=evaluation,
+        has_laws=False, validates_laws=False, hparams=SimpleNamespace(stride=4),
     )  # fmt: skip
     for start in range(0, len(data), 2):
         batch = default_collate([data[i] for i in range(start, min(start + 2, len(data)))])

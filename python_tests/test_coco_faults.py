@@ -88,7 +88,7 @@ WRONG = [
     ("image_size", (64.0, 64.0), "two positive multiples of 32"),
     ("batch_size", 0, "an integer >= 1, got 0"), ("batch_size", 1.5, "an integer >= 1, got 1.5"),
     ("batch_size", True, "an integer >= 1, got True"), ("num_workers", -1, "an integer >= 0, got -1"),
-    ("train_samples", 0, "an integer >= 1, got 0"),
+    ("train_samples", 0, "an integer >= 1, got 0"), ("stride", 0, "an integer >= 1, got 0"),
     ("synthetic_train", 0, "an integer >= 1, got 0"), ("synthetic_val", 0, "an integer >= 1, got 0"),
     ("seed", -1, "an integer >= 0, got -1"), ("scale", -0.1, "a number in [0, 1), got -0.1"),
     ("scale", 1.0, "a number in [0, 1), got 1.0"), ("rotation", -1.0, "a number in [0, 180], got -1.0"),

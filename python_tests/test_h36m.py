@@ -353,7 +353,7 @@ def test_malformed_poses_are_named(root, tmp_path, fault, message):
         ([], "no person has joints"),
         ([{"image": "a"}], "record 0: field 'joints' is missing"),
         ([{"image": "a", "joints": [[1, 1]] * 15}], "record 0: joints must be 16 x 2 numbers"),
-        ({"images": [{"id": 1}], "annotations": []}, "field 'file_name' is missing"),
+        ({"images": [{"id": 1}], "annotations": []}, "image 1: field 'file_name' is missing"),
         ({"images": [], "annotations": [{"keypoints": [1] * 48, "bbox": [0, 0, 1, 1], "image_id": 7}]},
          "annotation 0: no image 7"),
         ({"images": [], "annotations": [{"keypoints": [1] * 51, "bbox": [0, 0, 1, 1], "image_id": 7}]},

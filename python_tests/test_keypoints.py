@@ -101,8 +101,8 @@ def validated(root: Path, shift: float, **more) -> tuple[KeypointEvaluation, dic
         return {"position": torch.tensor(np.stack(places), dtype=torch.float32), "peak": torch.ones(len(places), 3)}
 
     module = SimpleNamespace(
-        decode=decode, to_image=lambda *given: KeypointPose.to_image(None, *given), evaluation=evaluation,
-        has_laws=False, validates_laws=False,
+        decode=decode, to_image=lambda *given: KeypointPose.to_image(module, *given), evaluation=evaluation,
+        has_laws=False, validates_laws=False, hparams=SimpleNamespace(stride=4),
     )  # fmt: skip
     batch = default_collate(list(data))
     KeypointPose.validation_step(module, batch, 1)

@@ -265,6 +265,8 @@ def test_help_says_what_each_option_is(command, task, capsys, monkeypatch):
     linked = {"model": {"objective", "adversary"}, "data": {*module.linked.values()}, "objective": {*FROM_TRAINER},
               "adversary": {"maps", "norm", "plain"}}  # fmt: skip
     linked["model"] |= {*module.from_data}
+    if task == "associative":
+        linked["data"].add("stride")  # that of the hourglasses
     for name in unused_options(command, module, data):
         part, _, option = name.partition(".")
         linked[part].add(option)

@@ -163,7 +163,7 @@ class Objective(nn.Module):
     def target_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """What :meth:`loss` gives, for arguments that fit."""
         target = target.known()
-        return weigh_rows(self.row_loss(self.kept(output_of(output), target), target, seed), target.weight)
+        return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
 
     def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
         """The loss of every point before its weight; positions of what is not known are 0 here."""

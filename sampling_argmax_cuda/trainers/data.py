@@ -185,6 +185,7 @@ class LandmarkData(TaskData):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        check_count("stride", stride, 1)
         self.stride = stride  # no option of a task whose networks have one
         known = {field.name for field in fields(Augment)} & self.hparams.keys()  # those that the task has options of
         self.augment = Augment(**{name: self.hparams[name] for name in known}, normal=self.normal)

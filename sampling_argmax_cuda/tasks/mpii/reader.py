@@ -51,6 +51,8 @@ def _list_record(record: dict, where: str) -> dict:
 def _read_coco(content: dict, where: str) -> tuple[dict[int | str, dict], list[dict]]:
     """Images and people of COCO's structure with 16 joints."""
     images, category = people_in(content, FIGURE, where)
+    for key, image in images.items():
+        field(image, "file_name", f"{where}: image {key}")
     (own, _), people = of_category(content, category, where), []
     for i, record in enumerate(own):
         place = f"{where}: annotation {record.get('id', i)}"
