@@ -39,8 +39,8 @@ class CrossEntropy(Objective):
     def __init__(self, beta: float | str = 1.0) -> None:
         super().__init__(beta=beta)
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        return cell_entropy(output, target, self.beta)
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
+        return cell_entropy(output_of(output), target, self.beta)
 
     def locate_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         return largest_cell(maps, None)

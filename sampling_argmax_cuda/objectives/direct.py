@@ -21,7 +21,7 @@ class Direct(Objective):
     def __init__(self, metric: str = "l1", units: str = "index") -> None:
         super().__init__(metric, units)
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         return self.distance(self.read_as_trained(output)[0], target)
 
     def covariance(self, output: Answer, size: tuple[int, int]) -> Tensor:

@@ -27,7 +27,7 @@ class Discrete(Objective):
     """
 
     constrained = False
-    sub_distributions = ("offset",)
+    sub_distributions: tuple[str, ...] = ("offset",)
 
     def __init__(self, beta: float | str = 1.0, spread: float = 0.0, metric: str = "l1", units: str = "index") -> None:
         super().__init__(metric, units, beta)
@@ -41,8 +41,8 @@ class Discrete(Objective):
         logits, moved = output_of(output), cells_of(output).get("offset")
         apart = cell_offsets(logits, target.position, target.points)
         if moved is not None:  # a marginal's cells are no line any more, but points
-            moved = moved.to(apart[0].dtype).unbind(2 if target.points is None else -1)
-            apart = [x + own for x, own in zip(apart, moved, strict=True)]
+            steps = moved.to(apart[0].dtype).unbind(2 if target.points is None else -1)
+            apart = tuple(x + step for x, step in zip(apart, steps, strict=True))
         offsets, maps = self.offsets(apart, target, logits.dim() - 2), self.maps(logits)
         error = (maps * metric_of(offsets, self.metric)).flatten(2).sum(-1)
         if self.spread == 0:

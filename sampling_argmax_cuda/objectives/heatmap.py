@@ -39,7 +39,8 @@ class Heatmap(Objective):
             raise ValueError(f"Heatmap: target_sigma must be > 0, got {target_sigma}")
         self.target_sigma = target_sigma
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
+        output = output_of(output)
         maps = over_unknown(self.maps(output), target.axes, torch.amax)
         truth = gaussian_maps(target.position, tuple(reversed(output.shape[2:])), self.target_sigma, target.axes)
         return 0.5 * (maps - truth).square().flatten(2).mean(-1)

@@ -165,11 +165,11 @@ class Objective(nn.Module):
         target = target.known()
         return weigh_rows(self.row_loss(self.kept(output, target), target, seed), target.weight)
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """The loss of every point before its weight; positions of what is not known are 0 here."""
         raise NotImplementedError
 
-    def draws(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
+    def draws(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
         """The positions that are trained, ``[B, K, S, d]``: one, which is what is read, or samples of it."""
         return self.read_as_trained(output, target.points)[0].unsqueeze(2)
 
@@ -178,8 +178,11 @@ class Objective(nn.Module):
         if self.constrained and self.constraint is not None:
             return output
         if isinstance(output, SubDistributions):
-            return SubDistributions(*(None if own is None else mask_rows(own, target.weight) for own in output))
-        return mask_rows(output, target.weight)
+            maps, offset = (mask_rows(own, target.weight) for own in output[:2])
+            return SubDistributions(
+                maps, offset, None if output.sigma is None else mask_rows(output.sigma, target.weight)
+            )
+        return mask_rows(output_of(output), target.weight)
 
     def offsets(self, offsets, target: Target, extra: int = 0) -> list[Tensor]:
         """Distances per axis in the objective's units, 0 where a coordinate is not known.
@@ -244,7 +247,9 @@ class Objective(nn.Module):
 
         ``size`` is the maps' W and H, which regressed positions do not have. NaN where nothing says it.
         """
-        moments = heatmap_moments(output_of(output), beta=self.beta, backend=self.backend, **cells_of(output))
+        cells = cells_of(output)
+        moments = heatmap_moments(output_of(output), beta=self.beta, backend=self.backend, offset=cells.get("offset"),
+                                  sigma=cells.get("sigma"))  # fmt: skip
         return moments.covariance[..., :2, :2]
 
     def read(self, output: Answer, points: Tensor | None = None) -> tuple[Tensor, Tensor]:

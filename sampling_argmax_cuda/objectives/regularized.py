@@ -201,8 +201,8 @@ class VarianceRegularized(SoftArgmax):
         super().__init__(beta, backend, metric, units)
         self.reg_weight, self.target_sigma = reg_weight, target_sigma
 
-    def row_loss(self, output: Tensor, target: Target, seed: int | Tensor | None) -> Tensor:
-        return super().row_loss(output, target, seed) + self.reg_weight * self.penalty(output, target)
+    def row_loss(self, output: Answer, target: Target, seed: int | Tensor | None) -> Tensor:
+        return super().row_loss(output, target, seed) + self.reg_weight * self.penalty(output_of(output), target)
 
     def penalty(self, output: Tensor, target: Target) -> Tensor:
         """The regulariser of every map ``[B, K]``, without its factor."""

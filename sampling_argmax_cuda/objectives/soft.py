@@ -26,7 +26,8 @@ class SoftArgmax(Objective):
     A state dict of :class:`.SamplingArgmax` is loaded too, so that a model may be read without samples.
     """
 
-    circles, sub_distributions = True, ("offset",)
+    circles = True
+    sub_distributions: tuple[str, ...] = ("offset",)
 
     def __init__(self, beta: float | str = 1.0, backend: str = "auto", metric: str = "l1", units: str = "index",
                  coords: str = "index", stride: float | Sequence[float] = 1.0, periodic: Sequence[int] = ()) -> None:  # fmt: skip
