@@ -14,6 +14,7 @@ from ..cells import cell_offsets
 from ..checks import arithmetic_dtype, check_device
 from ..distances import mask_rows, total, weigh_rows
 from ..moments import heatmap_moments, soft_argmax
+from .answers import Answer, output_of
 from .rows import check_rows
 from .soft import SoftArgmax
 from .targets import Target
