@@ -73,6 +73,7 @@ def run(folder: Path, *argv: str) -> str:
     return found.stdout
 
 
+@pytest.mark.long
 def test_a_toy_objective_and_a_toy_task(copy):
     """Added as the lists say and run by the real commands: help, training, validation and prediction."""
     package = copy / "sampling_argmax_cuda"

@@ -144,6 +144,7 @@ def test_fewer_samples_are_a_part_of_more():
             EpochOrder(dataset, True, 3, samples=samples)
 
 
+@pytest.mark.long
 def test_two_ranks_see_what_one_process_sees(data, run_of, tmp_path, monkeypatch):
     """By loader processes of their own."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -75,7 +75,8 @@ def test_geometry_has_the_readers_precision(name, precision, data, tmp_path, mon
                         check_batch(seen, trainer, module, batch, trainer.datamodule.val_data))  # fmt: skip
     monkeypatch.setattr(RunFigures, "on_train_epoch_end", lambda *_: None)  # curves of numbers that have no precision
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1",
-             f"--trainer.precision={precision}", *(["--model.optimizer=sgd"] if precision == "16-true" else [])]  # fmt: skip
+             f"--trainer.precision={precision}", *(["--model.optimizer=sgd"] if precision == "16-true" else []),
+             "--trainer.enable_checkpointing=false"]  # fmt: skip
     assert main(["fit", *options(data / task, tmp_path, *more, *short, config=task)]) == 0
     assert len(seen) == 2 and list(tmp_path.glob("version_0/figures/epoch_0000_*.png"))
     numbers = runs.logged(tmp_path)
