@@ -28,14 +28,15 @@ def cell_offsets(logits: Tensor, centre: Tensor, points: Tensor | None = None) -
 def largest_cell(maps: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
     """Position ``[B, K, d]`` and value ``[B, K]`` of the largest cell of each map."""
     peak, cell = maps.to(arithmetic_dtype(maps)).flatten(2).max(-1)
+    return cell_position(cell, maps, points), peak
+
+
+def cell_position(cell: Tensor, maps: Tensor, points: Tensor | None) -> Tensor:
+    """Position ``[B, K, d]`` of the cells ``[B, K]`` of maps, in the operators' dtype."""
+    dtype = arithmetic_dtype(maps)
     if points is not None:
-        return points.to(peak.dtype).gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2])), peak
-    return grid_position(cell, maps).to(peak.dtype), peak
-
-
-def grid_position(cell: Tensor, maps: Tensor) -> Tensor:
-    """Position (x, y, z) ``[B, K, d]`` of the cells ``[B, K]`` of maps."""
-    return torch.stack(torch.unravel_index(cell, maps.shape[2:])[::-1], -1)
+        return points.to(dtype).gather(1, cell.unsqueeze(-1).expand(-1, -1, points.shape[2]))
+    return torch.stack(torch.unravel_index(cell, maps.shape[2:])[::-1], -1).to(dtype)
 
 
 def counted_from(logits: Tensor, points: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -52,4 +53,4 @@ def counted_from(logits: Tensor, points: Tensor | None) -> tuple[Tensor | None, 
     if max(logits.shape[2:]) <= LONG_AXIS or dtype == torch.float64:
         return None, None, None
     origins = logits.detach().flatten(2).argmax(-1)
-    return None, origins, grid_position(origins, logits).to(dtype)
+    return None, origins, cell_position(origins, logits, None)

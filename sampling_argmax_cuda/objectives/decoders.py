@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cells import cell_offsets, largest_cell
+from ..cells import cell_offsets, cell_position, largest_cell
 from ..checks import check_logits, check_positive
 from ..distances import metric_of
 from ..moments import soft_argmax
@@ -29,12 +29,12 @@ def heatmap_mode(logits: Tensor, *, points: Tensor | None = None, offset: Tensor
     """
     check_logits("heatmap_mode", logits, points)
     check_sub_distributions("heatmap_mode", logits, points, offset, None)
-    position = largest_cell(logits, points)[0]
+    cell = logits.flatten(2).argmax(-1)
+    position = cell_position(cell, logits, points)
     if offset is None:
         return position
     moved = offset.flatten(3) if points is None else offset.mT
-    cell = logits.flatten(2).argmax(-1)[..., None, None].expand(*moved.shape[:3], 1)
-    return position + moved.gather(-1, cell).squeeze(-1).to(position.dtype)
+    return position + moved.gather(-1, cell[..., None, None].expand(*moved.shape[:3], 1)).squeeze(-1).to(position.dtype)
 
 
 def local_soft_argmax(
